@@ -1,1 +1,17 @@
-//! crate
+//! The networks of a text-to-image diffusion model and of its judges, read from the folders that
+//! diffusers and transformers write.
+//!
+//! | part | module |
+//! |---|---|
+//! | parameters: from a checkpoint or fresh, named as in the file | [`params`], [`checkpoint`] |
+//! | layers and the operations below them | [`nn`], [`ops`] |
+//! | devices, files, random numbers | [`device`], [`files`], [`rng`] |
+
+pub mod checkpoint;
+pub mod device;
+pub mod error;
+pub mod files;
+pub mod params;
+pub mod rng;
+
+pub use error::{Error, Result};

@@ -1,0 +1,114 @@
+//! Writing files so that a reader never meets half of one: beside, then renamed.
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Writes `bytes` to `path`, replacing what was there only when all of them are on disk.
+///
+/// # Errors
+/// [`Error::Io`] naming `path`; the old file is then untouched.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut scratch = tempfile::Builder::new()
+        .prefix(".scratch-")
+        .tempfile_in(folder)
+        .map_err(Error::io(path))?;
+    scratch.write_all(bytes).map_err(Error::io(path))?;
+    scratch.as_file().sync_all().map_err(Error::io(path))?;
+    make_readable(scratch.as_file()).map_err(Error::io(path))?;
+    scratch
+        .persist(path)
+        .map_err(|e| Error::io(path)(e.error))?;
+    Ok(())
+}
+
+/// Scratch files are private to their owner; results are ordinary files.
+#[cfg(unix)]
+fn make_readable(file: &std::fs::File) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn make_readable(_: &std::fs::File) -> std::io::Result<()> {
+    Ok(())
+}
+
+/// Reads a whole file.
+///
+/// # Errors
+/// [`Error::Io`] naming `path`.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(Error::io(path))
+}
+
+/// Reads a UTF-8 text file.
+///
+/// # Errors
+/// [`Error::Io`] naming `path`, also when the text is not UTF-8.
+pub fn read_to_string(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(Error::io(path))
+}
+
+/// The SHA-256 of a file in lower-case hexadecimal, read in pieces.
+///
+/// # Errors
+/// [`Error::Io`] naming `path`.
+pub fn sha256(path: &Path) -> Result<String> {
+    use sha2::{Digest, Sha256};
+    let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
+    let mut hasher = Sha256::new();
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        let length = file.read(&mut piece).map_err(Error::io(path))?;
+        if length == 0 {
+            return Ok(hex(&hasher.finalize()));
+        }
+        hasher.update(&piece[..length]);
+    }
+}
+
+/// Bytes as lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writing_replaces_the_old_file_and_leaves_no_scratch_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        write_atomically(&path, b"old").unwrap();
+        write_atomically(&path, b"new").unwrap();
+        assert_eq!(read(&path).unwrap(), b"new");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn writing_into_a_missing_folder_names_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("absent/a.txt");
+        let message = write_atomically(&path, b"x").unwrap_err().to_string();
+        assert!(message.contains("absent/a.txt"), "{message}");
+    }
+
+    #[test]
+    fn sha256_is_the_published_one_of_abc() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("abc");
+        write_atomically(&path, b"abc").unwrap();
+        assert_eq!(
+            sha256(&path).unwrap(),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! The layers that every network is made of: parameters in torch's layout, arithmetic in
+//! [`ops`](crate::ops).
+
+use burn::module::{Module, Param};
+use burn::tensor::{Int, Tensor};
+
+use crate::error::Result;
+use crate::ops;
+use crate::params::{Init, ParamBuilder};
+
+/// `y = x W^T + b` over the last dimension.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// [out, in].
+    pub weight: Param<Tensor<2>>,
+    /// [out].
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl Linear {
+    /// Keys `weight` and, with `bias`, `bias`.
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor.
+    pub fn new(inputs: usize, outputs: usize, bias: bool, pb: &ParamBuilder) -> Result<Self> {
+        let weight = pb.get("weight", [outputs, inputs], Init::FanIn(inputs))?;
+        let bias = bias.then(|| pb.get("bias", [outputs], Init::FanIn(inputs))).transpose()?;
+        Ok(Self { weight, bias })
+    }
+
+    /// [.., in] to [.., out].
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        ops::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+    }
+}
+
+/// What a convolution does besides its weights.
+#[derive(Debug, Clone, Copy)]
+pub struct Conv2dConfig {
+    /// Input channels.
+    pub inputs: usize,
+    /// Output channels.
+    pub outputs: usize,
+    /// Side of the square kernel, in pixels.
+    pub kernel: usize,
+    /// Step between outputs, in pixels.
+    pub stride: usize,
+    /// Zeros added at top, left, bottom, right, in pixels.
+    pub padding: [usize; 4],
+    /// Whether a bias is added.
+    pub bias: bool,
+}
+
+impl Conv2dConfig {
+    /// A convolution of stride 1 that keeps the size of the image.
+    pub fn same(inputs: usize, outputs: usize, kernel: usize) -> Self {
+        Self { inputs, outputs, kernel, stride: 1, padding: [kernel / 2; 4], bias: true }
+    }
+}
+
+/// Two-dimensional convolution.
+#[derive(Module, Debug)]
+pub struct Conv2d {
+    /// [out, in, kernel, kernel].
+    pub weight: Param<Tensor<4>>,
+    /// [out].
+    pub bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    config: Conv2dConfig,
+}
+
+impl Conv2d {
+    /// Keys `weight` and, with `bias`, `bias`.
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor.
+    pub fn new(config: Conv2dConfig, pb: &ParamBuilder) -> Result<Self> {
+        let Conv2dConfig { inputs, outputs, kernel, .. } = config;
+        let init = Init::FanIn(inputs * kernel * kernel);
+        let weight = pb.get("weight", [outputs, inputs, kernel, kernel], init)?;
+        let bias = config.bias.then(|| pb.get("bias", [outputs], init)).transpose()?;
+        Ok(Self { weight, bias, config })
+    }
+
+    /// [batch, in, height, width] to [batch, out, height', width'].
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let bias = self.bias.as_ref().map(Param::val);
+        ops::conv2d(x, self.weight.val(), bias, self.config.stride, self.config.padding)
+    }
+}
+
+/// Layer normalisation over the last dimension.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    /// Scale, [channels].
+    pub weight: Param<Tensor<1>>,
+    /// Shift, [channels].
+    pub bias: Param<Tensor<1>>,
+    #[module(skip)]
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// Keys `weight` and `bias`.
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor.
+    pub fn new(channels: usize, eps: f64, pb: &ParamBuilder) -> Result<Self> {
+        let weight = pb.get("weight", [channels], Init::Ones)?;
+        let bias = pb.get("bias", [channels], Init::Zeros)?;
+        Ok(Self { weight, bias, eps })
+    }
+
+    /// [.., channels] to the same shape.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        ops::layer_norm(x, self.weight.val(), self.bias.val(), self.eps)
+    }
+}
+
+/// Group normalisation over channels and pixels.
+#[derive(Module, Debug)]
+pub struct GroupNorm {
+    /// Scale, [channels].
+    pub weight: Param<Tensor<1>>,
+    /// Shift, [channels].
+    pub bias: Param<Tensor<1>>,
+    #[module(skip)]
+    groups: usize,
+    #[module(skip)]
+    eps: f64,
+}
+
+impl GroupNorm {
+    /// Keys `weight` and `bias`.
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor.
+    pub fn new(groups: usize, channels: usize, eps: f64, pb: &ParamBuilder) -> Result<Self> {
+        let weight = pb.get("weight", [channels], Init::Ones)?;
+        let bias = pb.get("bias", [channels], Init::Zeros)?;
+        Ok(Self { weight, bias, groups, eps })
+    }
+
+    /// [batch, channels, ..] to the same shape.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        ops::group_norm(x, self.groups, self.weight.val(), self.bias.val(), self.eps)
+    }
+
+    /// The same, followed by SiLU.
+    pub fn forward_silu<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        ops::group_norm_silu(x, self.groups, self.weight.val(), self.bias.val(), self.eps)
+    }
+}
+
+/// A table of rows looked up by number.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    /// [rows, channels].
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Embedding {
+    /// Key `weight`.
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor.
+    pub fn new(rows: usize, channels: usize, pb: &ParamBuilder) -> Result<Self> {
+        Ok(Self { weight: pb.get("weight", [rows, channels], Init::Normal(0.02))? })
+    }
+
+    /// [batch, n] row numbers to [batch, n, channels].
+    pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        burn::tensor::module::embedding(self.weight.val(), ids)
+    }
+}

@@ -1,0 +1,275 @@
+//! Where a network's parameters come from, what they are called, and which of them are trained.
+//!
+//! A network is built by asking a [`ParamBuilder`] for each of its tensors by the key that
+//! diffusers or transformers gives it. The builder answers from a checkpoint, strictly, or from
+//! an initialiser; the network cannot tell the difference. It remembers the keys, so that saving
+//! and choosing what to train speak the checkpoint's own names.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Display;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::RngExt;
+use rand_distr::{StandardNormal, StandardUniform};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::rng::rng;
+
+/// How a parameter starts when no checkpoint provides it.
+#[derive(Debug, Clone, Copy)]
+pub enum Init {
+    /// All zeros.
+    Zeros,
+    /// All ones.
+    Ones,
+    /// Normal with this standard deviation.
+    Normal(f32),
+    /// Uniform in ±1/sqrt(fan_in): torch's default for linear and convolution, weight and bias.
+    FanIn(usize),
+}
+
+/// The checkpoint key of every parameter of a network.
+#[derive(Debug, Clone, Default)]
+pub struct ParamNames(Arc<HashMap<ParamId, String>>);
+
+impl ParamNames {
+    /// The key of a parameter.
+    ///
+    /// # Panics
+    /// When the parameter belongs to another network: a programmer's error.
+    pub fn name(&self, id: ParamId) -> &str {
+        match self.0.get(&id) {
+            Some(name) => name,
+            None => panic!("parameter {id} is not of this network"),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Source {
+    Checkpoint(Checkpoint),
+    Random(u64),
+}
+
+#[derive(Debug)]
+struct Shared {
+    source: Source,
+    device: Device,
+    used: RefCell<BTreeSet<String>>,
+    names: RefCell<HashMap<ParamId, String>>,
+}
+
+/// Hands out the parameters below one path of a checkpoint, or fresh ones.
+#[derive(Debug, Clone)]
+pub struct ParamBuilder {
+    shared: Rc<Shared>,
+    prefix: String,
+}
+
+impl ParamBuilder {
+    fn new(source: Source, device: &Device) -> Self {
+        let shared = Shared {
+            source,
+            device: device.clone(),
+            used: RefCell::default(),
+            names: RefCell::default(),
+        };
+        Self {
+            shared: Rc::new(shared),
+            prefix: String::new(),
+        }
+    }
+
+    /// Parameters from a file. They are frozen; see [`set_trainable`].
+    pub fn from_checkpoint(checkpoint: Checkpoint, device: &Device) -> Self {
+        Self::new(Source::Checkpoint(checkpoint), device)
+    }
+
+    /// Fresh parameters, each a function of `seed` and its own key.
+    pub fn random(seed: u64, device: &Device) -> Self {
+        Self::new(Source::Random(seed), device)
+    }
+
+    /// The builder for everything below `name`.
+    #[must_use]
+    pub fn pp(&self, name: impl Display) -> Self {
+        Self {
+            shared: Rc::clone(&self.shared),
+            prefix: self.key(&name.to_string()),
+        }
+    }
+
+    fn key(&self, name: &str) -> String {
+        if self.prefix.is_empty() {
+            name.to_string()
+        } else {
+            format!("{}.{name}", self.prefix)
+        }
+    }
+
+    /// The device on which parameters are made.
+    pub fn device(&self) -> &Device {
+        &self.shared.device
+    }
+
+    /// Whether a checkpoint holds this key; false for fresh parameters.
+    pub fn contains(&self, name: &str) -> bool {
+        match &self.shared.source {
+            Source::Checkpoint(checkpoint) => checkpoint.info(&self.key(name)).is_some(),
+            Source::Random(_) => false,
+        }
+    }
+
+    /// The shape that a checkpoint holds under this key.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        match &self.shared.source {
+            Source::Checkpoint(checkpoint) => checkpoint
+                .info(&self.key(name))
+                .map(|info| info.shape.clone()),
+            Source::Random(_) => None,
+        }
+    }
+
+    /// Marks a key as known but unused, so that [`finish`](Self::finish) accepts it.
+    pub fn ignore(&self, name: &str) {
+        self.shared.used.borrow_mut().insert(self.key(name));
+    }
+
+    /// The parameter `name` below this path.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] or [`Error::Shape`], naming file, key and shapes.
+    pub fn get<const D: usize>(
+        &self,
+        name: &str,
+        shape: [usize; D],
+        init: Init,
+    ) -> Result<Param<Tensor<D>>> {
+        let key = self.key(name);
+        let values = match &self.shared.source {
+            Source::Checkpoint(checkpoint) => read(checkpoint, &key, &shape)?,
+            Source::Random(seed) => draw(*seed, &key, shape.iter().product(), init),
+        };
+        let tensor = Tensor::from_data(TensorData::new(values, shape), &self.shared.device);
+        let param = Param::initialized(ParamId::new(), tensor);
+        self.shared.used.borrow_mut().insert(key.clone());
+        self.shared.names.borrow_mut().insert(param.id, key);
+        Ok(param)
+    }
+
+    /// Ends the building of a network: nothing of the checkpoint may be left over.
+    ///
+    /// # Errors
+    /// [`Error::UnexpectedTensor`] naming the first key that nothing asked for.
+    pub fn finish(&self) -> Result<ParamNames> {
+        if let Source::Checkpoint(checkpoint) = &self.shared.source {
+            let used = self.shared.used.borrow();
+            let mut left = checkpoint.keys().filter(|key| !used.contains(*key));
+            if let Some(key) = left.next() {
+                let count = left.count();
+                return Err(Error::UnexpectedTensor {
+                    path: checkpoint.path().to_path_buf(),
+                    key: key.to_string(),
+                    found: checkpoint
+                        .info(key)
+                        .map(|i| i.shape.clone())
+                        .unwrap_or_default(),
+                    more: if count == 0 {
+                        String::new()
+                    } else {
+                        format!(" (and {count} more)")
+                    },
+                });
+            }
+        }
+        Ok(ParamNames(Arc::new(self.shared.names.borrow().clone())))
+    }
+}
+
+fn read(checkpoint: &Checkpoint, key: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    let path = || checkpoint.path().to_path_buf();
+    let Some(info) = checkpoint.info(key) else {
+        return Err(Error::MissingTensor {
+            path: path(),
+            key: key.to_string(),
+            expected: shape.to_vec(),
+        });
+    };
+    if !same_shape(&info.shape, shape) {
+        return Err(Error::Shape {
+            path: path(),
+            key: key.to_string(),
+            found: info.shape.clone(),
+            expected: shape.to_vec(),
+        });
+    }
+    let values = checkpoint.read_f32(key)?;
+    Ok(values.map(|(values, _)| values).unwrap_or_default())
+}
+
+/// A linear layer [o, i] and a 1x1 convolution [o, i, 1, 1] hold the same numbers; old checkpoints
+/// use either.
+fn same_shape(found: &[usize], expected: &[usize]) -> bool {
+    let core = |shape: &[usize]| match shape {
+        [o, i, 1, 1] => vec![*o, *i],
+        other => other.to_vec(),
+    };
+    core(found) == core(expected)
+}
+
+fn draw(seed: u64, key: &str, len: usize, init: Init) -> Vec<f32> {
+    let mut generator = rng(seed, key, 0);
+    match init {
+        Init::Zeros => vec![0.0; len],
+        Init::Ones => vec![1.0; len],
+        Init::Normal(std) => (0..len)
+            .map(|_| std * generator.sample::<f32, _>(StandardNormal))
+            .collect(),
+        Init::FanIn(fan_in) => {
+            let bound = 1.0 / (fan_in as f32).sqrt();
+            (0..len)
+                .map(|_| bound * (2.0 * generator.sample::<f32, _>(StandardUniform) - 1.0))
+                .collect()
+        }
+    }
+}
+
+/// Makes the parameters whose key satisfies `chosen` trainable and freezes all others.
+///
+/// Frozen parameters live off the autodiff tape: gradients still flow through the network to
+/// whatever input is tracked.
+pub fn set_trainable<M: Module>(module: M, names: &ParamNames, chosen: impl Fn(&str) -> bool) -> M {
+    struct Chooser<'a, F> {
+        names: &'a ParamNames,
+        chosen: F,
+    }
+    impl<F: Fn(&str) -> bool> ModuleMapper for Chooser<'_, F> {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let tensor = param.val().inner();
+            let trainable = (self.chosen)(self.names.name(param.id));
+            let tensor = if trainable {
+                tensor.autodiff().require_grad()
+            } else {
+                tensor
+            };
+            Param::initialized(param.id, tensor)
+        }
+    }
+    module.map(&mut Chooser { names, chosen })
+}
+
+/// The values of a float tensor, row-major.
+///
+/// # Panics
+/// When the tensor holds no floats: a programmer's error.
+pub fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    match tensor.into_data().try_into_vec_as::<f32>() {
+        Ok(values) => values,
+        Err(error) => panic!("a float tensor has float values: {error:?}"),
+    }
+}
