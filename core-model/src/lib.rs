@@ -11,6 +11,8 @@ pub mod checkpoint;
 pub mod device;
 pub mod error;
 pub mod files;
+pub mod nn;
+pub mod ops;
 pub mod params;
 pub mod rng;
 

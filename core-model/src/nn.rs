@@ -24,7 +24,9 @@ impl Linear {
     /// A missing or misshapen tensor.
     pub fn new(inputs: usize, outputs: usize, bias: bool, pb: &ParamBuilder) -> Result<Self> {
         let weight = pb.get("weight", [outputs, inputs], Init::FanIn(inputs))?;
-        let bias = bias.then(|| pb.get("bias", [outputs], Init::FanIn(inputs))).transpose()?;
+        let bias = bias
+            .then(|| pb.get("bias", [outputs], Init::FanIn(inputs)))
+            .transpose()?;
         Ok(Self { weight, bias })
     }
 
@@ -54,7 +56,14 @@ pub struct Conv2dConfig {
 impl Conv2dConfig {
     /// A convolution of stride 1 that keeps the size of the image.
     pub fn same(inputs: usize, outputs: usize, kernel: usize) -> Self {
-        Self { inputs, outputs, kernel, stride: 1, padding: [kernel / 2; 4], bias: true }
+        Self {
+            inputs,
+            outputs,
+            kernel,
+            stride: 1,
+            padding: [kernel / 2; 4],
+            bias: true,
+        }
     }
 }
 
@@ -75,17 +84,35 @@ impl Conv2d {
     /// # Errors
     /// A missing or misshapen tensor.
     pub fn new(config: Conv2dConfig, pb: &ParamBuilder) -> Result<Self> {
-        let Conv2dConfig { inputs, outputs, kernel, .. } = config;
+        let Conv2dConfig {
+            inputs,
+            outputs,
+            kernel,
+            ..
+        } = config;
         let init = Init::FanIn(inputs * kernel * kernel);
         let weight = pb.get("weight", [outputs, inputs, kernel, kernel], init)?;
-        let bias = config.bias.then(|| pb.get("bias", [outputs], init)).transpose()?;
-        Ok(Self { weight, bias, config })
+        let bias = config
+            .bias
+            .then(|| pb.get("bias", [outputs], init))
+            .transpose()?;
+        Ok(Self {
+            weight,
+            bias,
+            config,
+        })
     }
 
     /// [batch, in, height, width] to [batch, out, height', width'].
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let bias = self.bias.as_ref().map(Param::val);
-        ops::conv2d(x, self.weight.val(), bias, self.config.stride, self.config.padding)
+        ops::conv2d(
+            x,
+            self.weight.val(),
+            bias,
+            self.config.stride,
+            self.config.padding,
+        )
     }
 }
 
@@ -138,7 +165,12 @@ impl GroupNorm {
     pub fn new(groups: usize, channels: usize, eps: f64, pb: &ParamBuilder) -> Result<Self> {
         let weight = pb.get("weight", [channels], Init::Ones)?;
         let bias = pb.get("bias", [channels], Init::Zeros)?;
-        Ok(Self { weight, bias, groups, eps })
+        Ok(Self {
+            weight,
+            bias,
+            groups,
+            eps,
+        })
     }
 
     /// [batch, channels, ..] to the same shape.
@@ -165,7 +197,9 @@ impl Embedding {
     /// # Errors
     /// A missing or misshapen tensor.
     pub fn new(rows: usize, channels: usize, pb: &ParamBuilder) -> Result<Self> {
-        Ok(Self { weight: pb.get("weight", [rows, channels], Init::Normal(0.02))? })
+        Ok(Self {
+            weight: pb.get("weight", [rows, channels], Init::Normal(0.02))?,
+        })
     }
 
     /// [batch, n] row numbers to [batch, n, channels].

@@ -1,0 +1,178 @@
+//! Every operation as a composition of Burn's own.
+
+use burn::tensor::module;
+use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
+use burn::tensor::{Bool, Tensor, activation};
+
+/// `x * sigmoid(x)`, Hendrycks and Gimpel 2016.
+pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::silu(x)
+}
+
+/// `x * Phi(x)` with the exact normal distribution function.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::gelu(x)
+}
+
+/// GELU in its tanh approximation.
+pub fn gelu_approximate<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::gelu_approximate(x)
+}
+
+/// `x * sigmoid(1.702 x)`, the activation of OpenAI's CLIP.
+pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    x.clone() * activation::sigmoid(x * 1.702)
+}
+
+/// Softmax over the last dimension.
+pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::softmax(x, D - 1)
+}
+
+/// `a * gelu(b)` where `a`, `b` are the halves of the last dimension: [.., 2d] to [.., d].
+pub fn geglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let half = x.dims()[D - 1] / 2;
+    let a = x.clone().narrow(D - 1, 0, half);
+    a * gelu(x.narrow(D - 1, half, half))
+}
+
+/// Layer normalisation over the last dimension; `gamma`, `beta` [channels].
+pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    eps: f64,
+) -> Tensor<D> {
+    let mean = x.clone().mean_dim(D - 1);
+    let centred = x - mean;
+    let variance = centred.clone().square().mean_dim(D - 1);
+    centred / (variance + eps).sqrt() * gamma.unsqueeze() + beta.unsqueeze()
+}
+
+/// Group normalisation of [batch, channels, ..]; `gamma`, `beta` [channels].
+pub fn group_norm<const D: usize>(
+    x: Tensor<D>,
+    groups: usize,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    eps: f64,
+) -> Tensor<D> {
+    let shape = x.dims();
+    let (batch, channels) = (shape[0], shape[1]);
+    let x: Tensor<3> = x.reshape([batch as i64, groups as i64, -1]);
+    let mean = x.clone().mean_dim(2);
+    let centred = x - mean;
+    let variance = centred.clone().square().mean_dim(2);
+    let x: Tensor<3> =
+        (centred / (variance + eps).sqrt()).reshape([batch as i64, channels as i64, -1]);
+    (x * gamma.reshape([1, channels, 1]) + beta.reshape([1, channels, 1])).reshape(shape)
+}
+
+/// [`group_norm`] followed by [`silu`].
+pub fn group_norm_silu<const D: usize>(
+    x: Tensor<D>,
+    groups: usize,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    eps: f64,
+) -> Tensor<D> {
+    silu(group_norm(x, groups, gamma, beta, eps))
+}
+
+/// `x W^T + b`: [.., in] with `weight` [out, in] to [.., out].
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    module::linear(x, weight.transpose(), bias)
+}
+
+/// Convolution of [batch, in, height, width] with `weight` [out, in, kernel, kernel]; `padding`
+/// are zeros at top, left, bottom, right.
+pub fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    stride: usize,
+    padding: [usize; 4],
+) -> Tensor<4> {
+    let [top, left, bottom, right] = padding;
+    let options =
+        ConvOptions::new_with_padding([stride; 2], [(top, bottom), (left, right)], [1, 1], 1);
+    module::conv2d(x, weight, bias, options)
+}
+
+/// Scaled dot-product attention on [batch, heads, n, d]; with `causal`, position i sees 0..=i.
+pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, causal: bool, scale: f64) -> Tensor<4> {
+    let mut scores = q.matmul(k.swap_dims(2, 3)) * scale;
+    if causal {
+        let [_, _, n, m] = scores.dims();
+        let mask = Tensor::<2, Bool>::tril_mask([n, m], 0, &scores.device());
+        scores = scores.mask_fill(mask.unsqueeze(), f32::NEG_INFINITY);
+    }
+    softmax(scores).matmul(v)
+}
+
+/// Attention that also gives its probabilities [batch, heads, n, m]; both are differentiable.
+pub fn attention_with_probabilities(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    scale: f64,
+) -> (Tensor<4>, Tensor<4>) {
+    let probabilities = softmax(q.matmul(k.swap_dims(2, 3)) * scale);
+    (probabilities.clone().matmul(v), probabilities)
+}
+
+/// Every pixel four times: [b, c, h, w] to [b, c, 2h, 2w].
+pub fn upsample_nearest_2x(x: Tensor<4>) -> Tensor<4> {
+    let [_, _, h, w] = x.dims();
+    let options =
+        InterpolateOptions::new(InterpolateMode::Nearest).with_output_size([2 * h, 2 * w]);
+    module::interpolate(x, options)
+}
+
+/// The numbers of one AdamW step, as `torch.optim.AdamW` names them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Number of this step, from 1.
+    pub step: u64,
+}
+
+/// One AdamW step (Loshchilov and Hutter 2019) on tensors off the tape: the new parameter, first
+/// and second moment.
+pub fn adamw_step<const D: usize>(
+    param: Tensor<D>,
+    grad: Tensor<D>,
+    exp_avg: Tensor<D>,
+    exp_avg_sq: Tensor<D>,
+    config: &AdamW,
+) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
+    let AdamW {
+        lr,
+        beta1,
+        beta2,
+        eps,
+        weight_decay,
+        step,
+    } = *config;
+    let exp_avg = exp_avg * beta1 + grad.clone() * (1.0 - beta1);
+    let exp_avg_sq = exp_avg_sq * beta2 + grad.square() * (1.0 - beta2);
+    let correction1 = 1.0 - beta1.powf(step as f64);
+    let correction2 = 1.0 - beta2.powf(step as f64);
+    let denominator = exp_avg_sq.clone().sqrt() / correction2.sqrt() + eps;
+    let param = param * (1.0 - lr * weight_decay);
+    let param = param - exp_avg.clone() / denominator * (lr / correction1);
+    (param, exp_avg, exp_avg_sq)
+}
