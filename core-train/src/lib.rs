@@ -1,1 +1,3 @@
-//! crate
+//! Personalisation recipes, the training loop and the mini world.
+
+pub mod optimizer;

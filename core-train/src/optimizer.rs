@@ -1,0 +1,263 @@
+//! AdamW over parameters known by name, so that its state can be stored and resumed by name.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use core_model::checkpoint::{Checkpoint, TensorToWrite};
+use core_model::ops::{AdamW, adamw_step};
+use core_model::params::{ParamNames, to_vec};
+
+/// The gradients of one optimiser step, flattened, by parameter name.
+#[derive(Debug, Clone, Default)]
+pub struct GradientSet(BTreeMap<String, Tensor<1>>);
+
+impl GradientSet {
+    /// Adds the gradients that a backward pass left for the trainable parameters of a module.
+    pub fn add_module<M: Module>(&mut self, module: &M, names: &ParamNames, grads: &mut Gradients) {
+        struct Collector<'a> {
+            names: &'a ParamNames,
+            grads: &'a mut Gradients,
+            set: &'a mut GradientSet,
+        }
+        impl ModuleVisitor for Collector<'_> {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                let tensor = param.val();
+                if tensor.is_require_grad()
+                    && let Some(grad) = tensor.grad_remove(self.grads)
+                {
+                    self.set.add(self.names.name(param.id), grad);
+                }
+            }
+        }
+        module.visit(&mut Collector {
+            names,
+            grads,
+            set: self,
+        });
+    }
+
+    /// Adds one gradient to what is already there under this name.
+    pub fn add<const D: usize>(&mut self, name: &str, grad: Tensor<D>) {
+        let grad = flatten(grad);
+        let sum = match self.0.remove(name) {
+            Some(sum) => sum + grad,
+            None => grad,
+        };
+        self.0.insert(name.to_string(), sum);
+    }
+
+    /// The Euclidean norm over all gradients together.
+    pub fn norm(&self) -> f64 {
+        self.0
+            .values()
+            .map(|grad| square_sum(grad.clone()))
+            .sum::<f64>()
+            .sqrt()
+    }
+
+    /// Scales all gradients so that their common norm is at most `max_norm`, as
+    /// `torch.nn.utils.clip_grad_norm_` does.
+    pub fn clip_norm(&mut self, max_norm: f64) {
+        let factor = max_norm / (self.norm() + 1e-6);
+        if factor < 1.0 {
+            self.scale(factor);
+        }
+    }
+
+    /// Multiplies all gradients.
+    pub fn scale(&mut self, factor: f64) {
+        for grad in self.0.values_mut() {
+            *grad = grad.clone() * factor;
+        }
+    }
+}
+
+fn square_sum(grad: Tensor<1>) -> f64 {
+    to_vec(grad)
+        .iter()
+        .map(|g| f64::from(*g) * f64::from(*g))
+        .sum()
+}
+
+fn flatten<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
+    let length = tensor.shape().num_elements();
+    tensor.reshape([length])
+}
+
+/// The constants of AdamW; the defaults are torch's and the paper's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWConfig {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 1e-2,
+        }
+    }
+}
+
+/// AdamW (Loshchilov and Hutter 2019), computed as `torch.optim.AdamW` does.
+#[derive(Debug, Clone)]
+pub struct Optimizer {
+    config: AdamWConfig,
+    step: u64,
+    moments: BTreeMap<String, [Tensor<1>; 2]>,
+}
+
+impl Optimizer {
+    /// An optimiser that has made no step yet.
+    pub fn new(config: AdamWConfig) -> Self {
+        Self {
+            config,
+            step: 0,
+            moments: BTreeMap::new(),
+        }
+    }
+
+    /// Starts the next step; [`update`](Self::update) calls until the next one belong to it.
+    pub fn begin_step(&mut self) {
+        self.step += 1;
+    }
+
+    /// Moves one tensor by its gradient; a tensor without gradient stays as it is.
+    ///
+    /// `value` is off the tape, and so is the result.
+    pub fn update<const D: usize>(
+        &mut self,
+        name: &str,
+        value: Tensor<D>,
+        gradients: &GradientSet,
+        learning_rate: f64,
+    ) -> Tensor<D> {
+        let Some(grad) = gradients.0.get(name) else {
+            return value;
+        };
+        let AdamWConfig {
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+        } = self.config;
+        let scalars = AdamW {
+            lr: learning_rate,
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+            step: self.step,
+        };
+        let [exp_avg, exp_avg_sq] = match self.moments.remove(name) {
+            Some(moments) => moments,
+            None => [grad.zeros_like(), grad.zeros_like()],
+        };
+        let shape = value.dims();
+        let (value, exp_avg, exp_avg_sq) =
+            adamw_step(flatten(value), grad.clone(), exp_avg, exp_avg_sq, &scalars);
+        self.moments.insert(name.to_string(), [exp_avg, exp_avg_sq]);
+        value.reshape(shape)
+    }
+
+    /// Moves every parameter of a module that has a gradient.
+    pub fn update_module<M: Module>(
+        &mut self,
+        module: M,
+        names: &ParamNames,
+        gradients: &GradientSet,
+        learning_rate: f64,
+    ) -> M {
+        struct Mover<'a> {
+            optimizer: &'a mut Optimizer,
+            names: &'a ParamNames,
+            gradients: &'a GradientSet,
+            learning_rate: f64,
+        }
+        impl ModuleMapper for Mover<'_> {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                let (id, value) = (param.id, param.val());
+                if !value.is_require_grad() {
+                    return param;
+                }
+                drop(param);
+                let name = self.names.name(id);
+                let value =
+                    self.optimizer
+                        .update(name, value.inner(), self.gradients, self.learning_rate);
+                Param::initialized(id, value.autodiff().require_grad())
+            }
+        }
+        module.map(&mut Mover {
+            optimizer: self,
+            names,
+            gradients,
+            learning_rate,
+        })
+    }
+
+    /// Everything a resumed run needs, to be written beside the parameters.
+    pub fn state(&self) -> Vec<TensorToWrite> {
+        let mut tensors: Vec<_> = self
+            .moments
+            .iter()
+            .flat_map(|(name, [exp_avg, exp_avg_sq])| {
+                [(exp_avg, "exp_avg"), (exp_avg_sq, "exp_avg_sq")].map(|(tensor, kind)| {
+                    let values = to_vec(tensor.clone());
+                    TensorToWrite {
+                        name: format!("{name}.{kind}"),
+                        shape: vec![values.len()],
+                        values,
+                    }
+                })
+            })
+            .collect();
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        tensors
+    }
+
+    /// Restores what [`state`](Self::state) gave after `step` steps.
+    ///
+    /// # Errors
+    /// A read error of the file.
+    pub fn restore(
+        config: AdamWConfig,
+        step: u64,
+        file: &Checkpoint,
+        device: &Device,
+    ) -> core_model::Result<Self> {
+        let mut moments = BTreeMap::new();
+        let names: Vec<_> = file
+            .keys()
+            .filter_map(|key| key.strip_suffix(".exp_avg"))
+            .collect();
+        for name in names {
+            let read = |kind: &str| -> core_model::Result<Tensor<1>> {
+                let (values, shape) =
+                    file.read_f32(&format!("{name}.{kind}"))?.ok_or_else(|| {
+                        core_model::Error::format(
+                            file.path(),
+                            format!("`{name}.{kind}` is missing; the saved state is damaged"),
+                        )
+                    })?;
+                Ok(Tensor::from_data(TensorData::new(values, shape), device))
+            };
+            moments.insert(name.to_string(), [read("exp_avg")?, read("exp_avg_sq")?]);
+        }
+        Ok(Self {
+            config,
+            step,
+            moments,
+        })
+    }
+}
