@@ -1,0 +1,274 @@
+//! Noise schedules: how training adds noise and how sampling takes it away again.
+//!
+//! Everything that depends on the schedule only (timesteps, coefficients) is computed on the host
+//! when a scheduler is built and checked there, so a step is a few scaled additions of tensors
+//! and cannot fail. Values follow the diffusers classes of the same names: the schedule itself is
+//! made in float32 as theirs is, because 1 - alphas_cumprod at early timesteps shows it.
+
+mod beta_schedule;
+mod config;
+mod ddim;
+mod ddpm;
+mod dpm_solver;
+mod euler;
+mod pndm;
+mod spacing;
+
+use std::fmt;
+use std::str::FromStr;
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+pub use beta_schedule::{NoiseSchedule, PredictionType, TerminalSnr};
+pub use config::SchedulerConfig;
+pub use ddpm::DdpmScheduler;
+
+use crate::error::{Error, Result};
+
+/// Turns noise into latents, one model call at a time.
+pub trait Sampler {
+    /// The timestep of every model call, first call first. Longer than the number of inference
+    /// steps for methods that call the model more than once at the start.
+    fn timesteps(&self) -> &[f32];
+
+    /// The standard deviation of the noise that sampling starts from.
+    fn init_noise_sigma(&self) -> f64 {
+        1.0
+    }
+
+    /// What the model is to see in call `index` instead of the sample itself. Same shape.
+    fn scale_model_input(&self, sample: Tensor<4>, _index: usize) -> Tensor<4> {
+        sample
+    }
+
+    /// The sample after call `index`, which returned `model_output` for `sample`; all three
+    /// [batch, channels, height, width]. Calls come in order, from 0 to the last timestep.
+    fn step(&mut self, model_output: Tensor<4>, index: usize, sample: Tensor<4>) -> Tensor<4>;
+}
+
+/// The samplers of this crate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SchedulerKind {
+    /// Deterministic DDIM (<https://arxiv.org/abs/2010.02502>, eta 0).
+    #[serde(rename = "ddim")]
+    Ddim,
+    /// Pseudo linear multistep (<https://arxiv.org/abs/2202.09778>).
+    #[serde(rename = "pndm")]
+    Pndm,
+    /// DPM-Solver++, multistep, second order (<https://arxiv.org/abs/2211.01095>).
+    #[serde(rename = "dpmpp-2m")]
+    DpmppTwoM,
+    /// Euler steps in the sigma of Karras et al. (<https://arxiv.org/abs/2206.00364>).
+    #[serde(rename = "euler")]
+    Euler,
+}
+
+impl SchedulerKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Ddim, Self::Pndm, Self::DpmppTwoM, Self::Euler];
+
+    /// The name in commands and TOML files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ddim => "ddim",
+            Self::Pndm => "pndm",
+            Self::DpmppTwoM => "dpmpp-2m",
+            Self::Euler => "euler",
+        }
+    }
+
+    /// The diffusers class that computes the same.
+    pub fn class_name(self) -> &'static str {
+        match self {
+            Self::Ddim => "DDIMScheduler",
+            Self::Pndm => "PNDMScheduler",
+            Self::DpmppTwoM => "DPMSolverMultistepScheduler",
+            Self::Euler => "EulerDiscreteScheduler",
+        }
+    }
+
+    /// The sampler that a checkpoint names itself.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when its class is none of [`SchedulerKind::ALL`].
+    pub fn of(config: &SchedulerConfig) -> Result<Self> {
+        let class = config.class_name();
+        let known = Self::ALL
+            .into_iter()
+            .find(|kind| kind.class_name() == class);
+        known.ok_or_else(|| {
+            let supported = Self::ALL.map(|kind| format!("{} ({})", kind.class_name(), kind));
+            config.refuse(
+                "_class_name",
+                class,
+                format!("{}; or choose one with --scheduler", supported.join(", ")),
+            )
+        })
+    }
+
+    /// This sampler with the values of `config`, whichever class wrote it; a key that is absent
+    /// there takes the default of the diffusers class of this kind.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for values that this crate does not implement, and a number of steps
+    /// that the schedule cannot make.
+    pub fn build(
+        self,
+        config: &SchedulerConfig,
+        num_inference_steps: usize,
+    ) -> Result<Box<dyn Sampler>> {
+        if num_inference_steps == 0 {
+            return Err(Error::Invalid("sampling needs at least 1 step".into()));
+        }
+        Ok(match self {
+            Self::Ddim => Box::new(ddim::Ddim::new(config, num_inference_steps)?),
+            Self::Pndm => Box::new(pndm::Pndm::new(config, num_inference_steps)?),
+            Self::DpmppTwoM => Box::new(dpm_solver::DpmSolver::new(config, num_inference_steps)?),
+            Self::Euler => Box::new(euler::Euler::new(config, num_inference_steps)?),
+        })
+    }
+}
+
+impl fmt::Display for SchedulerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for SchedulerKind {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let known = Self::ALL.into_iter().find(|kind| kind.name() == name);
+        known.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            Error::Invalid(format!(
+                "scheduler `{name}` is unknown; the schedulers are {names}"
+            ))
+        })
+    }
+}
+
+/// `a x + b y`.
+fn mix(a: f64, x: Tensor<4>, b: f64, y: Tensor<4>) -> Tensor<4> {
+    x.mul_scalar(a) + y.mul_scalar(b)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn config(json: &str) -> SchedulerConfig {
+        SchedulerConfig::from_json("scheduler_config.json", json).unwrap()
+    }
+
+    fn message(json: &str, kind: SchedulerKind, steps: usize) -> String {
+        kind.build(&config(json), steps).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn a_checkpoint_chooses_its_own_class() {
+        for kind in SchedulerKind::ALL {
+            let json = format!(r#"{{"_class_name": "{}"}}"#, kind.class_name());
+            assert_eq!(SchedulerKind::of(&config(&json)).unwrap(), kind);
+            assert_eq!(kind.name().parse::<SchedulerKind>().unwrap(), kind);
+        }
+    }
+
+    #[test]
+    fn an_unsupported_class_is_refused_with_the_supported_ones() {
+        let error = SchedulerKind::of(&config(r#"{"_class_name": "DDPMScheduler"}"#)).unwrap_err();
+        let text = error.to_string();
+        for part in [
+            "scheduler_config.json",
+            "DDPMScheduler",
+            "DDIMScheduler",
+            "dpmpp-2m",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_implemented_is_refused_by_name() {
+        use SchedulerKind::{Ddim, DpmppTwoM, Euler, Pndm};
+        for (json, kind, key) in [
+            (r#"{"thresholding": true}"#, Ddim, "thresholding"),
+            (r#"{"thresholding": true}"#, DpmppTwoM, "thresholding"),
+            (r#"{"prediction_type": "sample"}"#, Pndm, "prediction_type"),
+            (r#"{"beta_schedule": "sigmoid"}"#, Ddim, "beta_schedule"),
+            (
+                r#"{"timestep_spacing": "karras"}"#,
+                Ddim,
+                "timestep_spacing",
+            ),
+            (
+                r#"{"use_karras_sigmas": true}"#,
+                DpmppTwoM,
+                "use_karras_sigmas",
+            ),
+            (r#"{"use_karras_sigmas": true}"#, Euler, "use_karras_sigmas"),
+            (r#"{"solver_order": 3}"#, DpmppTwoM, "solver_order"),
+            (
+                r#"{"algorithm_type": "sde-dpmsolver++"}"#,
+                DpmppTwoM,
+                "algorithm_type",
+            ),
+            (
+                r#"{"interpolation_type": "log_linear"}"#,
+                Euler,
+                "interpolation_type",
+            ),
+            (
+                r#"{"num_train_timesteps": "many"}"#,
+                Euler,
+                "num_train_timesteps",
+            ),
+            (r#"{"beta_end": 2.0}"#, Euler, "beta_end"),
+        ] {
+            let text = message(json, kind, 10);
+            assert!(text.contains(&format!("`{key}`")), "{key}: {text}");
+        }
+    }
+
+    #[test]
+    fn step_numbers_that_the_schedule_cannot_make_are_refused() {
+        for kind in SchedulerKind::ALL {
+            assert!(message("{}", kind, 0).contains("at least 1 step"));
+            assert!(message("{}", kind, 1001).contains("1000"), "{kind}");
+        }
+        assert!(
+            message(r#"{"steps_offset": 1}"#, SchedulerKind::Ddim, 1000).contains("steps_offset")
+        );
+        assert!(message("{}", SchedulerKind::Pndm, 3).contains("skip_prk_steps"));
+        assert!(message("{}", SchedulerKind::DpmppTwoM, 1000).contains("repeat"));
+    }
+
+    #[test]
+    fn predicting_noise_at_zero_signal_is_refused() {
+        let json = r#"{"rescale_betas_zero_snr": true, "timestep_spacing": "trailing"}"#;
+        let text = message(json, SchedulerKind::Ddim, 10);
+        assert!(text.contains("rescale_betas_zero_snr"), "{text}");
+    }
+
+    #[test]
+    fn python_infinities_are_read() {
+        let json =
+            r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity}"#;
+        let sampler = SchedulerKind::DpmppTwoM.build(&config(json), 20).unwrap();
+        assert_eq!(sampler.timesteps()[..2], [999.0, 949.0]);
+    }
+
+    #[test]
+    fn every_number_of_trailing_steps_gives_that_many_calls() {
+        let config = config(r#"{"timestep_spacing": "trailing"}"#);
+        for steps in [1, 2, 3, 61, 103, 999, 1000] {
+            let sampler = SchedulerKind::Ddim.build(&config, steps).unwrap();
+            assert_eq!(sampler.timesteps().len(), steps);
+            assert_eq!(sampler.timesteps()[0], 999.0);
+            assert!(sampler.timesteps()[steps - 1] >= 0.0);
+        }
+    }
+}
