@@ -4,6 +4,7 @@
 //! | part | module |
 //! |---|---|
 //! | parameters: from a checkpoint or fresh, named as in the file | [`params`], [`checkpoint`] |
+//! | learned concepts, as every tool writes them | [`learned_embedding`] |
 //! | noise schedules for training and sampling | [`noise_scheduler`] |
 //! | layers and the operations below them | [`nn`], [`ops`] |
 //! | devices, files, random numbers | [`device`], [`files`], [`rng`] |
@@ -12,6 +13,7 @@ pub mod checkpoint;
 pub mod device;
 pub mod error;
 pub mod files;
+pub mod learned_embedding;
 pub mod nn;
 pub mod noise_scheduler;
 pub mod ops;

@@ -1,0 +1,461 @@
+//! Files that hold a learned concept: one or more rows for a text encoder's token table.
+//!
+//! Written is the one layout that every tool reads: safetensors with a single key, the placeholder
+//! token, [num_vectors, d] float32. Read is what other tools write:
+//!
+//! | tool | keys | name of the concept |
+//! |---|---|---|
+//! | diffusers, this project | one, any | the key |
+//! | AUTOMATIC1111 | `string_to_param`, `string_to_param.*` or `*` | the file's name |
+//! | kohya, OneTrainer | `emb_params`, `emp_params` | the file's name |
+//! | ComfyUI and others, one tensor an encoder | `clip_l` beside `clip_g`, .. | the file's name |
+//! | the authors of CoRe | `name_v0`, `name_v1`, .. one vector each | `name` |
+//! | anything else | the only tensor as wide as the text encoder | its key |
+//!
+//! A one-dimensional tensor is one vector. Pickles (`.bin`, `.pt`) can run programs when opened
+//! and are refused.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
+use crate::error::{Error, Result};
+
+/// A learned concept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LearnedEmbedding {
+    /// The placeholder token that stands for the concept in a prompt.
+    pub token: String,
+    /// The vectors one after the other, `num_vectors * dim` values.
+    pub vectors: Vec<f32>,
+    /// How many vectors the token stands for.
+    pub num_vectors: usize,
+    /// The width of the text encoder.
+    pub dim: usize,
+    /// Text that the file carries, such as `super_category` and `base_model`.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Which tool's layout a file has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmbeddingLayout {
+    /// One key, the token.
+    OneKey,
+    /// AUTOMATIC1111's `string_to_param`.
+    StringToParam,
+    /// kohya's `emb_params`.
+    EmbParams,
+    /// OneTrainer's `emp_params`.
+    EmpParams,
+    /// `clip_l` for the encoder of Stable Diffusion 1, others beside it.
+    ClipL,
+    /// `name_v0`, `name_v1`, ..: the authors' code.
+    OneKeyPerVector,
+    /// Several tensors, one as wide as the text encoder.
+    ByWidth,
+}
+
+impl fmt::Display for EmbeddingLayout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OneKey => "one key (diffusers)",
+            Self::StringToParam => "string_to_param (AUTOMATIC1111)",
+            Self::EmbParams => "emb_params (kohya)",
+            Self::EmpParams => "emp_params (OneTrainer)",
+            Self::ClipL => "clip_l (ComfyUI)",
+            Self::OneKeyPerVector => "one key a vector (the authors of CoRe)",
+            Self::ByWidth => "several tensors, chosen by width",
+        })
+    }
+}
+
+/// Keys that name a layout rather than a concept.
+const LAYOUT_KEYS: [(&str, EmbeddingLayout); 6] = [
+    ("string_to_param", EmbeddingLayout::StringToParam),
+    ("string_to_param.*", EmbeddingLayout::StringToParam),
+    ("*", EmbeddingLayout::StringToParam),
+    ("emb_params", EmbeddingLayout::EmbParams),
+    ("emp_params", EmbeddingLayout::EmpParams),
+    ("clip_l", EmbeddingLayout::ClipL),
+];
+
+impl LearnedEmbedding {
+    /// A concept from its vectors, one row each.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when there is no token, no vector, or the vectors are not all equally
+    /// wide or not finite.
+    pub fn new(token: &str, rows: &[Vec<f32>]) -> Result<Self> {
+        let dim = rows.first().map_or(0, Vec::len);
+        let fault = if token.trim().is_empty() {
+            "has no placeholder token"
+        } else if dim == 0 {
+            "has no values"
+        } else if rows.iter().any(|row| row.len() != dim) {
+            "has vectors of different widths"
+        } else if rows.iter().flatten().any(|value| !value.is_finite()) {
+            "holds NaN or infinite values; the training that made it has diverged"
+        } else {
+            return Ok(Self {
+                token: token.to_string(),
+                vectors: rows.concat(),
+                num_vectors: rows.len(),
+                dim,
+                metadata: BTreeMap::new(),
+            });
+        };
+        Err(Error::Invalid(format!("the learned embedding {fault}")))
+    }
+
+    /// Reads a file in any of the layouts of the table above.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Format`] for pickles, damaged files and unknown layouts.
+    pub fn load(path: &Path) -> Result<Self> {
+        Ok(Self::load_with_layout(path, None)?.0)
+    }
+
+    /// The same for a text encoder of this width, which also decides between several tensors.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and when no tensor has this width.
+    pub fn load_for_width(path: &Path, width: usize) -> Result<Self> {
+        Ok(Self::load_with_layout(path, Some(width))?.0)
+    }
+
+    /// The same, and which layout it was.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with_layout(path: &Path, width: Option<usize>) -> Result<(Self, EmbeddingLayout)> {
+        refuse_pickles(path)?;
+        let file = Checkpoint::open(path, |key| Some(key.to_string()))?;
+        let keys: Vec<&str> = file.keys().collect();
+        let (layout, chosen) = choose(&file, &keys, width)?;
+        let mut rows = Vec::new();
+        for key in &chosen {
+            rows.extend(read_rows(&file, key)?);
+        }
+        let name = match layout {
+            EmbeddingLayout::OneKey | EmbeddingLayout::ByWidth => chosen[0].to_string(),
+            EmbeddingLayout::OneKeyPerVector => {
+                split_vector_key(chosen[0]).map_or_else(String::new, |(name, _)| name.to_string())
+            }
+            _ => path
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+        };
+        let mut embedding = Self::new(&name, &rows).map_err(|e| Error::format(path, e))?;
+        if let Some(width) = width
+            && embedding.dim != width
+        {
+            return Err(Error::format(
+                path,
+                format!(
+                    "its vectors have {} values but the text encoder's tokens have {width}; \
+                     it was learned with another base model",
+                    embedding.dim
+                ),
+            ));
+        }
+        embedding.metadata = file.metadata().clone();
+        embedding.metadata.remove("format");
+        Ok((embedding, layout))
+    }
+
+    /// Writes the one-key layout, replacing `path` only when all is on disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Format`] when the name of the file promises a pickle.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        if !has_extension(path, &["safetensors"]) {
+            let reason =
+                "learned embeddings are written as safetensors; name the file .safetensors";
+            return Err(Error::format(path, reason));
+        }
+        let tensor = TensorToWrite {
+            name: self.token.clone(),
+            shape: vec![self.num_vectors, self.dim],
+            values: self.vectors.clone(),
+        };
+        let metadata: Vec<(&str, &str)> = self
+            .metadata
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect();
+        save_tensors(path, vec![tensor], Precision::Full, &metadata)
+    }
+
+    /// The vectors as [num_vectors, dim].
+    pub fn to_tensor(&self, device: &Device) -> Tensor<2> {
+        let data = TensorData::new(self.vectors.clone(), [self.num_vectors, self.dim]);
+        Tensor::from_data(data, device)
+    }
+
+    /// The Euclidean norm of every vector.
+    pub fn norms(&self) -> Vec<f64> {
+        let norm = |row: &[f32]| {
+            row.iter()
+                .map(|v| f64::from(*v).powi(2))
+                .sum::<f64>()
+                .sqrt()
+        };
+        self.vectors.chunks(self.dim.max(1)).map(norm).collect()
+    }
+}
+
+/// The layout of a file and its tensors that are the concept's, in the order of their vectors.
+fn choose<'a>(
+    file: &Checkpoint,
+    keys: &[&'a str],
+    width: Option<usize>,
+) -> Result<(EmbeddingLayout, Vec<&'a str>)> {
+    let fits = |key: &str| {
+        let info = file.info(key);
+        width.is_none() || info.and_then(|info| info.shape.last().copied()) == width
+    };
+    for (key, layout) in LAYOUT_KEYS {
+        if let Some(key) = keys.iter().find(|k| **k == key)
+            && (keys.len() == 1 || fits(key))
+        {
+            return Ok((layout, vec![*key]));
+        }
+    }
+    if let [key] = keys {
+        return Ok((EmbeddingLayout::OneKey, vec![*key]));
+    }
+    if let Some(chosen) = vector_keys(keys) {
+        return Ok((EmbeddingLayout::OneKeyPerVector, chosen));
+    }
+    let fitting: Vec<&str> = keys
+        .iter()
+        .copied()
+        .filter(|key| width.is_some() && fits(key))
+        .collect();
+    match fitting[..] {
+        [key] => Ok((EmbeddingLayout::ByWidth, vec![key])),
+        _ => Err(Error::format(
+            file.path(),
+            format!(
+                "no layout of a learned embedding: tensors {}; expected one key, or `emb_params`, \
+                 `string_to_param`, `clip_l`, or `name_v0`, `name_v1`, ..",
+                describe(file, keys)
+            ),
+        )),
+    }
+}
+
+/// The first keys with their shapes, for messages.
+fn describe(file: &Checkpoint, keys: &[&str]) -> String {
+    let shape = |key: &str| {
+        file.info(key)
+            .map(|info| info.shape.clone())
+            .unwrap_or_default()
+    };
+    let some: Vec<String> = keys
+        .iter()
+        .take(5)
+        .map(|key| format!("`{key}` {:?}", shape(key)))
+        .collect();
+    match keys.len() {
+        0 => "none".to_string(),
+        1..=5 => some.join(", "),
+        count => format!("{} and {} more", some.join(", "), count - 5),
+    }
+}
+
+/// `name_v3` as (`name`, 3).
+fn split_vector_key(key: &str) -> Option<(&str, usize)> {
+    let (name, number) = key.rsplit_once("_v")?;
+    Some((name, number.parse().ok()?))
+}
+
+/// All keys in the order of their numbers, if they are `name_v0` to `name_v(n-1)` of one name.
+fn vector_keys<'a>(keys: &[&'a str]) -> Option<Vec<&'a str>> {
+    let mut numbered: Vec<(usize, &str, &str)> = Vec::new();
+    for key in keys {
+        let (name, number) = split_vector_key(key)?;
+        numbered.push((number, name, key));
+    }
+    numbered.sort_unstable();
+    let name = numbered.first()?.1;
+    let complete = numbered
+        .iter()
+        .enumerate()
+        .all(|(i, (n, of, _))| *n == i && *of == name);
+    complete.then(|| numbered.into_iter().map(|(_, _, key)| key).collect())
+}
+
+/// A tensor [d] or [n, d] as rows.
+fn read_rows(file: &Checkpoint, key: &str) -> Result<Vec<Vec<f32>>> {
+    let (values, shape) = file.read_f32(key)?.unwrap_or_default();
+    match shape[..] {
+        [width] | [_, width] if width > 0 => {
+            Ok(values.chunks(width).map(<[f32]>::to_vec).collect())
+        }
+        _ => Err(Error::format(
+            file.path(),
+            format!("tensor `{key}` has shape {shape:?}, expected [width] or [vectors, width]"),
+        )),
+    }
+}
+
+fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    let found = path.extension().unwrap_or_default();
+    extensions
+        .iter()
+        .any(|extension| found.eq_ignore_ascii_case(extension))
+}
+
+/// Fails for pickles, known by name or by their first bytes.
+fn refuse_pickles(path: &Path) -> Result<()> {
+    let mut start = Vec::new();
+    let file = File::open(path).map_err(Error::io(path))?;
+    file.take(9)
+        .read_to_end(&mut start)
+        .map_err(Error::io(path))?;
+    // A safetensors header starts with its size in eight bytes, which may be any, and a brace.
+    let pickled = start.get(8) != Some(&b'{')
+        && (start.starts_with(b"PK\x03\x04") || matches!(start[..], [0x80, 2..=5, ..]));
+    if !pickled && !has_extension(path, &["bin", "pt", "pth", "ckpt", "pkl"]) {
+        return Ok(());
+    }
+    Err(Error::format(
+        path,
+        "a Python pickle, which can run programs when opened, so it is not read; convert it with \
+         Python where you trust it: d = torch.load(FILE, weights_only=True); \
+         d = d.get(\"string_to_param\", d); \
+         safetensors.torch.save_file({k: v.detach().contiguous() for k, v in d.items()}, \
+         \"NAME.safetensors\")",
+    ))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn write(dir: &Path, name: &str, tensors: &[(&str, Vec<usize>)]) -> std::path::PathBuf {
+        let tensors = tensors.iter().map(|(name, shape)| TensorToWrite {
+            name: (*name).to_string(),
+            shape: shape.clone(),
+            values: (0..shape.iter().product())
+                .map(|i: usize| i as f32)
+                .collect(),
+        });
+        let path = dir.join(name);
+        save_tensors(&path, tensors.collect(), Precision::Full, &[]).unwrap();
+        path
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_again_with_its_metadata() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("robot.safetensors");
+        let rows = [vec![1.0, -2.5, 3.0], vec![0.1, 0.2, 0.3]];
+        let mut embedding = LearnedEmbedding::new("<robot>", &rows).unwrap();
+        embedding
+            .metadata
+            .insert("super_category".into(), "toy".into());
+        embedding.save(&path).unwrap();
+        let (loaded, layout) = LearnedEmbedding::load_with_layout(&path, Some(3)).unwrap();
+        assert_eq!(loaded, embedding);
+        assert_eq!(layout, EmbeddingLayout::OneKey);
+        assert_eq!((loaded.num_vectors, loaded.dim), (2, 3));
+        assert!((loaded.norms()[1] - 0.14_f64.sqrt()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_width_decides_between_several_tensors() {
+        let dir = tempfile::tempdir().unwrap();
+        let tensors = [("clip_g", vec![2, 6]), ("clip_l", vec![2, 4])];
+        let path = write(dir.path(), "dog.safetensors", &tensors);
+        let (embedding, layout) = LearnedEmbedding::load_with_layout(&path, Some(4)).unwrap();
+        assert_eq!((embedding.token.as_str(), embedding.dim), ("dog", 4));
+        assert_eq!(layout, EmbeddingLayout::ClipL);
+        let (embedding, layout) = LearnedEmbedding::load_with_layout(&path, Some(6)).unwrap();
+        assert_eq!((embedding.token.as_str(), embedding.dim), ("clip_g", 6));
+        assert_eq!(layout, EmbeddingLayout::ByWidth);
+        assert_eq!(LearnedEmbedding::load(&path).unwrap().dim, 4);
+        assert!(LearnedEmbedding::load_for_width(&path, 5).is_err());
+    }
+
+    #[test]
+    fn another_width_is_refused_with_both_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = write(dir.path(), "dog.safetensors", &[("<dog>", vec![4])]);
+        let text = LearnedEmbedding::load_for_width(&path, 8)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("4 values") && text.contains("have 8"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn numbered_vectors_are_put_in_the_order_of_their_numbers() {
+        let names: Vec<String> = (0..11).map(|i| format!("cat_v{i}")).collect();
+        let keys: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut sorted = keys.clone();
+        sorted.sort_unstable();
+        assert_eq!(vector_keys(&sorted).unwrap(), keys);
+        assert_eq!(vector_keys(&["cat_v0", "cat_v2"]), None);
+        assert_eq!(vector_keys(&["cat_v0", "dog_v1"]), None);
+    }
+
+    #[test]
+    fn unknown_layouts_and_shapes_are_refused_by_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = write(
+            dir.path(),
+            "a.safetensors",
+            &[("x", vec![4]), ("y", vec![4])],
+        );
+        let text = LearnedEmbedding::load(&path).unwrap_err().to_string();
+        assert!(
+            text.contains("`x` [4]") && text.contains("emb_params"),
+            "{text}"
+        );
+        let path = write(dir.path(), "b.safetensors", &[("x", vec![1, 2, 2])]);
+        let text = LearnedEmbedding::load(&path).unwrap_err().to_string();
+        assert!(text.contains("[1, 2, 2]"), "{text}");
+        let path = write(dir.path(), "c.safetensors", &[("x", vec![0, 4])]);
+        assert!(LearnedEmbedding::load(&path).is_err());
+    }
+
+    #[test]
+    fn pickles_are_refused_with_a_remedy_whatever_their_name() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, bytes) in [
+            ("a.bin", &b"anything"[..]),
+            ("b.safetensors", b"PK\x03\x04zip"),
+            ("c.safetensors", b"\x80\x02}q"),
+        ] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            let text = LearnedEmbedding::load(&path).unwrap_err().to_string();
+            assert!(
+                text.contains("pickle") && text.contains("save_file"),
+                "{text}"
+            );
+        }
+        let embedding = LearnedEmbedding::new("<a>", &[vec![1.0]]).unwrap();
+        assert!(embedding.save(&dir.path().join("a.bin")).is_err());
+    }
+
+    #[test]
+    fn diverged_embeddings_are_refused() {
+        let error = LearnedEmbedding::new("<a>", &[vec![1.0, f32::NAN]]).unwrap_err();
+        assert!(error.to_string().contains("NaN"));
+        assert!(LearnedEmbedding::new("", &[vec![1.0]]).is_err());
+        assert!(LearnedEmbedding::new("<a>", &[vec![1.0], vec![1.0, 2.0]]).is_err());
+    }
+}
