@@ -1,0 +1,3 @@
+//! What is trained on: rendered scenes, photographs, prompts.
+
+pub mod world;

@@ -1,0 +1,239 @@
+//! The named attributes of a scene and the words for them.
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$item_doc:meta])* $item:ident => $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$item_doc])* $item),+ }
+
+        impl $name {
+            /// Every value, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$item),+];
+
+            /// The word for it in captions.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$item => $word),+ }
+            }
+
+            /// Its place in [`ALL`](Self::ALL).
+            pub fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+words!(
+    /// What the thing is.
+    Category {
+        /// Floppy ears and a snout.
+        Dog => "dog",
+        /// Pointed ears and whiskers.
+        Cat => "cat",
+        /// Long ears.
+        Rabbit => "rabbit",
+        /// A beak and a wing.
+        Bird => "bird",
+        /// With a handle.
+        Cup => "cup",
+        /// Seen from the side.
+        Car => "car",
+        /// With a roof and a door.
+        House => "house",
+        /// An alarm clock.
+        Clock => "clock",
+    }
+);
+
+words!(
+    /// The main colour of the thing.
+    Color {
+        /// Red.
+        Red => "red",
+        /// Orange.
+        Orange => "orange",
+        /// Yellow.
+        Yellow => "yellow",
+        /// Green.
+        Green => "green",
+        /// Blue.
+        Blue => "blue",
+        /// Purple.
+        Purple => "purple",
+        /// Pink.
+        Pink => "pink",
+        /// White.
+        White => "white",
+    }
+);
+
+words!(
+    /// What an animal wears.
+    Accessory {
+        /// A tall hat.
+        Hat => "hat",
+        /// A striped scarf.
+        Scarf => "scarf",
+        /// Round glasses.
+        Glasses => "glasses",
+    }
+);
+
+words!(
+    /// Where the thing is.
+    Background {
+        /// One soft colour.
+        Plain => "plain background",
+        /// Dunes, a cactus.
+        Desert => "desert",
+        /// Sea and sand.
+        Beach => "beach",
+        /// White ground, falling flakes.
+        Snow => "snow",
+        /// Dark trunks and leaves.
+        Forest => "forest",
+        /// Lit windows under a dark sky.
+        City => "city at night",
+        /// Grass and flowers.
+        Meadow => "meadow",
+        /// A wall, a floor, a window.
+        Room => "room",
+        /// Stars and a planet.
+        Space => "space",
+    }
+);
+
+words!(
+    /// How the picture is made.
+    Style {
+        /// Shaded, with light from one side.
+        Photo => "photo",
+        /// Flat with dark outlines.
+        Cartoon => "cartoon",
+        /// Pencil on paper.
+        Sketch => "sketch",
+        /// Brush strokes.
+        Painting => "painting",
+    }
+);
+
+words!(
+    /// The markings, which no caption names.
+    Pattern {
+        /// Of one colour.
+        None => "plain",
+        /// Round spots.
+        Spots => "spotted",
+        /// Parallel stripes.
+        Stripes => "striped",
+        /// A few large patches.
+        Patches => "patched",
+        /// Two halves.
+        Half => "two-coloured",
+        /// A light belly.
+        Belly => "light-bellied",
+    }
+);
+
+impl Category {
+    /// Whether it is an animal, which may wear things.
+    pub fn is_animate(self) -> bool {
+        self.index() < 4
+    }
+}
+
+impl Color {
+    /// "a red", "an orange".
+    pub fn article_and_word(self) -> String {
+        let article = if self == Self::Orange { "an" } else { "a" };
+        format!("{article} {}", self.word())
+    }
+
+    /// Red, green, blue, 0 to 255.
+    pub fn rgb(self) -> [u8; 3] {
+        match self {
+            Self::Red => [214, 40, 40],
+            Self::Orange => [247, 127, 20],
+            Self::Yellow => [250, 212, 40],
+            Self::Green => [56, 158, 62],
+            Self::Blue => [44, 98, 214],
+            Self::Purple => [126, 58, 180],
+            Self::Pink => [250, 150, 190],
+            Self::White => [244, 242, 236],
+        }
+    }
+}
+
+impl Accessory {
+    /// The end of "a dog ...".
+    pub fn phrase(self) -> &'static str {
+        match self {
+            Self::Hat => "wearing a hat",
+            Self::Scarf => "wearing a scarf",
+            Self::Glasses => "wearing glasses",
+        }
+    }
+
+    /// Another way to say it.
+    pub fn paraphrase(self) -> &'static str {
+        match self {
+            Self::Hat => "with a hat",
+            Self::Scarf => "with a scarf",
+            Self::Glasses => "with glasses",
+        }
+    }
+}
+
+impl Background {
+    /// The end of "a dog ...".
+    pub fn phrase(self) -> &'static str {
+        match self {
+            Self::Plain => "on a plain background",
+            Self::Desert => "in the desert",
+            Self::Beach => "on the beach",
+            Self::Snow => "in the snow",
+            Self::Forest => "in the forest",
+            Self::City => "in the city at night",
+            Self::Meadow => "in a meadow",
+            Self::Room => "in a room",
+            Self::Space => "in space",
+        }
+    }
+
+    /// Another way to say it.
+    pub fn paraphrase(self) -> &'static str {
+        match self {
+            Self::Plain => "in front of a plain background",
+            Self::Desert => "in a desert",
+            Self::Beach => "at the beach",
+            Self::Snow => "on snow",
+            Self::Forest => "in a forest",
+            Self::City => "in a city at night",
+            Self::Meadow => "in the meadow",
+            Self::Room => "in the room",
+            Self::Space => "in outer space",
+        }
+    }
+}
+
+impl Style {
+    /// The beginning of "... a dog".
+    pub fn phrase(self) -> &'static str {
+        match self {
+            Self::Photo => "a photo of",
+            Self::Cartoon => "a cartoon of",
+            Self::Sketch => "a sketch of",
+            Self::Painting => "a painting of",
+        }
+    }
+
+    /// Another way to say it.
+    pub fn paraphrase(self) -> &'static str {
+        match self {
+            Self::Photo => "a photograph of",
+            Self::Cartoon => "a cartoon drawing of",
+            Self::Sketch => "a pencil sketch of",
+            Self::Painting => "an oil painting of",
+        }
+    }
+}
