@@ -5,12 +5,17 @@
 //! |---|---|
 //! | parameters: from a checkpoint or fresh, named as in the file | [`params`], [`checkpoint`] |
 //! | learned concepts, as every tool writes them | [`learned_embedding`] |
+//! | the U-Net, the autoencoder, the text encoder | [`unet`], [`vae`], [`text_encoder`] |
+//! | the judges | [`clip`], [`dino`] |
 //! | noise schedules for training and sampling | [`noise_scheduler`] |
 //! | layers and the operations below them | [`nn`], [`ops`] |
 //! | devices, files, random numbers | [`device`], [`files`], [`rng`] |
 
 pub mod checkpoint;
+pub mod clip;
+mod config;
 pub mod device;
+pub mod dino;
 pub mod error;
 pub mod files;
 pub mod learned_embedding;
@@ -18,6 +23,11 @@ pub mod nn;
 pub mod noise_scheduler;
 pub mod ops;
 pub mod params;
+mod resnet;
 pub mod rng;
+pub mod text_encoder;
+pub mod unet;
+pub mod vae;
+pub mod vit;
 
 pub use error::{Error, Result};

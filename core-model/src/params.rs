@@ -27,6 +27,8 @@ pub enum Init {
     Zeros,
     /// All ones.
     Ones,
+    /// This value everywhere.
+    Constant(f32),
     /// Normal with this standard deviation.
     Normal(f32),
     /// Uniform in ±1/sqrt(fan_in): torch's default for linear and convolution, weight and bias.
@@ -38,6 +40,17 @@ pub enum Init {
 pub struct ParamNames(Arc<HashMap<ParamId, String>>);
 
 impl ParamNames {
+    /// The same parameters under other keys.
+    #[must_use]
+    pub fn renamed(&self, rename: impl Fn(&str) -> String) -> Self {
+        Self(Arc::new(
+            self.0
+                .iter()
+                .map(|(id, name)| (*id, rename(name)))
+                .collect(),
+        ))
+    }
+
     /// The key of a parameter.
     ///
     /// # Panics
@@ -115,6 +128,11 @@ impl ParamBuilder {
     /// The device on which parameters are made.
     pub fn device(&self) -> &Device {
         &self.shared.device
+    }
+
+    /// Whether parameters are fresh.
+    pub fn is_random(&self) -> bool {
+        matches!(self.shared.source, Source::Random(_))
     }
 
     /// Whether a checkpoint holds this key; false for fresh parameters.
@@ -212,11 +230,12 @@ fn read(checkpoint: &Checkpoint, key: &str, shape: &[usize]) -> Result<Vec<f32>>
     Ok(values.map(|(values, _)| values).unwrap_or_default())
 }
 
-/// A linear layer [o, i] and a 1x1 convolution [o, i, 1, 1] hold the same numbers; old checkpoints
-/// use either.
+/// A linear layer [o, i] and a 1x1 convolution [o, i, 1, 1] hold the same numbers, and old
+/// checkpoints use either; a number on its own has no dimensions there and one here.
 fn same_shape(found: &[usize], expected: &[usize]) -> bool {
     let core = |shape: &[usize]| match shape {
         [o, i, 1, 1] => vec![*o, *i],
+        [] => vec![1],
         other => other.to_vec(),
     };
     core(found) == core(expected)
@@ -227,6 +246,7 @@ fn draw(seed: u64, key: &str, len: usize, init: Init) -> Vec<f32> {
     match init {
         Init::Zeros => vec![0.0; len],
         Init::Ones => vec![1.0; len],
+        Init::Constant(value) => vec![value; len],
         Init::Normal(std) => (0..len)
             .map(|_| std * generator.sample::<f32, _>(StandardNormal))
             .collect(),

@@ -32,6 +32,9 @@ pub struct TensorToWrite {
     pub values: Vec<f32>,
 }
 
+/// The one parameter of the family that is a number without dimensions.
+const SCALAR: &str = "logit_scale";
+
 struct Encoded {
     dtype: Dtype,
     shape: Vec<usize>,
@@ -115,9 +118,14 @@ pub fn save_module<M: Module>(
     impl ModuleVisitor for Collector<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let tensor = param.val();
+            let name = self.names.name(param.id);
             self.tensors.push(TensorToWrite {
-                name: self.names.name(param.id).to_string(),
-                shape: tensor.dims().to_vec(),
+                name: name.to_string(),
+                shape: if name == SCALAR {
+                    Vec::new()
+                } else {
+                    tensor.dims().to_vec()
+                },
                 values: crate::params::to_vec(tensor),
             });
         }

@@ -1,0 +1,265 @@
+//! CLIP (Radford et al. 2021), `CLIPModel` in transformers: pictures and sentences in one space.
+
+use std::path::Path;
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{Checkpoint, Precision, canonical, save_module};
+use crate::config::{read_config, write_config};
+use crate::error::{Error, Result};
+use crate::nn::{Conv2d, Conv2dConfig, Embedding, LayerNorm, Linear};
+use crate::params::{Init, ParamBuilder, ParamNames};
+use crate::text_encoder::{TextEncoder, TextEncoderConfig, TextTransformer};
+use crate::vit::{Activation, CLIP_KEYS, Transformer, TransformerConfig};
+
+/// The `vision_config` of a CLIP model; absent keys take transformers' defaults.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClipVisionConfig {
+    /// Channels of a token.
+    pub hidden_size: usize,
+    /// Channels inside the feed-forward part.
+    pub intermediate_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Heads of a layer.
+    pub num_attention_heads: usize,
+    /// Channels of a picture.
+    pub num_channels: usize,
+    /// Side of a picture, in pixels.
+    pub image_size: usize,
+    /// Side of a patch, in pixels.
+    pub patch_size: usize,
+    /// Activation of the feed-forward part.
+    pub hidden_act: Activation,
+    /// Epsilon of the layer norms.
+    pub layer_norm_eps: f64,
+}
+
+impl Default for ClipVisionConfig {
+    fn default() -> Self {
+        Self {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            num_channels: 3,
+            image_size: 224,
+            patch_size: 32,
+            hidden_act: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+        }
+    }
+}
+
+/// `config.json` of a `CLIPModel`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClipConfig {
+    /// The text tower.
+    pub text_config: TextEncoderConfig,
+    /// The image tower.
+    pub vision_config: ClipVisionConfig,
+    /// Channels of the shared space.
+    pub projection_dim: usize,
+    /// Logarithm of the inverse temperature at the start of training.
+    pub logit_scale_init_value: f32,
+}
+
+impl Default for ClipConfig {
+    fn default() -> Self {
+        Self {
+            text_config: TextEncoderConfig::default(),
+            vision_config: ClipVisionConfig::default(),
+            projection_dim: 512,
+            logit_scale_init_value: 2.6592,
+        }
+    }
+}
+
+#[derive(Module, Debug)]
+struct VisionTransformer {
+    class_embedding: Param<Tensor<1>>,
+    patch_embedding: Conv2d,
+    position_embedding: Embedding,
+    pre_layrnorm: LayerNorm,
+    encoder: Transformer,
+    post_layernorm: LayerNorm,
+}
+
+impl VisionTransformer {
+    fn new(config: &ClipVisionConfig, pb: &ParamBuilder) -> Result<Self> {
+        let (d, patch, eps) = (config.hidden_size, config.patch_size, config.layer_norm_eps);
+        if patch == 0 || !config.image_size.is_multiple_of(patch) {
+            return Err(Error::Invalid(format!(
+                "`image_size` is {} and `patch_size` {patch}; expected a multiple",
+                config.image_size
+            )));
+        }
+        let tokens = (config.image_size / patch).pow(2) + 1;
+        let sizes = TransformerConfig {
+            hidden_size: d,
+            intermediate_size: config.intermediate_size,
+            num_hidden_layers: config.num_hidden_layers,
+            num_attention_heads: config.num_attention_heads,
+            layer_norm_eps: eps,
+            hidden_act: config.hidden_act,
+            qkv_bias: true,
+            causal: false,
+        };
+        let patches = Conv2dConfig {
+            inputs: config.num_channels,
+            outputs: d,
+            kernel: patch,
+            stride: patch,
+            padding: [0; 4],
+            bias: false,
+        };
+        let tables = pb.pp("embeddings");
+        Ok(Self {
+            class_embedding: tables.get("class_embedding", [d], Init::Normal(0.02))?,
+            patch_embedding: Conv2d::new(patches, &tables.pp("patch_embedding"))?,
+            position_embedding: Embedding::new(tokens, d, &tables.pp("position_embedding"))?,
+            pre_layrnorm: LayerNorm::new(d, eps, &pb.pp("pre_layrnorm"))?,
+            encoder: Transformer::new(&sizes, &CLIP_KEYS, &pb.pp("encoder.layers"))?,
+            post_layernorm: LayerNorm::new(d, eps, &pb.pp("post_layernorm"))?,
+        })
+    }
+
+    /// [batch, 3, side, side] to the normed class token [batch, channels].
+    fn forward(&self, pixels: Tensor<4>) -> Tensor<2> {
+        let patches = self.patch_embedding.forward(pixels);
+        let [batch, d, h, w] = patches.dims();
+        let patches = patches.reshape([batch, d, h * w]).swap_dims(1, 2);
+        let class = self
+            .class_embedding
+            .val()
+            .reshape([1, 1, d])
+            .expand([batch, 1, d]);
+        let tokens = Tensor::cat(vec![class, patches], 1);
+        let positions = self
+            .position_embedding
+            .weight
+            .val()
+            .reshape([1, h * w + 1, d]);
+        let hidden = self
+            .encoder
+            .forward(self.pre_layrnorm.forward(tokens + positions));
+        self.post_layernorm
+            .forward(hidden.narrow(1, 0, 1).reshape([batch, d]))
+    }
+}
+
+/// Both towers with their projections.
+#[derive(Module, Debug)]
+pub struct ClipModel {
+    text_model: TextTransformer,
+    vision_model: VisionTransformer,
+    text_projection: Linear,
+    visual_projection: Linear,
+    logit_scale: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    config: ClipConfig,
+    #[module(skip)]
+    names: ParamNames,
+}
+
+impl ClipModel {
+    /// Reads a CLIP folder.
+    ///
+    /// # Errors
+    /// An absent or damaged file, an unsupported config, tensors that do not fit it.
+    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
+        let config: ClipConfig = read_config(&folder.join("config.json"))?;
+        let file = Checkpoint::open(&folder.join("model.safetensors"), canonical)?;
+        Self::new(&config, &ParamBuilder::from_checkpoint(file, device))
+    }
+
+    /// A network below `pb`; a checkpoint without `logit_scale` is one without.
+    ///
+    /// # Errors
+    /// Tensors that do not fit the config.
+    pub fn new(config: &ClipConfig, pb: &ParamBuilder) -> Result<Self> {
+        let shared = config.projection_dim;
+        let (text, vision) = (
+            config.text_config.hidden_size,
+            config.vision_config.hidden_size,
+        );
+        let scale = Init::Constant(config.logit_scale_init_value);
+        let logit_scale = (pb.is_random() || pb.contains("logit_scale"))
+            .then(|| pb.get("logit_scale", [1], scale))
+            .transpose()?;
+        Ok(Self {
+            text_model: TextTransformer::new(&config.text_config, &pb.pp("text_model"))?,
+            vision_model: VisionTransformer::new(&config.vision_config, &pb.pp("vision_model"))?,
+            text_projection: Linear::new(text, shared, false, &pb.pp("text_projection"))?,
+            visual_projection: Linear::new(vision, shared, false, &pb.pp("visual_projection"))?,
+            logit_scale,
+            config: config.clone(),
+            names: pb.finish()?,
+        })
+    }
+
+    /// A fresh network.
+    ///
+    /// # Errors
+    /// Impossible sizes.
+    pub fn init(config: &ClipConfig, seed: u64, device: &Device) -> Result<Self> {
+        Self::new(config, &ParamBuilder::random(seed, device))
+    }
+
+    /// Writes `config.json` and weights.
+    ///
+    /// # Errors
+    /// An unwritable folder.
+    pub fn save(&self, folder: &Path, precision: Precision) -> Result<()> {
+        write_config(
+            &folder.join("config.json"),
+            "CLIPModel",
+            Some("clip"),
+            &self.config,
+        )?;
+        save_module(
+            &folder.join("model.safetensors"),
+            self,
+            &self.names,
+            precision,
+        )
+    }
+
+    /// The text tower alone, as a Stable Diffusion model's text encoder.
+    pub fn text_encoder(&self) -> TextEncoder {
+        TextEncoder::from_tower(self.text_model.clone(), self.names.clone())
+    }
+
+    /// The facts of the checkpoint.
+    pub fn config(&self) -> &ClipConfig {
+        &self.config
+    }
+
+    /// The key of every parameter.
+    pub fn names(&self) -> &ParamNames {
+        &self.names
+    }
+
+    /// Logarithm of the inverse temperature, [1].
+    pub fn logit_scale(&self) -> Option<Tensor<1>> {
+        self.logit_scale.as_ref().map(Param::val)
+    }
+
+    /// Prompts of equal length to projected features [batch, shared], not normalised.
+    pub fn text_features(&self, ids: &[Vec<u32>]) -> Tensor<2> {
+        let hidden = self.text_model.forward(ids, None);
+        self.text_projection
+            .forward(self.text_model.pooled(ids, hidden))
+    }
+
+    /// [batch, 3, side, side] preprocessed pixels to projected features [batch, shared], not
+    /// normalised.
+    pub fn image_features(&self, pixels: Tensor<4>) -> Tensor<2> {
+        self.visual_projection
+            .forward(self.vision_model.forward(pixels))
+    }
+}

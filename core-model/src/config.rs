@@ -1,0 +1,60 @@
+//! Reading and writing the JSON configs beside weights.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+use crate::files::{read_to_string, write_atomically};
+
+/// Reads a config; keys that the type does not know are left to other tools.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::Format`] naming the file and the place in it.
+pub(crate) fn read_config<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    serde_json::from_str(&read_to_string(path)?).map_err(|error| Error::format(path, error))
+}
+
+/// Reads a config as plain JSON, to look at keys that decide whether it can be honoured.
+///
+/// # Errors
+/// As [`read_config`]; also when the file is no object.
+pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>> {
+    read_config(path)
+}
+
+/// Writes a config as transformers (`architectures`, `model_type`) or, without a model type, as
+/// diffusers (`_class_name`) writes its own.
+///
+/// # Errors
+/// [`Error::Io`] naming the file.
+pub(crate) fn write_config<T: Serialize>(
+    path: &Path,
+    class: &str,
+    model_type: Option<&str>,
+    config: &T,
+) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    }
+    let mut object = Map::new();
+    match model_type {
+        Some(model_type) => {
+            object.insert("architectures".into(), json!([class]));
+            object.insert("model_type".into(), json!(model_type));
+        }
+        None => {
+            object.insert("_class_name".into(), json!(class));
+        }
+    }
+    let body = serde_json::to_value(config).map_err(|error| Error::format(path, error))?;
+    if let Value::Object(body) = body {
+        object.extend(body);
+    }
+    let mut text =
+        serde_json::to_string_pretty(&object).map_err(|error| Error::format(path, error))?;
+    text.push('\n');
+    write_atomically(path, text.as_bytes())
+}

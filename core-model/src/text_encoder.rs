@@ -1,0 +1,279 @@
+//! CLIP's text encoder, `CLIPTextModel` in transformers: what turns a prompt into the hidden
+//! states that the U-Net attends to.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{Checkpoint, Precision, save_module};
+use crate::config::{read_config, write_config};
+use crate::error::Result;
+use crate::nn::{Embedding, LayerNorm};
+use crate::params::{ParamBuilder, ParamNames, to_vec};
+use crate::vit::{Activation, CLIP_KEYS, Transformer, TransformerConfig};
+
+/// `config.json` of a `CLIPTextModel`; absent keys take that class's defaults.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TextEncoderConfig {
+    /// Rows of the token table.
+    pub vocab_size: usize,
+    /// Channels of a token.
+    pub hidden_size: usize,
+    /// Channels inside the feed-forward part.
+    pub intermediate_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Heads of a layer.
+    pub num_attention_heads: usize,
+    /// Positions of a prompt.
+    pub max_position_embeddings: usize,
+    /// Activation of the feed-forward part.
+    pub hidden_act: Activation,
+    /// Epsilon of the layer norms.
+    pub layer_norm_eps: f64,
+    /// Start of text.
+    pub bos_token_id: u32,
+    /// End of text; 2 is written by old files that mean "the largest id".
+    pub eos_token_id: u32,
+    /// What fills the positions after the end.
+    pub pad_token_id: u32,
+    /// Channels of the shared space, used by a whole CLIP model only.
+    pub projection_dim: usize,
+}
+
+impl Default for TextEncoderConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 49408,
+            hidden_size: 512,
+            intermediate_size: 2048,
+            num_hidden_layers: 12,
+            num_attention_heads: 8,
+            max_position_embeddings: 77,
+            hidden_act: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+            bos_token_id: 49406,
+            eos_token_id: 49407,
+            pad_token_id: 1,
+            projection_dim: 512,
+        }
+    }
+}
+
+/// Token and position tables, transformer, final norm: the part below `text_model` in a CLIP
+/// model.
+#[derive(Module, Debug)]
+pub struct TextTransformer {
+    token_embedding: Embedding,
+    position_embedding: Embedding,
+    encoder: Transformer,
+    final_layer_norm: LayerNorm,
+    #[module(skip)]
+    config: TextEncoderConfig,
+}
+
+impl TextTransformer {
+    pub(crate) fn new(config: &TextEncoderConfig, pb: &ParamBuilder) -> Result<Self> {
+        let d = config.hidden_size;
+        let sizes = TransformerConfig {
+            hidden_size: d,
+            intermediate_size: config.intermediate_size,
+            num_hidden_layers: config.num_hidden_layers,
+            num_attention_heads: config.num_attention_heads,
+            layer_norm_eps: config.layer_norm_eps,
+            hidden_act: config.hidden_act,
+            qkv_bias: true,
+            causal: true,
+        };
+        let tables = pb.pp("embeddings");
+        let positions = config.max_position_embeddings;
+        Ok(Self {
+            token_embedding: Embedding::new(config.vocab_size, d, &tables.pp("token_embedding"))?,
+            position_embedding: Embedding::new(positions, d, &tables.pp("position_embedding"))?,
+            encoder: Transformer::new(&sizes, &CLIP_KEYS, &pb.pp("encoder.layers"))?,
+            final_layer_norm: LayerNorm::new(d, config.layer_norm_eps, &pb.pp("final_layer_norm"))?,
+            config: config.clone(),
+        })
+    }
+
+    /// The last hidden state [batch, n, channels]; see [`TextEncoder::forward`].
+    pub(crate) fn forward(
+        &self,
+        ids: &[Vec<u32>],
+        placeholder_rows: Option<Tensor<2>>,
+    ) -> Tensor<3> {
+        let embedded = self.embed(ids, placeholder_rows);
+        let [_, n, d] = embedded.dims();
+        let positions = self
+            .position_embedding
+            .weight
+            .val()
+            .narrow(0, 0, n)
+            .reshape([1, n, d]);
+        self.final_layer_norm
+            .forward(self.encoder.forward(embedded + positions))
+    }
+
+    fn embed(&self, ids: &[Vec<u32>], placeholder_rows: Option<Tensor<2>>) -> Tensor<3> {
+        let (batch, n) = (ids.len(), ids.first().map_or(0, Vec::len));
+        assert!(
+            ids.iter().all(|row| row.len() == n),
+            "all prompts must have {n} positions"
+        );
+        let device = self.token_embedding.weight.val().device();
+        let vocab = self.config.vocab_size as u32;
+        let table = |pick: &dyn Fn(u32) -> i64| {
+            let values: Vec<i64> = ids.iter().flatten().map(|id| pick(*id)).collect();
+            Tensor::<2, Int>::from_data(TensorData::new(values, [batch, n]), &device)
+        };
+        let words = table(&|id| if id < vocab { i64::from(id) } else { 0 });
+        let embedded = self.token_embedding.forward(words);
+        let Some(rows) = placeholder_rows else {
+            assert!(
+                ids.iter().flatten().all(|id| *id < vocab),
+                "a prompt holds a placeholder but no rows were given for it"
+            );
+            return embedded;
+        };
+        let [count, d] = rows.dims();
+        assert_eq!(
+            d, self.config.hidden_size,
+            "placeholder rows must have the table's width"
+        );
+        let vectors = table(&|id| i64::from(id.saturating_sub(vocab)).min(count as i64 - 1));
+        let vectors: Tensor<3> = rows
+            .select(0, vectors.reshape([batch * n]))
+            .reshape([batch, n, d]);
+        let is_placeholder: Vec<bool> = ids.iter().flatten().map(|id| *id >= vocab).collect();
+        let mask = TensorData::new(is_placeholder, [batch, n, 1]);
+        let mask = Tensor::<3, Bool>::from_data(mask, &device).expand([batch, n, d]);
+        embedded.mask_where(mask, vectors)
+    }
+
+    /// The hidden state at the end of every prompt, [batch, channels]: the largest id where the
+    /// config names the historical end token 2, else the first end token.
+    pub(crate) fn pooled(&self, ids: &[Vec<u32>], hidden: Tensor<3>) -> Tensor<2> {
+        let [batch, n, d] = hidden.dims();
+        let end = self.config.eos_token_id;
+        let rows: Vec<i64> = ids
+            .iter()
+            .enumerate()
+            .map(|(row, ids)| {
+                let at = if end == 2 {
+                    let largest = ids.iter().max();
+                    ids.iter().position(|id| Some(id) == largest)
+                } else {
+                    ids.iter().position(|id| *id == end)
+                };
+                (row * n + at.unwrap_or(0)) as i64
+            })
+            .collect();
+        let device = hidden.device();
+        hidden
+            .reshape([batch * n, d])
+            .select(0, Tensor::<1, Int>::from_data(rows.as_slice(), &device))
+    }
+}
+
+/// A text encoder on its own, as a Stable Diffusion folder holds it.
+#[derive(Module, Debug)]
+pub struct TextEncoder {
+    text_model: TextTransformer,
+    #[module(skip)]
+    names: ParamNames,
+}
+
+impl TextEncoder {
+    /// Reads a `text_encoder` folder; both spellings of its keys, with and without `text_model.`.
+    ///
+    /// # Errors
+    /// An absent or damaged file, an unsupported config, tensors that do not fit it.
+    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
+        let config: TextEncoderConfig = read_config(&folder.join("config.json"))?;
+        let file = Checkpoint::open(&folder.join("model.safetensors"), |key| {
+            let key = key.strip_prefix("text_model.").unwrap_or(key);
+            crate::checkpoint::canonical(key)
+        })?;
+        Self::new(&config, &ParamBuilder::from_checkpoint(file, device))
+    }
+
+    /// A network below `pb`.
+    ///
+    /// # Errors
+    /// Tensors that do not fit the config.
+    pub fn new(config: &TextEncoderConfig, pb: &ParamBuilder) -> Result<Self> {
+        let text_model = TextTransformer::new(config, pb)?;
+        Ok(Self {
+            text_model,
+            names: pb.finish()?,
+        })
+    }
+
+    /// A fresh network.
+    ///
+    /// # Errors
+    /// Impossible sizes.
+    pub fn init(config: &TextEncoderConfig, seed: u64, device: &Device) -> Result<Self> {
+        Self::new(config, &ParamBuilder::random(seed, device))
+    }
+
+    pub(crate) fn from_tower(text_model: TextTransformer, names: ParamNames) -> Self {
+        Self { text_model, names }
+    }
+
+    /// Writes the folder with the key spelling that all versions of transformers read.
+    ///
+    /// # Errors
+    /// An unwritable folder.
+    pub fn save(&self, folder: &Path, precision: Precision) -> Result<()> {
+        write_config(
+            &folder.join("config.json"),
+            "CLIPTextModel",
+            Some("clip_text_model"),
+            self.config(),
+        )?;
+        let names = self.names.renamed(|key| {
+            format!(
+                "text_model.{}",
+                key.strip_prefix("text_model.").unwrap_or(key)
+            )
+        });
+        save_module(&folder.join("model.safetensors"), self, &names, precision)
+    }
+
+    /// The facts of the checkpoint.
+    pub fn config(&self) -> &TextEncoderConfig {
+        &self.text_model.config
+    }
+
+    /// The key of every parameter.
+    pub fn names(&self) -> &ParamNames {
+        &self.names
+    }
+
+    /// The last hidden state [batch, n, channels] after the final norm, of prompts with n ids each.
+    ///
+    /// An id of `vocab_size + i` reads row i of `placeholder_rows` [vectors, channels] instead of
+    /// the table; gradients flow to these rows when they are tracked.
+    ///
+    /// # Panics
+    /// When prompts differ in length, or hold placeholders without rows.
+    pub fn forward(&self, ids: &[Vec<u32>], placeholder_rows: Option<Tensor<2>>) -> Tensor<3> {
+        self.text_model.forward(ids, placeholder_rows)
+    }
+
+    /// The input embedding of a token, a row of the table.
+    pub fn token_embedding(&self, id: u32) -> Vec<f32> {
+        to_vec(
+            self.text_model
+                .token_embedding
+                .weight
+                .val()
+                .inner()
+                .narrow(0, id as usize, 1),
+        )
+    }
+}

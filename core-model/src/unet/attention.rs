@@ -1,0 +1,181 @@
+//! Transformers inside the U-Net (`Transformer2DModel`, `BasicTransformerBlock` in diffusers).
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use crate::error::Result;
+use crate::nn::{GroupNorm, LayerNorm, Linear};
+use crate::ops;
+use crate::params::ParamBuilder;
+
+/// Epsilon of a transformer's group norm; diffusers does not take it from the config.
+const GROUP_NORM_EPS: f64 = 1e-6;
+
+/// Epsilon of a block's layer norms, torch's default.
+const LAYER_NORM_EPS: f64 = 1e-5;
+
+/// Where the cross-attention probabilities of a forward pass are collected, if anywhere: one
+/// [batch, heads, pixels, tokens] a layer, in the order in which the layers are passed.
+pub(crate) type Maps<'a> = Option<&'a mut Vec<Tensor<4>>>;
+
+/// Attention of pixels to pixels or to the prompt.
+#[derive(Module, Debug)]
+struct Attention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    #[module(skip)]
+    heads: usize,
+}
+
+impl Attention {
+    fn new(channels: usize, context: usize, heads: usize, pb: &ParamBuilder) -> Result<Self> {
+        Ok(Self {
+            to_q: Linear::new(channels, channels, false, &pb.pp("to_q"))?,
+            to_k: Linear::new(context, channels, false, &pb.pp("to_k"))?,
+            to_v: Linear::new(context, channels, false, &pb.pp("to_v"))?,
+            to_out: Linear::new(channels, channels, true, &pb.pp("to_out.0"))?,
+            heads,
+        })
+    }
+
+    /// `x` [batch, pixels, channels], `context` [batch, tokens, its channels].
+    fn forward(&self, x: Tensor<3>, context: Tensor<3>, maps: Maps) -> Tensor<3> {
+        let [batch, pixels, channels] = x.dims();
+        let width = channels / self.heads;
+        let split = |x: Tensor<3>| {
+            let n = x.dims()[1];
+            x.reshape([batch, n, self.heads, width]).swap_dims(1, 2)
+        };
+        let q = split(self.to_q.forward(x));
+        let k = split(self.to_k.forward(context.clone()));
+        let v = split(self.to_v.forward(context));
+        let scale = 1.0 / (width as f64).sqrt();
+        let attended = match maps {
+            Some(maps) => {
+                let (attended, probabilities) = ops::attention_with_probabilities(q, k, v, scale);
+                maps.push(probabilities);
+                attended
+            }
+            None => ops::attention(q, k, v, false, scale),
+        };
+        self.to_out
+            .forward(attended.swap_dims(1, 2).reshape([batch, pixels, channels]))
+    }
+}
+
+/// Self-attention, cross-attention, feed-forward.
+#[derive(Module, Debug)]
+struct BasicTransformerBlock {
+    norm1: LayerNorm,
+    attn1: Attention,
+    norm2: LayerNorm,
+    attn2: Attention,
+    norm3: LayerNorm,
+    ff_in: Linear,
+    ff_out: Linear,
+    #[module(skip)]
+    only_cross_attention: bool,
+}
+
+impl BasicTransformerBlock {
+    fn new(config: &TransformerConfig, pb: &ParamBuilder) -> Result<Self> {
+        let TransformerConfig {
+            channels,
+            heads,
+            context,
+            only_cross_attention,
+            ..
+        } = *config;
+        let norm = |name: &str| LayerNorm::new(channels, LAYER_NORM_EPS, &pb.pp(name));
+        let first = if only_cross_attention {
+            context
+        } else {
+            channels
+        };
+        Ok(Self {
+            norm1: norm("norm1")?,
+            attn1: Attention::new(channels, first, heads, &pb.pp("attn1"))?,
+            norm2: norm("norm2")?,
+            attn2: Attention::new(channels, context, heads, &pb.pp("attn2"))?,
+            norm3: norm("norm3")?,
+            ff_in: Linear::new(channels, 8 * channels, true, &pb.pp("ff.net.0.proj"))?,
+            ff_out: Linear::new(4 * channels, channels, true, &pb.pp("ff.net.2"))?,
+            only_cross_attention,
+        })
+    }
+
+    fn forward(&self, x: Tensor<3>, prompt: &Tensor<3>, maps: Maps) -> Tensor<3> {
+        let h = self.norm1.forward(x.clone());
+        let seen = if self.only_cross_attention {
+            prompt.clone()
+        } else {
+            h.clone()
+        };
+        let x = x + self.attn1.forward(h, seen, None);
+        let h = self.norm2.forward(x.clone());
+        let x = x + self.attn2.forward(h, prompt.clone(), maps);
+        let h = ops::geglu(self.ff_in.forward(self.norm3.forward(x.clone())));
+        x + self.ff_out.forward(h)
+    }
+}
+
+/// The sizes of a transformer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TransformerConfig {
+    pub(crate) channels: usize,
+    pub(crate) heads: usize,
+    pub(crate) layers: usize,
+    /// Channels of the prompt's hidden states.
+    pub(crate) context: usize,
+    pub(crate) groups: usize,
+    pub(crate) only_cross_attention: bool,
+}
+
+/// Pixels as tokens, through blocks, and back, beside a shortcut.
+///
+/// The projections are 1x1 convolutions in SD 1.x and linear layers in SD 2.x; on tokens both are
+/// the same product.
+#[derive(Module, Debug)]
+pub(crate) struct Transformer2D {
+    norm: GroupNorm,
+    proj_in: Linear,
+    transformer_blocks: Vec<BasicTransformerBlock>,
+    proj_out: Linear,
+}
+
+impl Transformer2D {
+    pub(crate) fn new(config: &TransformerConfig, pb: &ParamBuilder) -> Result<Self> {
+        let channels = config.channels;
+        let blocks = pb.pp("transformer_blocks");
+        Ok(Self {
+            norm: GroupNorm::new(config.groups, channels, GROUP_NORM_EPS, &pb.pp("norm"))?,
+            proj_in: Linear::new(channels, channels, true, &pb.pp("proj_in"))?,
+            transformer_blocks: (0..config.layers)
+                .map(|index| BasicTransformerBlock::new(config, &blocks.pp(index)))
+                .collect::<Result<_>>()?,
+            proj_out: Linear::new(channels, channels, true, &pb.pp("proj_out"))?,
+        })
+    }
+
+    /// `x` [batch, channels, h, w], `prompt` [batch, tokens, its channels].
+    pub(crate) fn forward(&self, x: Tensor<4>, prompt: &Tensor<3>, mut maps: Maps) -> Tensor<4> {
+        let [batch, channels, h, w] = x.dims();
+        let tokens = self
+            .norm
+            .forward(x.clone())
+            .reshape([batch, channels, h * w])
+            .swap_dims(1, 2);
+        let mut tokens = self.proj_in.forward(tokens);
+        for block in &self.transformer_blocks {
+            tokens = block.forward(tokens, prompt, maps.as_deref_mut());
+        }
+        let out = self
+            .proj_out
+            .forward(tokens)
+            .swap_dims(1, 2)
+            .reshape([batch, channels, h, w]);
+        out + x
+    }
+}

@@ -1,0 +1,199 @@
+//! The levels of the U-Net. A block without attention is one with no transformers.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use super::attention::{Maps, Transformer2D, TransformerConfig};
+use crate::error::Result;
+use crate::params::ParamBuilder;
+use crate::resnet::{Downsample, ResnetBlock, ResnetConfig, Upsample};
+
+/// What every part of a level is told.
+#[derive(Clone, Copy)]
+pub(crate) struct Step<'a> {
+    /// The time embedding after SiLU, [batch, channels].
+    pub(crate) time: &'a Tensor<2>,
+    /// The prompt's hidden states, [batch, tokens, channels].
+    pub(crate) prompt: &'a Tensor<3>,
+}
+
+/// The sizes of a level.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LevelConfig {
+    /// Residual blocks.
+    pub(crate) layers: usize,
+    /// The residual block, with the level's first number of input channels.
+    pub(crate) resnet: ResnetConfig,
+    /// The transformers, where the level has them.
+    pub(crate) transformer: Option<TransformerConfig>,
+}
+
+fn transformers(config: &LevelConfig, pb: &ParamBuilder) -> Result<Vec<Transformer2D>> {
+    let Some(transformer) = &config.transformer else {
+        return Ok(Vec::new());
+    };
+    let attentions = pb.pp("attentions");
+    (0..config.layers)
+        .map(|i| Transformer2D::new(transformer, &attentions.pp(i)))
+        .collect()
+}
+
+/// `DownBlock2D` and `CrossAttnDownBlock2D`.
+#[derive(Module, Debug)]
+pub(crate) struct DownBlock {
+    resnets: Vec<ResnetBlock>,
+    attentions: Vec<Transformer2D>,
+    downsampler: Option<Downsample>,
+}
+
+impl DownBlock {
+    pub(crate) fn new(
+        config: &LevelConfig,
+        downsample_padding: Option<usize>,
+        pb: &ParamBuilder,
+    ) -> Result<Self> {
+        let outputs = config.resnet.outputs;
+        let resnets = (0..config.layers)
+            .map(|i| {
+                let inputs = if i == 0 {
+                    config.resnet.inputs
+                } else {
+                    outputs
+                };
+                let resnet = ResnetConfig {
+                    inputs,
+                    ..config.resnet
+                };
+                ResnetBlock::new(resnet, &pb.pp("resnets").pp(i))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            resnets,
+            attentions: transformers(config, pb)?,
+            downsampler: downsample_padding
+                .map(|padding| Downsample::new(outputs, padding, &pb.pp("downsamplers.0")))
+                .transpose()?,
+        })
+    }
+
+    /// The result; every intermediate one is pushed to `skips`.
+    pub(crate) fn forward(
+        &self,
+        mut x: Tensor<4>,
+        step: Step,
+        skips: &mut Vec<Tensor<4>>,
+        mut maps: Maps,
+    ) -> Tensor<4> {
+        for (index, resnet) in self.resnets.iter().enumerate() {
+            x = resnet.forward(x, Some(step.time));
+            if let Some(attention) = self.attentions.get(index) {
+                x = attention.forward(x, step.prompt, maps.as_deref_mut());
+            }
+            skips.push(x.clone());
+        }
+        if let Some(downsampler) = &self.downsampler {
+            x = downsampler.forward(x);
+            skips.push(x.clone());
+        }
+        x
+    }
+}
+
+/// `UNetMidBlock2DCrossAttn`: residual block, transformer, residual block.
+#[derive(Module, Debug)]
+pub(crate) struct MidBlock {
+    resnets: Vec<ResnetBlock>,
+    attentions: Vec<Transformer2D>,
+}
+
+impl MidBlock {
+    pub(crate) fn new(config: &LevelConfig, pb: &ParamBuilder) -> Result<Self> {
+        let resnets = (0..config.layers + 1)
+            .map(|i| ResnetBlock::new(config.resnet, &pb.pp("resnets").pp(i)))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            resnets,
+            attentions: transformers(config, pb)?,
+        })
+    }
+
+    pub(crate) fn forward(&self, mut x: Tensor<4>, step: Step, mut maps: Maps) -> Tensor<4> {
+        for (index, resnet) in self.resnets.iter().enumerate() {
+            x = resnet.forward(x, Some(step.time));
+            if let Some(attention) = self.attentions.get(index) {
+                x = attention.forward(x, step.prompt, maps.as_deref_mut());
+            }
+        }
+        x
+    }
+}
+
+/// `UpBlock2D` and `CrossAttnUpBlock2D`.
+#[derive(Module, Debug)]
+pub(crate) struct UpBlock {
+    resnets: Vec<ResnetBlock>,
+    attentions: Vec<Transformer2D>,
+    upsampler: Option<Upsample>,
+}
+
+impl UpBlock {
+    /// `skip_channels` are those of the results that the way down left for this level, in the order
+    /// in which they are taken.
+    pub(crate) fn new(
+        config: &LevelConfig,
+        skip_channels: &[usize],
+        upsample: bool,
+        pb: &ParamBuilder,
+    ) -> Result<Self> {
+        let outputs = config.resnet.outputs;
+        let resnets = skip_channels
+            .iter()
+            .enumerate()
+            .map(|(i, skip)| {
+                let below = if i == 0 {
+                    config.resnet.inputs
+                } else {
+                    outputs
+                };
+                let resnet = ResnetConfig {
+                    inputs: below + skip,
+                    ..config.resnet
+                };
+                ResnetBlock::new(resnet, &pb.pp("resnets").pp(i))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            resnets,
+            attentions: transformers(config, pb)?,
+            upsampler: upsample
+                .then(|| Upsample::new(outputs, &pb.pp("upsamplers.0")))
+                .transpose()?,
+        })
+    }
+
+    /// The result, brought to the size of the next result that the way down left.
+    pub(crate) fn forward(
+        &self,
+        mut x: Tensor<4>,
+        step: Step,
+        skips: &mut Vec<Tensor<4>>,
+        mut maps: Maps,
+    ) -> Tensor<4> {
+        for (index, resnet) in self.resnets.iter().enumerate() {
+            if let Some(skip) = skips.pop() {
+                x = Tensor::cat(vec![x, skip], 1);
+            }
+            x = resnet.forward(x, Some(step.time));
+            if let Some(attention) = self.attentions.get(index) {
+                x = attention.forward(x, step.prompt, maps.as_deref_mut());
+            }
+        }
+        match &self.upsampler {
+            Some(upsampler) => {
+                let size = skips.last().map(|skip| [skip.dims()[2], skip.dims()[3]]);
+                upsampler.forward(x, size)
+            }
+            None => x,
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! `config.json` of a `UNet2DConditionModel`.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::config::{read_config, read_object};
+use crate::error::{Error, Result};
+
+/// One number for all levels, or one for each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PerLevel<T> {
+    /// The same everywhere.
+    All(T),
+    /// From the highest resolution down.
+    Each(Vec<T>),
+}
+
+impl<T: Copy> PerLevel<T> {
+    /// The value of a level; `None` where the list is too short.
+    pub fn at(&self, level: usize) -> Option<T> {
+        match self {
+            Self::All(value) => Some(*value),
+            Self::Each(values) => values.get(level).copied(),
+        }
+    }
+
+    fn count(&self) -> Option<usize> {
+        match self {
+            Self::All(_) => None,
+            Self::Each(values) => Some(values.len()),
+        }
+    }
+}
+
+/// The blocks that SD 1.x and 2.x are built from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DownBlockType {
+    /// Residual blocks alone.
+    DownBlock2D,
+    /// Residual blocks, each followed by a transformer.
+    CrossAttnDownBlock2D,
+}
+
+/// See [`DownBlockType`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpBlockType {
+    /// Residual blocks alone.
+    UpBlock2D,
+    /// Residual blocks, each followed by a transformer.
+    CrossAttnUpBlock2D,
+}
+
+/// The architecture; absent keys take the defaults of diffusers' class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UNet2DConditionConfig {
+    /// Side of the latents that the model was trained on.
+    pub sample_size: Option<usize>,
+    /// Channels of the latents.
+    pub in_channels: usize,
+    /// Channels of the prediction.
+    pub out_channels: usize,
+    /// Whether latents are brought from [0, 1] to [-1, 1] first.
+    pub center_input_sample: bool,
+    /// Whether the time embedding begins with cosines.
+    pub flip_sin_to_cos: bool,
+    /// Shift of the time embedding's frequencies.
+    pub freq_shift: f64,
+    /// Blocks on the way down.
+    pub down_block_types: Vec<DownBlockType>,
+    /// Blocks on the way up.
+    pub up_block_types: Vec<UpBlockType>,
+    /// Whether the first attention of a transformer looks at the prompt too.
+    pub only_cross_attention: PerLevel<bool>,
+    /// Channels of every level.
+    pub block_out_channels: Vec<usize>,
+    /// Residual blocks of every level.
+    pub layers_per_block: PerLevel<usize>,
+    /// Zeros around the downsampling convolution.
+    pub downsample_padding: usize,
+    /// Groups of the group norms.
+    pub norm_num_groups: usize,
+    /// Epsilon of the group norms.
+    pub norm_eps: f64,
+    /// Channels of the prompt's hidden states.
+    pub cross_attention_dim: PerLevel<usize>,
+    /// Layers of every transformer.
+    pub transformer_layers_per_block: PerLevel<usize>,
+    /// HEADS of every level; the name is diffusers' historical mistake.
+    pub attention_head_dim: PerLevel<usize>,
+    /// Heads of every level under their right name, where given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_attention_heads: Option<PerLevel<usize>>,
+    /// Whether transformers project with linear layers instead of 1x1 convolutions.
+    pub use_linear_projection: bool,
+    /// Whether attention is computed in float32, which this project always does.
+    pub upcast_attention: bool,
+}
+
+impl Default for UNet2DConditionConfig {
+    fn default() -> Self {
+        use DownBlockType::{CrossAttnDownBlock2D, DownBlock2D};
+        use UpBlockType::{CrossAttnUpBlock2D, UpBlock2D};
+        Self {
+            sample_size: None,
+            in_channels: 4,
+            out_channels: 4,
+            center_input_sample: false,
+            flip_sin_to_cos: true,
+            freq_shift: 0.0,
+            down_block_types: vec![
+                CrossAttnDownBlock2D,
+                CrossAttnDownBlock2D,
+                CrossAttnDownBlock2D,
+                DownBlock2D,
+            ],
+            up_block_types: vec![
+                UpBlock2D,
+                CrossAttnUpBlock2D,
+                CrossAttnUpBlock2D,
+                CrossAttnUpBlock2D,
+            ],
+            only_cross_attention: PerLevel::All(false),
+            block_out_channels: vec![320, 640, 1280, 1280],
+            layers_per_block: PerLevel::All(2),
+            downsample_padding: 1,
+            norm_num_groups: 32,
+            norm_eps: 1e-5,
+            cross_attention_dim: PerLevel::All(1280),
+            transformer_layers_per_block: PerLevel::All(1),
+            attention_head_dim: PerLevel::All(8),
+            num_attention_heads: None,
+            use_linear_projection: false,
+            upcast_attention: false,
+        }
+    }
+}
+
+/// Keys that would change the computation, and the only value that this project honours.
+const FIXED: [(&str, &str); 21] = [
+    ("act_fn", "\"silu\""),
+    ("mid_block_type", "\"UNetMidBlock2DCrossAttn\""),
+    ("mid_block_scale_factor", "1"),
+    ("dual_cross_attention", "false"),
+    ("class_embed_type", "null"),
+    ("num_class_embeds", "null"),
+    ("addition_embed_type", "null"),
+    ("encoder_hid_dim", "null"),
+    ("encoder_hid_dim_type", "null"),
+    ("resnet_time_scale_shift", "\"default\""),
+    ("resnet_skip_time_act", "false"),
+    ("resnet_out_scale_factor", "1"),
+    ("time_embedding_type", "\"positional\""),
+    ("time_embedding_dim", "null"),
+    ("time_embedding_act_fn", "null"),
+    ("timestep_post_act", "null"),
+    ("time_cond_proj_dim", "null"),
+    ("conv_in_kernel", "3"),
+    ("conv_out_kernel", "3"),
+    ("attention_type", "\"default\""),
+    ("cross_attention_norm", "null"),
+];
+
+impl UNet2DConditionConfig {
+    /// Reads a config and refuses what the network below cannot compute.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the key, its value and what is supported.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let object = read_object(path)?;
+        check_fixed(path, &object, &FIXED)?;
+        let config: Self = read_config(path)?;
+        config
+            .check()
+            .map_err(|(key, value, expected)| Error::Config {
+                path: path.to_path_buf(),
+                key,
+                value,
+                expected,
+            })?;
+        Ok(config)
+    }
+
+    /// Heads of a level.
+    pub fn heads(&self, level: usize) -> Option<usize> {
+        self.num_attention_heads
+            .as_ref()
+            .unwrap_or(&self.attention_head_dim)
+            .at(level)
+    }
+
+    /// The first inconsistency: key, value, what was expected.
+    pub(crate) fn check(&self) -> Result<(), (String, String, String)> {
+        let levels = self.block_out_channels.len();
+        let fail =
+            |key: &str, value: String, expected: String| Err((key.to_string(), value, expected));
+        if levels == 0 {
+            return fail(
+                "block_out_channels",
+                "empty".into(),
+                "at least one level".into(),
+            );
+        }
+        let counts = [
+            ("down_block_types", Some(self.down_block_types.len())),
+            ("up_block_types", Some(self.up_block_types.len())),
+            ("only_cross_attention", self.only_cross_attention.count()),
+            ("layers_per_block", self.layers_per_block.count()),
+            ("cross_attention_dim", self.cross_attention_dim.count()),
+            (
+                "transformer_layers_per_block",
+                self.transformer_layers_per_block.count(),
+            ),
+            ("attention_head_dim", self.attention_head_dim.count()),
+            (
+                "num_attention_heads",
+                self.num_attention_heads.as_ref().and_then(PerLevel::count),
+            ),
+        ];
+        for (key, count) in counts {
+            if let Some(count) = count.filter(|count| *count != levels) {
+                return fail(
+                    key,
+                    format!("{count} long"),
+                    format!("{levels} entries, one a level"),
+                );
+            }
+        }
+        let groups = self.norm_num_groups;
+        for (level, channels) in self.block_out_channels.iter().enumerate() {
+            if groups == 0 || !channels.is_multiple_of(groups) {
+                let expected = format!("multiples of norm_num_groups, {groups}");
+                return fail("block_out_channels", channels.to_string(), expected);
+            }
+            let heads = self.heads(level).unwrap_or(0);
+            if heads == 0 || !channels.is_multiple_of(heads) {
+                let expected = format!("a divisor of {channels}, the channels of level {level}");
+                return fail("attention_head_dim", heads.to_string(), expected);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses keys with other values than the supported one; absent keys and null are fine where the
+/// class's default is supported, which it is for all of them.
+pub(crate) fn check_fixed(
+    path: &Path,
+    object: &Map<String, Value>,
+    fixed: &[(&str, &str)],
+) -> Result<()> {
+    for (key, supported) in fixed {
+        let Some(value) = object.get(*key).filter(|value| !value.is_null()) else {
+            continue;
+        };
+        let is_supported = match serde_json::from_str::<Value>(supported) {
+            Ok(Value::Number(number)) => number.as_f64() == value.as_f64(),
+            Ok(other) => other == *value,
+            Err(_) => false,
+        };
+        if !is_supported {
+            return Err(Error::Config {
+                path: path.to_path_buf(),
+                key: (*key).to_string(),
+                value: value.to_string(),
+                expected: format!("{supported}, the only value that is supported"),
+            });
+        }
+    }
+    Ok(())
+}

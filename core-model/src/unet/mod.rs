@@ -1,0 +1,302 @@
+//! The noise predictor of Stable Diffusion (Rombach et al. 2022), `UNet2DConditionModel` in
+//! diffusers.
+
+mod attention;
+mod blocks;
+pub(crate) mod config;
+mod embeddings;
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+pub use config::{DownBlockType, PerLevel, UNet2DConditionConfig, UpBlockType};
+
+use crate::checkpoint::{Checkpoint, Precision, canonical, save_module};
+use crate::config::write_config;
+use crate::error::{Error, Result};
+use crate::nn::{Conv2d, Conv2dConfig, GroupNorm};
+use crate::ops;
+use crate::params::{ParamBuilder, ParamNames};
+use crate::resnet::ResnetConfig;
+use attention::{Maps, TransformerConfig};
+use blocks::{DownBlock, LevelConfig, MidBlock, Step, UpBlock};
+use embeddings::{TimestepEmbedding, timestep_embedding};
+
+/// The file that diffusers keeps the weights in.
+const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
+
+/// A U-Net conditioned on a timestep and a prompt.
+#[derive(Module, Debug)]
+pub struct UNet2DConditionModel {
+    conv_in: Conv2d,
+    time_embedding: TimestepEmbedding,
+    down_blocks: Vec<DownBlock>,
+    mid_block: MidBlock,
+    up_blocks: Vec<UpBlock>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+    #[module(skip)]
+    config: UNet2DConditionConfig,
+    #[module(skip)]
+    names: ParamNames,
+}
+
+impl UNet2DConditionModel {
+    /// Reads a `unet` folder.
+    ///
+    /// # Errors
+    /// An absent or damaged file, an unsupported config, tensors that do not fit it.
+    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
+        let config = UNet2DConditionConfig::from_file(&folder.join("config.json"))?;
+        let file = Checkpoint::open(&folder.join(WEIGHTS), canonical)?;
+        Self::new(&config, &ParamBuilder::from_checkpoint(file, device))
+    }
+
+    /// A fresh network.
+    ///
+    /// # Errors
+    /// Impossible sizes.
+    pub fn init(config: &UNet2DConditionConfig, seed: u64, device: &Device) -> Result<Self> {
+        Self::new(config, &ParamBuilder::random(seed, device))
+    }
+
+    /// A network below `pb`.
+    ///
+    /// # Errors
+    /// Impossible sizes, tensors that do not fit the config.
+    pub fn new(config: &UNet2DConditionConfig, pb: &ParamBuilder) -> Result<Self> {
+        config.check().map_err(|(key, value, expected)| {
+            Error::Invalid(format!("U-Net: `{key}` is {value}, expected {expected}"))
+        })?;
+        let channels = &config.block_out_channels;
+        let first = channels[0];
+        let time_channels = 4 * first;
+        let levels = Levels {
+            config,
+            time_channels,
+        };
+        let (down_blocks, skips) = levels.down(pb)?;
+        Ok(Self {
+            conv_in: Conv2d::new(
+                Conv2dConfig::same(config.in_channels, first, 3),
+                &pb.pp("conv_in"),
+            )?,
+            time_embedding: TimestepEmbedding::new(first, time_channels, &pb.pp("time_embedding"))?,
+            down_blocks,
+            mid_block: levels.mid(pb)?,
+            up_blocks: levels.up(skips, pb)?,
+            conv_norm_out: GroupNorm::new(
+                config.norm_num_groups,
+                first,
+                config.norm_eps,
+                &pb.pp("conv_norm_out"),
+            )?,
+            conv_out: Conv2d::new(
+                Conv2dConfig::same(first, config.out_channels, 3),
+                &pb.pp("conv_out"),
+            )?,
+            config: config.clone(),
+            names: pb.finish()?,
+        })
+    }
+
+    /// Writes `config.json` and weights as diffusers does.
+    ///
+    /// # Errors
+    /// An unwritable folder.
+    pub fn save(&self, folder: &Path, precision: Precision) -> Result<()> {
+        write_config(
+            &folder.join("config.json"),
+            "UNet2DConditionModel",
+            None,
+            &self.config,
+        )?;
+        save_module(&folder.join(WEIGHTS), self, &self.names, precision)
+    }
+
+    /// The facts of the checkpoint.
+    pub fn config(&self) -> &UNet2DConditionConfig {
+        &self.config
+    }
+
+    /// The key of every parameter.
+    pub fn names(&self) -> &ParamNames {
+        &self.names
+    }
+
+    /// The prediction [batch, out, h, w] for latents `sample` [batch, in, h, w], one timestep a
+    /// sample, and the prompt's hidden states [batch, tokens, channels].
+    pub fn forward(
+        &self,
+        sample: Tensor<4>,
+        timesteps: &[f32],
+        encoder_hidden_states: Tensor<3>,
+    ) -> Tensor<4> {
+        self.predict(sample, timesteps, &encoder_hidden_states, None)
+    }
+
+    /// The same, with the probabilities [batch, heads, pixels, tokens] of every cross-attention
+    /// layer on the way down, in the middle and on the way up.
+    pub fn forward_with_attention(
+        &self,
+        sample: Tensor<4>,
+        timesteps: &[f32],
+        encoder_hidden_states: Tensor<3>,
+    ) -> (Tensor<4>, Vec<Tensor<4>>) {
+        let mut maps = Vec::new();
+        let prediction = self.predict(sample, timesteps, &encoder_hidden_states, Some(&mut maps));
+        (prediction, maps)
+    }
+
+    fn predict(
+        &self,
+        sample: Tensor<4>,
+        timesteps: &[f32],
+        prompt: &Tensor<3>,
+        mut maps: Maps,
+    ) -> Tensor<4> {
+        let config = &self.config;
+        assert_eq!(
+            timesteps.len(),
+            sample.dims()[0],
+            "one timestep for every sample"
+        );
+
+        // 1. time
+        let time = timestep_embedding(
+            timesteps,
+            config.block_out_channels[0],
+            config.flip_sin_to_cos,
+            config.freq_shift,
+            &sample.device(),
+        );
+        // Every residual block begins with this SiLU.
+        let time = ops::silu(self.time_embedding.forward(time));
+        let step = Step {
+            time: &time,
+            prompt,
+        };
+
+        // 2. pre-process
+        let sample = if config.center_input_sample {
+            sample * 2.0 - 1.0
+        } else {
+            sample
+        };
+        let mut x = self.conv_in.forward(sample);
+
+        // 3. down
+        let mut skips = vec![x.clone()];
+        for block in &self.down_blocks {
+            x = block.forward(x, step, &mut skips, maps.as_deref_mut());
+        }
+
+        // 4. mid
+        x = self.mid_block.forward(x, step, maps.as_deref_mut());
+
+        // 5. up
+        for block in &self.up_blocks {
+            x = block.forward(x, step, &mut skips, maps.as_deref_mut());
+        }
+
+        // 6. post-process
+        self.conv_out.forward(self.conv_norm_out.forward_silu(x))
+    }
+}
+
+/// Puts the levels together from the config.
+struct Levels<'a> {
+    config: &'a UNet2DConditionConfig,
+    time_channels: usize,
+}
+
+impl Levels<'_> {
+    fn count(&self) -> usize {
+        self.config.block_out_channels.len()
+    }
+
+    fn layers(&self, level: usize) -> usize {
+        self.config.layers_per_block.at(level).unwrap_or(0)
+    }
+
+    fn resnet(&self, inputs: usize, outputs: usize) -> ResnetConfig {
+        ResnetConfig {
+            inputs,
+            outputs,
+            time_channels: Some(self.time_channels),
+            groups: self.config.norm_num_groups,
+            eps: self.config.norm_eps,
+        }
+    }
+
+    fn transformer(&self, level: usize) -> TransformerConfig {
+        let config = self.config;
+        TransformerConfig {
+            channels: config.block_out_channels[level],
+            heads: config.heads(level).unwrap_or(1),
+            layers: config.transformer_layers_per_block.at(level).unwrap_or(1),
+            context: config.cross_attention_dim.at(level).unwrap_or(0),
+            groups: config.norm_num_groups,
+            only_cross_attention: config.only_cross_attention.at(level).unwrap_or(false),
+        }
+    }
+
+    /// The blocks, and the channels of every result that they leave for the way up.
+    fn down(&self, pb: &ParamBuilder) -> Result<(Vec<DownBlock>, Vec<usize>)> {
+        let channels = &self.config.block_out_channels;
+        let mut skips = vec![channels[0]];
+        let mut blocks = Vec::new();
+        for (level, kind) in self.config.down_block_types.iter().enumerate() {
+            let inputs = channels[level.saturating_sub(1)];
+            let last = level + 1 == self.count();
+            let config = LevelConfig {
+                layers: self.layers(level),
+                resnet: self.resnet(inputs, channels[level]),
+                transformer: (*kind == DownBlockType::CrossAttnDownBlock2D)
+                    .then(|| self.transformer(level)),
+            };
+            let padding = (!last).then_some(self.config.downsample_padding);
+            blocks.push(DownBlock::new(
+                &config,
+                padding,
+                &pb.pp("down_blocks").pp(level),
+            )?);
+            skips.extend(vec![channels[level]; config.layers + usize::from(!last)]);
+        }
+        Ok((blocks, skips))
+    }
+
+    fn mid(&self, pb: &ParamBuilder) -> Result<MidBlock> {
+        let level = self.count() - 1;
+        let channels = self.config.block_out_channels[level];
+        let config = LevelConfig {
+            layers: 1,
+            resnet: self.resnet(channels, channels),
+            transformer: Some(self.transformer(level)),
+        };
+        MidBlock::new(&config, &pb.pp("mid_block"))
+    }
+
+    fn up(&self, mut skips: Vec<usize>, pb: &ParamBuilder) -> Result<Vec<UpBlock>> {
+        let channels = &self.config.block_out_channels;
+        let mut blocks = Vec::new();
+        let mut below = channels[self.count() - 1];
+        for (index, kind) in self.config.up_block_types.iter().enumerate() {
+            let level = self.count() - 1 - index;
+            let layers = self.layers(level) + 1;
+            let taken: Vec<usize> = (0..layers).filter_map(|_| skips.pop()).collect();
+            let config = LevelConfig {
+                layers,
+                resnet: self.resnet(below, channels[level]),
+                transformer: (*kind == UpBlockType::CrossAttnUpBlock2D)
+                    .then(|| self.transformer(level)),
+            };
+            let pb = pb.pp("up_blocks").pp(index);
+            blocks.push(UpBlock::new(&config, &taken, level > 0, &pb)?);
+            below = channels[level];
+        }
+        Ok(blocks)
+    }
+}

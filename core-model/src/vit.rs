@@ -1,0 +1,202 @@
+//! The pre-norm transformer that CLIP's two towers and DINO share (Dosovitskiy et al. 2021).
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::nn::{LayerNorm, Linear};
+use crate::ops;
+use crate::params::ParamBuilder;
+
+/// The activation that a config's `hidden_act` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Activation {
+    /// Exact GELU.
+    #[serde(rename = "gelu")]
+    Gelu,
+    /// GELU in its tanh approximation.
+    #[serde(rename = "gelu_new", alias = "gelu_pytorch_tanh")]
+    GeluNew,
+    /// `x * sigmoid(1.702 x)`.
+    #[serde(rename = "quick_gelu")]
+    QuickGelu,
+    /// `x * sigmoid(x)`.
+    #[serde(rename = "silu")]
+    Silu,
+}
+
+impl Activation {
+    fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Gelu => ops::gelu(x),
+            Self::GeluNew => ops::gelu_approximate(x),
+            Self::QuickGelu => ops::quick_gelu(x),
+            Self::Silu => ops::silu(x),
+        }
+    }
+}
+
+/// The sizes of a transformer.
+#[derive(Debug, Clone, Copy)]
+pub struct TransformerConfig {
+    /// Channels of a token.
+    pub hidden_size: usize,
+    /// Channels inside the feed-forward part.
+    pub intermediate_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Heads of a layer.
+    pub num_attention_heads: usize,
+    /// Epsilon of the layer norms.
+    pub layer_norm_eps: f64,
+    /// Activation of the feed-forward part.
+    pub hidden_act: Activation,
+    /// Whether query, key and value have biases.
+    pub qkv_bias: bool,
+    /// Whether a position sees only itself and earlier ones.
+    pub causal: bool,
+}
+
+impl TransformerConfig {
+    /// Refuses sizes that no transformer can have.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the keys.
+    pub fn check(&self) -> Result<()> {
+        let Self {
+            hidden_size,
+            num_attention_heads,
+            ..
+        } = *self;
+        if num_attention_heads == 0 || !hidden_size.is_multiple_of(num_attention_heads) {
+            return Err(Error::Invalid(format!(
+                "`hidden_size` is {hidden_size} and `num_attention_heads` {num_attention_heads}; \
+                 expected a multiple"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// What the family calls the parts of a layer.
+#[derive(Debug)]
+pub(crate) struct LayerKeys {
+    norm1: &'static str,
+    query: &'static str,
+    key: &'static str,
+    value: &'static str,
+    out: &'static str,
+    norm2: &'static str,
+    fc1: &'static str,
+    fc2: &'static str,
+}
+
+/// `CLIPEncoderLayer`.
+pub(crate) const CLIP_KEYS: LayerKeys = LayerKeys {
+    norm1: "layer_norm1",
+    query: "self_attn.q_proj",
+    key: "self_attn.k_proj",
+    value: "self_attn.v_proj",
+    out: "self_attn.out_proj",
+    norm2: "layer_norm2",
+    fc1: "mlp.fc1",
+    fc2: "mlp.fc2",
+};
+
+/// `ViTLayer`.
+pub(crate) const VIT_KEYS: LayerKeys = LayerKeys {
+    norm1: "layernorm_before",
+    query: "attention.attention.query",
+    key: "attention.attention.key",
+    value: "attention.attention.value",
+    out: "attention.output.dense",
+    norm2: "layernorm_after",
+    fc1: "intermediate.dense",
+    fc2: "output.dense",
+};
+
+#[derive(Module, Debug)]
+struct Layer {
+    norm1: LayerNorm,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    out: Linear,
+    norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    #[module(skip)]
+    config: TransformerConfig,
+}
+
+impl Layer {
+    fn new(config: &TransformerConfig, keys: &LayerKeys, pb: &ParamBuilder) -> Result<Self> {
+        let (d, inner, eps) = (
+            config.hidden_size,
+            config.intermediate_size,
+            config.layer_norm_eps,
+        );
+        Ok(Self {
+            norm1: LayerNorm::new(d, eps, &pb.pp(keys.norm1))?,
+            query: Linear::new(d, d, config.qkv_bias, &pb.pp(keys.query))?,
+            key: Linear::new(d, d, config.qkv_bias, &pb.pp(keys.key))?,
+            value: Linear::new(d, d, config.qkv_bias, &pb.pp(keys.value))?,
+            out: Linear::new(d, d, true, &pb.pp(keys.out))?,
+            norm2: LayerNorm::new(d, eps, &pb.pp(keys.norm2))?,
+            fc1: Linear::new(d, inner, true, &pb.pp(keys.fc1))?,
+            fc2: Linear::new(inner, d, true, &pb.pp(keys.fc2))?,
+            config: *config,
+        })
+    }
+
+    /// [batch, n, channels] to the same shape.
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let [batch, n, d] = x.dims();
+        let heads = self.config.num_attention_heads;
+        let split = |x: Tensor<3>| x.reshape([batch, n, heads, d / heads]).swap_dims(1, 2);
+        let h = self.norm1.forward(x.clone());
+        let scale = 1.0 / ((d / heads) as f64).sqrt();
+        let attended = ops::attention(
+            split(self.query.forward(h.clone())),
+            split(self.key.forward(h.clone())),
+            split(self.value.forward(h)),
+            self.config.causal,
+            scale,
+        );
+        let x = x + self
+            .out
+            .forward(attended.swap_dims(1, 2).reshape([batch, n, d]));
+        let h = self.fc1.forward(self.norm2.forward(x.clone()));
+        x + self.fc2.forward(self.config.hidden_act.apply(h))
+    }
+}
+
+/// A stack of pre-norm layers.
+#[derive(Module, Debug)]
+pub struct Transformer {
+    layers: Vec<Layer>,
+}
+
+impl Transformer {
+    /// Layers below `pb`, numbered from 0.
+    ///
+    /// # Errors
+    /// Impossible sizes, a missing or misshapen tensor.
+    pub(crate) fn new(
+        config: &TransformerConfig,
+        keys: &LayerKeys,
+        pb: &ParamBuilder,
+    ) -> Result<Self> {
+        config.check()?;
+        let layers = (0..config.num_hidden_layers)
+            .map(|index| Layer::new(config, keys, &pb.pp(index)))
+            .collect::<Result<_>>()?;
+        Ok(Self { layers })
+    }
+
+    /// [batch, n, channels] to the same shape.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.layers.iter().fold(x, |x, layer| layer.forward(x))
+    }
+}
