@@ -1,0 +1,35 @@
+//! The diffusion loss, Eq. 1 and 2 of the paper.
+
+use burn::tensor::Tensor;
+
+/// `L = mean((target - model_pred)^2)` over batch, channels and pixels: shape [1].
+///
+/// * `model_pred`: eps_theta(z_t, t, c(y, v*)), the U-Net's output, [batch, channels, h, w].
+/// * `target`: the noise eps, or the velocity for checkpoints that predict it; same shape.
+///
+/// # Panics
+/// When the shapes differ.
+pub fn diffusion_loss(model_pred: Tensor<4>, target: Tensor<4>) -> Tensor<1> {
+    assert_eq!(
+        model_pred.dims(),
+        target.dims(),
+        "prediction and target have one shape"
+    );
+    (model_pred - target).square().mean()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+
+    use super::diffusion_loss;
+
+    #[test]
+    fn it_is_the_mean_squared_error() {
+        let device = Device::flex();
+        let x = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0], &device).reshape([1, 1, 2, 2]);
+        let y = Tensor::<1>::from_floats([1.0, 0.0, 3.0, 0.0], &device).reshape([1, 1, 2, 2]);
+        // (0 + 4 + 0 + 16) / 4
+        assert_eq!(diffusion_loss(x, y).into_scalar::<f32>(), 5.0);
+    }
+}
