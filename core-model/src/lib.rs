@@ -26,6 +26,7 @@ pub mod params;
 mod resnet;
 pub mod rng;
 pub mod text_encoder;
+pub mod tokenizer;
 pub mod unet;
 pub mod vae;
 pub mod vit;

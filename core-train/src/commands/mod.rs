@@ -1,0 +1,3 @@
+//! The subcommands of `core-train`, one file each.
+
+pub mod pretrain;

@@ -1,0 +1,41 @@
+//! `core-train pretrain`: trains one network of the mini world.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use core_model::device::parse_device;
+
+use crate::pretrain;
+
+/// Arguments of `core-train pretrain`.
+#[derive(Debug, Args)]
+pub struct PretrainArgs {
+    /// The network's TOML file, as in experiments/pretrain/.
+    config: PathBuf,
+    /// Where to compute: cpu, wgpu[:i] or cuda[:i].
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Only print the held-out quality of the weights that are there.
+    #[arg(long)]
+    evaluate: bool,
+}
+
+/// Trains, or measures, and prints the held-out quality.
+///
+/// # Errors
+/// A wrong file or device, absent parts, an unwritable output, a loss that is no number.
+pub fn run(args: &PretrainArgs) -> Result<()> {
+    let device = parse_device(&args.device)?;
+    let quality = pretrain::run(&args.config, &device, args.evaluate)?;
+    for (name, value) in quality {
+        #[expect(
+            clippy::print_stdout,
+            reason = "the figures are what the command is for"
+        )]
+        {
+            println!("{name} {value:.4}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! The two CLIP models of the mini world: the one whose text tower guides the generator, and an
+//! independent one that judges.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Tensor, TensorData};
+use core_model::checkpoint::Precision;
+use core_model::clip::{ClipConfig, ClipModel};
+use core_model::params::{ParamNames, to_vec};
+use core_model::tokenizer::Tokenizer;
+use serde::Deserialize;
+
+use super::contrast::normalised;
+use super::questions::Questions;
+use super::scenes::{LabelledScene, Scenes, Split, pixels};
+use super::session::{Objective, Quality};
+
+/// Weight of the questions (one cross-entropy an attribute) beside the contrastive loss, which
+/// alone barely learns the noun.
+const QUESTION_WEIGHT: f64 = 0.5;
+
+/// The temperature may not fall below 1/100, as in the CLIP paper.
+const MAX_LOGIT_SCALE: f64 = 4.6052;
+
+/// Held-out scenes looked at for the learning curve.
+const HELD_OUT: usize = 512;
+
+/// `[clip]` of a pretraining file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClipTask {
+    /// The folder to write the whole model to, if any.
+    pub output: Option<PathBuf>,
+    /// The folder to write the text tower alone to, as a generator's `text_encoder`, if any.
+    pub text_encoder_output: Option<PathBuf>,
+    /// The folder with the trained tokenizer.
+    pub tokenizer: PathBuf,
+    /// What goes into `config.json`.
+    pub architecture: ClipConfig,
+}
+
+/// Scenes and captions brought together, with questions about every attribute.
+#[derive(Debug)]
+pub(super) struct ClipObjective<'a> {
+    /// The task.
+    pub task: &'a ClipTask,
+    /// Seed of the weights and the scenes.
+    pub seed: u64,
+    /// Scenes in one step.
+    pub batch_size: usize,
+    /// Where tensors live.
+    pub device: &'a Device,
+    tokenizer: Tokenizer,
+    questions: Questions,
+    question_ids: Vec<Vec<u32>>,
+}
+
+impl<'a> ClipObjective<'a> {
+    /// Reads the tokenizer and prepares the questions.
+    ///
+    /// # Errors
+    /// An absent or damaged tokenizer folder.
+    pub fn new(
+        task: &'a ClipTask,
+        seed: u64,
+        batch_size: usize,
+        device: &'a Device,
+    ) -> Result<Self> {
+        let tokenizer = Tokenizer::from_dir(&task.tokenizer)?;
+        let questions = Questions::new();
+        let question_ids = questions
+            .captions()
+            .iter()
+            .map(|caption| tokenizer.encode(caption).ids)
+            .collect();
+        Ok(Self {
+            task,
+            seed,
+            batch_size,
+            device,
+            tokenizer,
+            questions,
+            question_ids,
+        })
+    }
+}
+
+impl Objective for ClipObjective<'_> {
+    type Network = ClipModel;
+    type Batch = Vec<LabelledScene>;
+
+    fn network(&self, device: &Device) -> Result<ClipModel> {
+        let architecture = &self.task.architecture;
+        Ok(match &self.task.output {
+            Some(folder) if folder.join("config.json").exists() => ClipModel::load(folder, device)?,
+            _ => ClipModel::init(architecture, self.seed, device)?,
+        })
+    }
+
+    fn names(&self, network: &ClipModel) -> ParamNames {
+        network.names().clone()
+    }
+
+    fn batches(&self) -> Box<dyn Fn(u64) -> Vec<LabelledScene> + Send> {
+        let scenes = Scenes::new(self.seed, Split::Training, "clip scene");
+        let batch_size = self.batch_size;
+        Box::new(move |step| scenes.labelled(step, batch_size))
+    }
+
+    fn loss(&self, network: &ClipModel, batch: Vec<LabelledScene>, _step: u64) -> Tensor<1> {
+        let images = normalised(network.image_features(images_of(&batch, self.device)));
+        let mut ids: Vec<Vec<u32>> = batch
+            .iter()
+            .map(|scene| self.tokenizer.encode(&scene.caption).ids)
+            .collect();
+        ids.extend(self.question_ids.iter().cloned());
+        let texts = normalised(network.text_features(&ids));
+        let (size, count) = (batch.len(), self.question_ids.len());
+        let mut logits = images.matmul(texts.transpose());
+        if let Some(scale) = network.logit_scale() {
+            logits = logits * scale.clamp_max(MAX_LOGIT_SCALE).exp().reshape([1, 1]);
+        }
+
+        let pairs = logits.clone().narrow(1, 0, size);
+        let contrastive = contrastive(pairs, &batch, self.device);
+        let answers = logits.narrow(1, size, count);
+        contrastive + self.questions.loss(answers, &batch, self.device) * QUESTION_WEIGHT
+    }
+
+    fn evaluate(&self, network: &ClipModel) -> Result<Quality> {
+        let scenes = Scenes::new(self.seed, Split::HeldOut, "clip held-out scene");
+        let texts = normalised(network.text_features(&self.question_ids));
+        let mut seen = Vec::new();
+        let mut answers = Vec::new();
+        for batch in 0..HELD_OUT / 64 {
+            let batch = scenes.labelled(batch as u64, 64);
+            let images = normalised(network.image_features(images_of(&batch, self.device)));
+            answers.extend(to_vec(images.matmul(texts.clone().transpose())));
+            seen.extend(batch);
+        }
+        let labels: Vec<_> = seen.iter().map(|scene| scene.attributes).collect();
+        Ok(self.questions.accuracy(&answers, &labels))
+    }
+
+    fn save(&self, network: &ClipModel) -> Result<()> {
+        if let Some(folder) = &self.task.output {
+            network.save(folder, Precision::Half)?;
+        }
+        if let Some(folder) = &self.task.text_encoder_output {
+            network.text_encoder().save(folder, Precision::Half)?;
+        }
+        Ok(())
+    }
+}
+
+fn images_of(batch: &[LabelledScene], device: &Device) -> Tensor<4> {
+    pixels(
+        batch
+            .iter()
+            .flat_map(|scene| scene.pixels.iter().copied())
+            .collect(),
+        device,
+    )
+}
+
+/// The symmetric contrastive loss of CLIP. A caption that leaves parts out may be true of other
+/// scenes of the batch too; those pairs are no negatives and are left out of the sums.
+fn contrastive(logits: Tensor<2>, batch: &[LabelledScene], device: &Device) -> Tensor<1> {
+    let size = batch.len();
+    let mut also_true = vec![0.0_f32; size * size];
+    let mut diagonal = vec![0.0_f32; size * size];
+    for (i, scene) in batch.iter().enumerate() {
+        diagonal[i * size + i] = 1.0;
+        for (j, other) in batch.iter().enumerate() {
+            if i != j && other.claims.are_true_of(&scene.attributes) {
+                also_true[i * size + j] = -1e4;
+            }
+        }
+    }
+    let also_true = Tensor::<2>::from_data(TensorData::new(also_true, [size, size]), device);
+    let diagonal = Tensor::<2>::from_data(TensorData::new(diagonal, [size, size]), device);
+    let logits = logits + also_true;
+    let by_image = (log_softmax(logits.clone(), 1) * diagonal.clone()).sum();
+    let by_text = (log_softmax(logits, 0) * diagonal).sum();
+    (by_image + by_text) * (-0.5 / size as f64)
+}

@@ -1,0 +1,112 @@
+//! The TOML file of one pretraining.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::clip::ClipTask;
+use super::dino::DinoTask;
+use super::session::Schedule;
+use super::tokenizer::TokenizerTask;
+use super::vae::VaeTask;
+
+/// What one file trains.
+#[derive(Debug, Clone)]
+pub enum Task {
+    /// `[tokenizer]`: the vocabulary of the captions.
+    Tokenizer(TokenizerTask),
+    /// `[vae]`: the autoencoder.
+    Vae(VaeTask),
+    /// `[clip]`: text and image towers.
+    Clip(ClipTask),
+    /// `[dino]`: the instance encoder.
+    Dino(DinoTask),
+}
+
+/// A pretraining file, its paths made relative to the working folder.
+#[derive(Debug, Clone)]
+pub struct PretrainConfig {
+    /// Seed of weights, scenes and noise.
+    pub seed: u64,
+    /// Folder of the resumable state and the learning curve.
+    pub state: PathBuf,
+    /// Length and speed; a tokenizer has none.
+    pub schedule: Option<Schedule>,
+    /// The network.
+    pub task: Task,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    seed: u64,
+    state: PathBuf,
+    schedule: Option<Schedule>,
+    tokenizer: Option<TokenizerTask>,
+    vae: Option<VaeTask>,
+    clip: Option<ClipTask>,
+    dino: Option<DinoTask>,
+}
+
+impl PretrainConfig {
+    /// Reads a file; paths in it are relative to it.
+    ///
+    /// # Errors
+    /// An unreadable file, unknown keys, or not exactly one network.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = core_model::files::read_to_string(path)?;
+        let file: File = toml::from_str(&text).with_context(|| path.display().to_string())?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        let tasks: Vec<Task> = [
+            file.tokenizer.map(Task::Tokenizer),
+            file.vae.map(Task::Vae),
+            file.clip.map(Task::Clip),
+            file.dino.map(Task::Dino),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let [mut task] = <[Task; 1]>::try_from(tasks).or_else(|tasks| {
+            bail!(
+                "{}: describes {} networks; give exactly one of [tokenizer], [vae], [clip], \
+                 [dino], [unet]",
+                path.display(),
+                tasks.len()
+            )
+        })?;
+        for folder in task.paths() {
+            *folder = base.join(&folder);
+        }
+        if file.schedule.is_none() && !matches!(task, Task::Tokenizer(_)) {
+            bail!("{}: [schedule] is missing", path.display());
+        }
+        if let Some(schedule) = &file.schedule {
+            schedule
+                .check()
+                .with_context(|| path.display().to_string())?;
+        }
+        Ok(Self {
+            seed: file.seed,
+            state: base.join(file.state),
+            schedule: file.schedule,
+            task,
+        })
+    }
+}
+
+impl Task {
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Self::Tokenizer(task) => task.outputs.iter_mut().collect(),
+            Self::Vae(task) => vec![&mut task.output],
+            Self::Clip(task) => task
+                .output
+                .iter_mut()
+                .chain(&mut task.text_encoder_output)
+                .chain([&mut task.tokenizer])
+                .collect(),
+            Self::Dino(task) => vec![&mut task.output],
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! How the mini world's models come to be: one TOML file a network.
+//!
+//! Every file is resumable, shows its progress, writes a learning curve beside its state, and ends
+//! with the network's quality on scenes it never saw.
+
+mod clip;
+mod config;
+mod contrast;
+mod dino;
+mod questions;
+mod scenes;
+mod session;
+mod tokenizer;
+mod vae;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use burn::tensor::Device;
+
+pub use config::{PretrainConfig, Task};
+pub use session::{Quality, Schedule};
+
+use clip::ClipObjective;
+use dino::DinoObjective;
+use session::{Objective, train};
+use vae::VaeObjective;
+
+/// Trains what the file describes, or with `evaluate` only measures the committed network.
+///
+/// # Errors
+/// A wrong file, absent parts, an unwritable output, or a loss that is no number.
+pub fn run(path: &Path, device: &Device, evaluate: bool) -> Result<Quality> {
+    let config = PretrainConfig::load(path)?;
+    let seed = config.seed;
+    let batch_size = config.schedule.map_or(1, |schedule| schedule.batch_size);
+    match &config.task {
+        Task::Tokenizer(task) => {
+            if !evaluate {
+                tokenizer::train(task, seed)?;
+            }
+            tokenizer::evaluate(task, seed)
+        }
+        Task::Vae(task) => finish(
+            &VaeObjective {
+                task,
+                seed,
+                batch_size,
+                device,
+            },
+            &config,
+            device,
+            evaluate,
+        ),
+        Task::Clip(task) => finish(
+            &ClipObjective::new(task, seed, batch_size, device)?,
+            &config,
+            device,
+            evaluate,
+        ),
+        Task::Dino(task) => finish(
+            &DinoObjective {
+                task,
+                seed,
+                batch_size,
+                device,
+            },
+            &config,
+            device,
+            evaluate,
+        ),
+    }
+}
+
+fn finish<O: Objective>(
+    objective: &O,
+    config: &PretrainConfig,
+    device: &Device,
+    evaluate: bool,
+) -> Result<Quality> {
+    if evaluate {
+        return objective.final_quality(&objective.network(device)?);
+    }
+    let schedule = config.schedule.context("[schedule] is missing")?;
+    train(objective, schedule, &config.state, device)
+}

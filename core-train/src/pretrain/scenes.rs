@@ -1,0 +1,184 @@
+//! Endless scenes for pretraining, each a function of (seed, purpose, number).
+
+use burn::tensor::{Device, Tensor, TensorData};
+use image::RgbImage;
+use rand_chacha::ChaCha8Rng;
+
+use crate::data::world::{Attributes, Caption, Claims, Identity, SIDE, View, render};
+use core_model::rng::rng;
+
+/// Scenes that training sees, or scenes that it never sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Split {
+    Training,
+    HeldOut,
+}
+
+/// A picture with its caption, what the caption says and what is really there.
+#[derive(Debug, Clone)]
+pub(super) struct LabelledScene {
+    /// [3, side, side] in [-1, 1].
+    pub(super) pixels: Vec<f32>,
+    pub(super) caption: String,
+    pub(super) claims: Claims,
+    pub(super) attributes: Attributes,
+}
+
+impl LabelledScene {
+    fn new(picture: &RgbImage, caption: Caption, attributes: Attributes) -> Self {
+        let pixels = channels_first(picture);
+        Self {
+            pixels,
+            caption: caption.text,
+            claims: caption.claims,
+            attributes,
+        }
+    }
+
+    /// The picture as it was rendered.
+    pub(super) fn image(&self) -> RgbImage {
+        let plane = (SIDE * SIDE) as usize;
+        RgbImage::from_fn(SIDE, SIDE, |x, y| {
+            let at = (y * SIDE + x) as usize;
+            let byte = |c: usize| ((self.pixels[c * plane + at] + 1.0) * 127.5).round() as u8;
+            image::Rgb([byte(0), byte(1), byte(2)])
+        })
+    }
+}
+
+/// A stream of scenes for one purpose. Training sees the first 2^40 numbers and the combinations
+/// that are not kept for concepts; held-out scenes are drawn under another purpose, so none of
+/// them is met in training.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scenes {
+    seed: u64,
+    split: Split,
+    purpose: &'static str,
+}
+
+impl Scenes {
+    pub(super) fn new(seed: u64, split: Split, purpose: &'static str) -> Self {
+        Self {
+            seed,
+            split,
+            purpose,
+        }
+    }
+
+    fn rng(&self, number: u64) -> ChaCha8Rng {
+        let purpose = match self.split {
+            Split::Training => self.purpose.to_string(),
+            Split::HeldOut => format!("{} (held out)", self.purpose),
+        };
+        rng(self.seed, &purpose, number)
+    }
+
+    /// A thing that does not belong to the combinations kept for concepts.
+    fn identity(generator: &mut ChaCha8Rng) -> Identity {
+        loop {
+            let identity = Identity::sample(generator);
+            if !identity.is_held_out() {
+                return identity;
+            }
+        }
+    }
+
+    fn numbers(batch: u64, size: usize) -> impl Iterator<Item = u64> {
+        let first = batch * size as u64;
+        first..first + size as u64
+    }
+
+    /// The pictures of a batch one after another, [size, 3, side, side] in [-1, 1].
+    pub(super) fn pixels(&self, batch: u64, size: usize) -> Vec<f32> {
+        Self::numbers(batch, size)
+            .flat_map(|number| {
+                let mut generator = self.rng(number);
+                let identity = Self::identity(&mut generator);
+                let view = View::sample(&mut generator, &identity);
+                channels_first(&render(&identity, &view).image)
+            })
+            .collect()
+    }
+
+    /// A batch of pictures with captions that leave parts out at random.
+    pub(super) fn labelled(&self, batch: u64, size: usize) -> Vec<LabelledScene> {
+        Self::numbers(batch, size)
+            .map(|number| {
+                let mut generator = self.rng(number);
+                let identity = Self::identity(&mut generator);
+                let view = View::sample(&mut generator, &identity);
+                let caption = Caption::sample(&mut generator, &identity, &view);
+                let picture = render(&identity, &view).image;
+                LabelledScene::new(&picture, caption, Attributes::of(&identity, &view))
+            })
+            .collect()
+    }
+
+    /// A batch of pictures whose captions name everything that has a name.
+    pub(super) fn fully_described(&self, batch: u64, size: usize) -> Vec<LabelledScene> {
+        Self::numbers(batch, size)
+            .map(|number| {
+                let mut generator = self.rng(number);
+                let identity = Self::identity(&mut generator);
+                let view = View::sample(&mut generator, &identity);
+                let caption = Caption::full(&identity, &view);
+                let picture = render(&identity, &view).image;
+                LabelledScene::new(&picture, caption, Attributes::of(&identity, &view))
+            })
+            .collect()
+    }
+
+    /// Captions alone, for the tokenizer.
+    pub(super) fn captions(&self, count: usize) -> Vec<String> {
+        (0..count as u64)
+            .map(|number| {
+                let mut generator = self.rng(number);
+                let identity = Self::identity(&mut generator);
+                let view = View::sample(&mut generator, &identity);
+                Caption::sample(&mut generator, &identity, &view).text
+            })
+            .collect()
+    }
+
+    /// Two views of every thing, `groups` times `size` things; those of one group share category
+    /// and colour.
+    pub(super) fn two_views(&self, batch: u64, groups: usize, size: usize) -> [Vec<f32>; 2] {
+        let mut views = [Vec::new(), Vec::new()];
+        for group in Self::numbers(batch, groups) {
+            let mut generator = self.rng(group);
+            let first = Self::identity(&mut generator);
+            let mut members = vec![first.clone()];
+            while members.len() < size {
+                let member = Identity::sample_like(&mut generator, &first);
+                if !member.is_held_out() {
+                    members.push(member);
+                }
+            }
+            for identity in &members {
+                for pictures in &mut views {
+                    let view = View::sample(&mut generator, identity);
+                    pictures.extend(channels_first(&render(identity, &view).image));
+                }
+            }
+        }
+        views
+    }
+}
+
+fn channels_first(picture: &RgbImage) -> Vec<f32> {
+    let plane = (picture.width() * picture.height()) as usize;
+    let mut values = vec![0.0; 3 * plane];
+    for (at, pixel) in picture.pixels().enumerate() {
+        for (channel, byte) in pixel.0.iter().enumerate() {
+            values[channel * plane + at] = f32::from(*byte) / 127.5 - 1.0;
+        }
+    }
+    values
+}
+
+/// Pictures one after another as a tensor [n, 3, side, side].
+pub(super) fn pixels(values: Vec<f32>, device: &Device) -> Tensor<4> {
+    let side = SIDE as usize;
+    let size = values.len() / (3 * side * side);
+    Tensor::from_data(TensorData::new(values, [size, 3, side, side]), device)
+}

@@ -1,0 +1,414 @@
+//! The loop that every network of the mini world is trained with: prefetched scenes, AdamW with
+//! warm-up and cosine decay, an exponential moving average, a learning curve, and a state file
+//! from which training goes on after any interruption.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+use core_model::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
+use core_model::params::{ParamNames, set_trainable, to_vec};
+use serde::Deserialize;
+
+use crate::optimizer::{AdamWConfig, GradientSet, Optimizer};
+use crate::progress::Progress;
+
+/// How long and how fast a network is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// Optimiser steps in all.
+    pub steps: u64,
+    /// Scenes in one step.
+    pub batch_size: usize,
+    /// Learning rate after the warm-up; it decays to zero along half a cosine.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: u64,
+    /// Decoupled weight decay of AdamW.
+    pub weight_decay: f64,
+    /// Decay of the moving average of the weights per step; the average is what is saved.
+    pub ema_decay: f64,
+    /// Gradients are scaled down to this common norm.
+    pub max_grad_norm: f64,
+    /// Steps between two entries of the learning curve.
+    pub evaluate_every: u64,
+    /// Steps between two writings of the resumable state.
+    pub save_every: u64,
+}
+
+impl Schedule {
+    /// Refuses what cannot be trained with.
+    ///
+    /// # Errors
+    /// The key and why its value is impossible.
+    pub fn check(&self) -> Result<()> {
+        let positive = [
+            ("batch_size", self.batch_size as u64),
+            ("evaluate_every", self.evaluate_every),
+            ("save_every", self.save_every),
+            ("steps", self.steps),
+        ];
+        for (key, value) in positive {
+            if value == 0 {
+                bail!("schedule.{key} is 0; expected 1 or more");
+            }
+        }
+        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
+            bail!(
+                "schedule.learning_rate is {}; expected more than 0",
+                self.learning_rate
+            );
+        }
+        if !(0.0..1.0).contains(&self.ema_decay) {
+            bail!(
+                "schedule.ema_decay is {}; expected at least 0 and less than 1",
+                self.ema_decay
+            );
+        }
+        Ok(())
+    }
+
+    fn learning_rate(&self, step: u64) -> f64 {
+        if step <= self.warmup_steps {
+            return self.learning_rate * step as f64 / self.warmup_steps.max(1) as f64;
+        }
+        let done = (step - self.warmup_steps) as f64;
+        let share = done / (self.steps - self.warmup_steps).max(1) as f64;
+        self.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * share.min(1.0)).cos())
+    }
+
+    /// A short average early on, so that the first thousand steps do not remember the start.
+    fn ema_decay(&self, step: u64) -> f64 {
+        self.ema_decay
+            .min((1.0 + step as f64) / (10.0 + step as f64))
+    }
+}
+
+/// Named figures of held-out quality, in the order in which they are shown.
+pub type Quality = Vec<(String, f64)>;
+
+/// What is trained, on what, and how one tells that it became good.
+pub(super) trait Objective {
+    /// The network, possibly several in one module.
+    type Network: Module;
+    /// What one step looks at, made on another thread.
+    type Batch: Send + 'static;
+
+    /// The network before training: the committed weights where there are some.
+    ///
+    /// # Errors
+    /// Unreadable committed weights.
+    fn network(&self, device: &Device) -> Result<Self::Network>;
+
+    /// The name of every parameter.
+    fn names(&self, network: &Self::Network) -> ParamNames;
+
+    /// The function that makes the batch of a step.
+    fn batches(&self) -> Box<dyn Fn(u64) -> Self::Batch + Send>;
+
+    /// The loss of one step, to be minimised.
+    fn loss(&self, network: &Self::Network, batch: Self::Batch, step: u64) -> Tensor<1>;
+
+    /// Quality on scenes that training never sees.
+    ///
+    /// # Errors
+    /// Whatever evaluation needs and does not find.
+    fn evaluate(&self, network: &Self::Network) -> Result<Quality>;
+
+    /// The figures of the finished network, where they cost more than a learning curve can pay.
+    ///
+    /// # Errors
+    /// Whatever evaluation needs and does not find.
+    fn final_quality(&self, network: &Self::Network) -> Result<Quality> {
+        self.evaluate(network)
+    }
+
+    /// Writes the network as the folder that diffusers or transformers open.
+    ///
+    /// # Errors
+    /// An unwritable folder.
+    fn save(&self, network: &Self::Network) -> Result<()>;
+}
+
+/// A network in training.
+struct Session<'a, O: Objective> {
+    objective: &'a O,
+    schedule: Schedule,
+    network: O::Network,
+    names: ParamNames,
+    average: BTreeMap<String, Tensor<1>>,
+    optimizer: Optimizer,
+    optimizer_config: AdamWConfig,
+    step: u64,
+    seconds: f64,
+    folder: PathBuf,
+    device: Device,
+}
+
+/// Trains to the end of the schedule, from the state in `folder` where there is one, then saves
+/// the averaged network and returns its quality.
+///
+/// # Errors
+/// An unreadable state, a loss that is no number, or whatever the objective reports.
+pub(super) fn train<O: Objective>(
+    objective: &O,
+    schedule: Schedule,
+    folder: &Path,
+    device: &Device,
+) -> Result<Quality> {
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let mut session = Session::open(objective, schedule, folder, device)?;
+    session.run()?;
+    let averaged = session.averaged();
+    objective.save(&averaged)?;
+    objective.final_quality(&averaged)
+}
+
+impl<'a, O: Objective> Session<'a, O> {
+    fn open(objective: &'a O, schedule: Schedule, folder: &Path, device: &Device) -> Result<Self> {
+        let network = objective.network(device)?;
+        let names = objective.names(&network);
+        let network = set_trainable(network, &names, |_| true);
+        let optimizer_config = AdamWConfig {
+            beta2: 0.99,
+            weight_decay: schedule.weight_decay,
+            ..AdamWConfig::default()
+        };
+        let average = values(&network, &names);
+        let mut session = Self {
+            objective,
+            schedule,
+            network,
+            names,
+            average,
+            optimizer: Optimizer::new(optimizer_config),
+            optimizer_config,
+            step: 0,
+            seconds: 0.0,
+            folder: folder.to_path_buf(),
+            device: device.clone(),
+        };
+        if session.state_path().exists() {
+            session.restore()?;
+        }
+        Ok(session)
+    }
+
+    fn state_path(&self) -> PathBuf {
+        self.folder.join("state.safetensors")
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let batches = Prefetch::start(self.objective.batches(), self.step + 1, self.schedule.steps);
+        let mut progress = Progress::new("steps", self.step, self.schedule.steps);
+        let mut mean_loss = None;
+        while self.step < self.schedule.steps {
+            let step = self.step + 1;
+            let clock = Instant::now();
+            let batch = batches.next()?;
+            let loss = self.objective.loss(&self.network, batch, step);
+            let mut grads = loss.backward();
+            let loss = f64::from(loss.into_scalar::<f32>());
+            if !loss.is_finite() {
+                bail!(
+                    "step {step}: the loss is {loss}; the state before it is in {}",
+                    self.folder.display()
+                );
+            }
+            self.descend(&mut grads, step);
+            self.step = step;
+            mean_loss = Some(mean_loss.map_or(loss, |mean: f64| 0.98 * mean + 0.02 * loss));
+            self.seconds += clock.elapsed().as_secs_f64();
+            progress.advance(&format!("loss {:.4}", mean_loss.unwrap_or(loss)));
+            let last = step == self.schedule.steps;
+            if step.is_multiple_of(self.schedule.evaluate_every) || last {
+                self.record(mean_loss.unwrap_or(loss))?;
+            }
+            if step.is_multiple_of(self.schedule.save_every) || last {
+                self.store()?;
+            }
+        }
+        progress.finish();
+        Ok(())
+    }
+
+    fn descend(&mut self, grads: &mut burn::tensor::Gradients, step: u64) {
+        let mut gradients = GradientSet::default();
+        gradients.add_module(&self.network, &self.names, grads);
+        gradients.clip_norm(self.schedule.max_grad_norm);
+        self.optimizer.begin_step();
+        let learning_rate = self.schedule.learning_rate(step);
+        self.network = self.optimizer.update_module(
+            self.network.clone(),
+            &self.names,
+            &gradients,
+            learning_rate,
+        );
+        let decay = self.schedule.ema_decay(step);
+        for (name, value) in values(&self.network, &self.names) {
+            if let Some(average) = self.average.remove(&name) {
+                self.average
+                    .insert(name, average * decay + value * (1.0 - decay));
+            }
+        }
+    }
+
+    /// The network with its averaged weights, off the tape.
+    fn averaged(&self) -> O::Network {
+        let network = set_trainable(self.network.clone(), &self.names, |_| false);
+        with_values(network, &self.names, &self.average)
+    }
+
+    /// Appends one line to the learning curve: step, scenes seen, seconds, loss, quality.
+    fn record(&self, loss: f64) -> Result<()> {
+        let quality = self.objective.evaluate(&self.averaged())?;
+        let path = self.folder.join("curve.csv");
+        let images = self.step * self.schedule.batch_size as u64;
+        let mut text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(_) => {
+                let names: String = quality.iter().map(|(name, _)| format!(",{name}")).collect();
+                format!("step,images,seconds,loss{names}\n")
+            }
+        };
+        let figures: String = quality
+            .iter()
+            .map(|(_, value)| format!(",{value:.4}"))
+            .collect();
+        text.push_str(&format!(
+            "{},{images},{:.0},{loss:.5}{figures}\n",
+            self.step, self.seconds
+        ));
+        core_model::files::write_atomically(&path, text.as_bytes())?;
+        let shown: String = quality
+            .iter()
+            .map(|(name, value)| format!(" {name} {value:.3}"))
+            .collect();
+        tracing::info!("step {} loss {loss:.4}{shown}", self.step);
+        Ok(())
+    }
+
+    fn store(&self) -> Result<()> {
+        let prefixed = |prefix: &str, values: BTreeMap<String, Tensor<1>>| -> Vec<TensorToWrite> {
+            values
+                .into_iter()
+                .map(|(name, tensor)| {
+                    let values = to_vec(tensor);
+                    TensorToWrite {
+                        name: format!("{prefix}{name}"),
+                        shape: vec![values.len()],
+                        values,
+                    }
+                })
+                .collect()
+        };
+        let mut tensors = prefixed("network/", values(&self.network, &self.names));
+        tensors.extend(prefixed("average/", self.average.clone()));
+        tensors.extend(self.optimizer.state());
+        let step = self.step.to_string();
+        let seconds = self.seconds.to_string();
+        let metadata = [("step", step.as_str()), ("seconds", seconds.as_str())];
+        save_tensors(&self.state_path(), tensors, Precision::Full, &metadata)?;
+        Ok(())
+    }
+
+    fn restore(&mut self) -> Result<()> {
+        let path = self.state_path();
+        let file = Checkpoint::open(&path, |key| Some(key.to_string()))?;
+        let number = |key: &str| -> Result<f64> {
+            let text = file.metadata().get(key).with_context(|| {
+                format!(
+                    "{}: no `{key}`; remove the file to start anew",
+                    path.display()
+                )
+            })?;
+            Ok(text.parse()?)
+        };
+        self.step = number("step")? as u64;
+        self.seconds = number("seconds")?;
+        let mut network = BTreeMap::new();
+        for name in self.average.clone().into_keys() {
+            for (prefix, into) in [("network/", &mut network), ("average/", &mut self.average)] {
+                let key = format!("{prefix}{name}");
+                let (values, shape) = file.read_f32(&key)?.with_context(|| {
+                    format!(
+                        "{}: `{key}` is missing, so the state is of another network; \
+                         remove the file to start anew",
+                        path.display()
+                    )
+                })?;
+                into.insert(
+                    name.clone(),
+                    Tensor::<1>::from_data(TensorData::new(values, shape), &self.device),
+                );
+            }
+        }
+        let restored = with_values(self.network.clone(), &self.names, &network);
+        self.network = set_trainable(restored, &self.names, |_| true);
+        self.optimizer = Optimizer::restore(self.optimizer_config, self.step, &file, &self.device)?;
+        Ok(())
+    }
+}
+
+/// Every parameter, flattened, off the tape.
+fn values<M: Module>(module: &M, names: &ParamNames) -> BTreeMap<String, Tensor<1>> {
+    struct Collector<'a>(&'a ParamNames, BTreeMap<String, Tensor<1>>);
+    impl ModuleVisitor for Collector<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let tensor = param.val().inner();
+            let length = tensor.shape().num_elements();
+            self.1
+                .insert(self.0.name(param.id).to_string(), tensor.reshape([length]));
+        }
+    }
+    let mut collector = Collector(names, BTreeMap::new());
+    module.visit(&mut collector);
+    collector.1
+}
+
+/// The module with its parameters replaced, off the tape.
+fn with_values<M: Module>(
+    module: M,
+    names: &ParamNames,
+    values: &BTreeMap<String, Tensor<1>>,
+) -> M {
+    struct Replacer<'a>(&'a ParamNames, &'a BTreeMap<String, Tensor<1>>);
+    impl ModuleMapper for Replacer<'_> {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let shape = param.val().dims();
+            match self.1.get(self.0.name(param.id)) {
+                Some(value) => Param::initialized(param.id, value.clone().reshape(shape)),
+                None => param,
+            }
+        }
+    }
+    module.map(&mut Replacer(names, values))
+}
+
+/// Makes batches on another thread while the network trains on earlier ones.
+struct Prefetch<T>(mpsc::Receiver<T>);
+
+impl<T: Send + 'static> Prefetch<T> {
+    fn start(make: Box<dyn Fn(u64) -> T + Send>, first: u64, last: u64) -> Self {
+        let (sender, receiver) = mpsc::sync_channel(2);
+        std::thread::spawn(move || {
+            for step in first..=last {
+                if sender.send(make(step)).is_err() {
+                    return;
+                }
+            }
+        });
+        Self(receiver)
+    }
+
+    fn next(&self) -> Result<T> {
+        self.0
+            .recv()
+            .context("the thread that renders scenes ended early")
+    }
+}

@@ -1,0 +1,196 @@
+//! The tokenizer of the mini world: CLIP's byte-level pair encoding, learned from its captions.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow};
+use serde::Deserialize;
+use serde_json::json;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::{Model, Trainer};
+
+use super::questions::Questions;
+use super::scenes::{Scenes, Split};
+use super::session::Quality;
+
+/// Captions that the pairs are learned from.
+const CAPTIONS: usize = 20_000;
+
+const START: &str = "<|startoftext|>";
+const END: &str = "<|endoftext|>";
+const WORD_END: &str = "</w>";
+
+/// `[tokenizer]` of a pretraining file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerTask {
+    /// The folders to write the same tokenizer to.
+    pub outputs: Vec<PathBuf>,
+    /// Tokens at most: 512 for single bytes, two special ones, the rest pairs.
+    pub vocab_size: usize,
+    /// Positions of a prompt, with start and end.
+    pub context_length: usize,
+}
+
+fn corpus(seed: u64) -> Vec<String> {
+    let scenes = Scenes::new(seed, Split::Training, "tokenizer caption");
+    let mut corpus = scenes.captions(CAPTIONS);
+    corpus.extend(Questions::new().captions().iter().cloned());
+    corpus
+}
+
+/// Learns the pairs and writes `vocab.json`, `merges.txt` and the two configuration files.
+pub(super) fn train(task: &TokenizerTask, seed: u64) -> Result<()> {
+    let merges = learn_merges(&corpus(seed), task.vocab_size)?;
+    let mut tokens: Vec<String> = byte_alphabet().into_iter().map(String::from).collect();
+    tokens.extend(
+        byte_alphabet()
+            .into_iter()
+            .map(|byte| format!("{byte}{WORD_END}")),
+    );
+    tokens.extend(merges.iter().map(|(left, right)| format!("{left}{right}")));
+    tokens.extend([START.to_string(), END.to_string()]);
+
+    let vocab: serde_json::Map<_, _> = tokens
+        .into_iter()
+        .enumerate()
+        .map(|(id, token)| (token, json!(id)))
+        .collect();
+    let vocab = serde_json::to_string(&vocab)?;
+    let mut pairs = String::from("#version: 0.2\n");
+    for (left, right) in &merges {
+        pairs.push_str(&format!("{left} {right}\n"));
+    }
+    let config = serde_json::to_string_pretty(&json!({
+        "tokenizer_class": "CLIPTokenizer",
+        "add_prefix_space": false,
+        "do_lower_case": true,
+        "errors": "replace",
+        "model_max_length": task.context_length,
+        "bos_token": START,
+        "eos_token": END,
+        "unk_token": END,
+        "pad_token": END,
+    }))?;
+    let special = serde_json::to_string_pretty(&json!({
+        "bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END,
+    }))?;
+    for folder in &task.outputs {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let files = [
+            ("vocab.json", &vocab),
+            ("merges.txt", &pairs),
+            ("tokenizer_config.json", &config),
+            ("special_tokens_map.json", &special),
+        ];
+        for (name, text) in files {
+            core_model::files::write_atomically(&folder.join(name), text.as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// How many tokens and how few words in pieces.
+pub(super) fn evaluate(task: &TokenizerTask, seed: u64) -> Result<Quality> {
+    let folder = task
+        .outputs
+        .first()
+        .context("tokenizer.outputs names no folder")?;
+    let tokenizer = core_model::tokenizer::Tokenizer::from_dir(folder)?;
+    let captions = corpus(seed);
+    let words: usize = captions.iter().map(|caption| words(caption).len()).sum();
+    // Start and end are no words.
+    let tokens: usize = captions
+        .iter()
+        .map(|caption| tokenizer.encode(caption).length - 2)
+        .sum();
+    Ok(vec![
+        ("vocabulary".into(), tokenizer.vocab_size() as f64),
+        ("tokens_per_word".into(), tokens as f64 / words as f64),
+    ])
+}
+
+fn learn_merges(corpus: &[String], vocab_size: usize) -> Result<Vec<(String, String)>> {
+    // The trainer knows only the bytes it meets; the full alphabet of 512 and the two special
+    // tokens are added afterwards, so it may fill the rest.
+    let alphabet = byte_alphabet().into_iter().collect();
+    let mut trainer = BpeTrainer::builder()
+        .show_progress(false)
+        .vocab_size(vocab_size)
+        .min_frequency(2)
+        .initial_alphabet(alphabet)
+        .end_of_word_suffix(WORD_END.to_string())
+        .build();
+    trainer
+        .feed(corpus.iter(), |caption| Ok(words(caption)))
+        .map_err(|error| anyhow!("reading captions: {error}"))?;
+    let mut model = BPE::default();
+    trainer
+        .train(&mut model)
+        .map_err(|error| anyhow!("learning pairs: {error}"))?;
+    let scratch = tempfile::tempdir()?;
+    model
+        .save(scratch.path(), None)
+        .map_err(|error| anyhow!("storing pairs: {error}"))?;
+    let text = std::fs::read_to_string(scratch.path().join("merges.txt"))?;
+    let pairs = text
+        .lines()
+        .filter(|line| !line.starts_with("#version"))
+        .filter_map(|line| line.split_once(' '))
+        .map(|(left, right)| (left.to_string(), right.to_string()));
+    Ok(pairs.take(vocab_size - 514).collect())
+}
+
+/// Lower-case words, digits and runs of signs, as CLIP separates them; captions are ASCII.
+fn words(caption: &str) -> Vec<String> {
+    let kind = |c: char| match c {
+        'a'..='z' => 0,
+        '0'..='9' => 1,
+        _ => 2,
+    };
+    let mut words: Vec<String> = Vec::new();
+    for piece in caption.to_lowercase().split_whitespace() {
+        let mut last = None;
+        for c in piece.chars() {
+            match words.last_mut() {
+                Some(word) if last == Some(kind(c)) && kind(c) != 1 => word.push(c),
+                _ => words.push(c.to_string()),
+            }
+            last = Some(kind(c));
+        }
+    }
+    words
+}
+
+/// The printable stand-ins of all 256 bytes, in the order of CLIP's vocabulary: printable bytes
+/// first, then the others shifted past 255.
+fn byte_alphabet() -> Vec<char> {
+    let printable = |byte: &u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
+    let first = (0..256).filter(printable);
+    let shifted = (0..256).filter(|byte| !printable(byte)).count() as u32;
+    first
+        .chain(256..256 + shifted)
+        .filter_map(char::from_u32)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{byte_alphabet, words};
+
+    #[test]
+    fn words_are_cut_as_clip_cuts_them() {
+        assert_eq!(
+            words("A dog, 12 hats!"),
+            ["a", "dog", ",", "1", "2", "hats", "!"]
+        );
+    }
+
+    #[test]
+    fn the_alphabet_has_one_sign_for_every_byte() {
+        let mut alphabet = byte_alphabet();
+        assert_eq!(alphabet.len(), 256);
+        assert_eq!(alphabet[0], '!');
+        alphabet.dedup();
+        assert_eq!(alphabet.len(), 256);
+    }
+}

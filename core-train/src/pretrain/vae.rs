@@ -1,0 +1,118 @@
+//! The autoencoder of the mini world.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use burn::tensor::{Device, Tensor};
+use core_model::checkpoint::Precision;
+use core_model::params::{ParamNames, to_vec};
+use core_model::rng::randn;
+use core_model::vae::{AutoencoderKl, VaeConfig};
+use serde::Deserialize;
+
+use super::scenes::{Scenes, Split, pixels};
+use super::session::{Objective, Quality};
+
+/// Weights of the reconstruction loss: absolute and squared error per pixel value, and the
+/// divergence from the standard normal per latent value.
+const L1: f64 = 0.5;
+const L2: f64 = 2.0;
+const KL: f64 = 2e-4;
+
+/// Held-out scenes looked at for the learning curve.
+const HELD_OUT: usize = 128;
+
+/// `[vae]` of a pretraining file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VaeTask {
+    /// The folder to write: `config.json` and weights.
+    pub output: PathBuf,
+    /// What goes into `config.json`; `scaling_factor` is measured at the end.
+    pub architecture: VaeConfig,
+}
+
+/// Reconstruction of scenes through a small normal code.
+#[derive(Debug)]
+pub(super) struct VaeObjective<'a> {
+    /// The task.
+    pub task: &'a VaeTask,
+    /// Seed of the weights and the scenes.
+    pub seed: u64,
+    /// Scenes in one step.
+    pub batch_size: usize,
+    /// Where tensors live.
+    pub device: &'a Device,
+}
+
+impl Objective for VaeObjective<'_> {
+    type Network = AutoencoderKl;
+    type Batch = Vec<f32>;
+
+    fn network(&self, device: &Device) -> Result<AutoencoderKl> {
+        Ok(if self.task.output.join("config.json").exists() {
+            AutoencoderKl::load(&self.task.output, device)?
+        } else {
+            AutoencoderKl::init(&self.task.architecture, self.seed, device)?
+        })
+    }
+
+    fn names(&self, network: &AutoencoderKl) -> ParamNames {
+        network.names().clone()
+    }
+
+    fn batches(&self) -> Box<dyn Fn(u64) -> Vec<f32> + Send> {
+        let scenes = Scenes::new(self.seed, Split::Training, "vae scene");
+        let batch_size = self.batch_size;
+        Box::new(move |step| scenes.pixels(step, batch_size))
+    }
+
+    fn loss(&self, network: &AutoencoderKl, batch: Vec<f32>, step: u64) -> Tensor<1> {
+        let images = pixels(batch, self.device);
+        let posterior = network.encode(images.clone());
+        let shape = posterior.mean.dims();
+        let noise = randn(shape, self.seed, "vae posterior", step, self.device);
+        let difference = network.decode(posterior.sample(noise)) - images;
+        let divergence =
+            (posterior.mean.square() + posterior.logvar.clone().exp() - posterior.logvar - 1.0)
+                .mean()
+                * 0.5;
+        difference.clone().abs().mean() * L1 + difference.square().mean() * L2 + divergence * KL
+    }
+
+    fn evaluate(&self, network: &AutoencoderKl) -> Result<Quality> {
+        let scenes = Scenes::new(self.seed, Split::HeldOut, "vae held-out scene");
+        let mut psnr = 0.0;
+        let batches = HELD_OUT / 32;
+        for batch in 0..batches {
+            let images = pixels(scenes.pixels(batch as u64, 32), self.device);
+            let decoded = network
+                .decode(network.encode(images.clone()).mean)
+                .clamp(-1.0, 1.0);
+            let errors = (decoded - images).square().mean_dims(&[1, 2, 3]);
+            // Values span [-1, 1], so the peak is 2.
+            let of_image = |mse: f32| 10.0 * (4.0 / f64::from(mse)).log10();
+            psnr += to_vec(errors).into_iter().map(of_image).sum::<f64>() / 32.0;
+        }
+        Ok(vec![("psnr_db".into(), psnr / batches as f64)])
+    }
+
+    fn save(&self, network: &AutoencoderKl) -> Result<()> {
+        let scenes = Scenes::new(self.seed, Split::Training, "vae scaling scene");
+        let latents = to_vec(
+            network
+                .encode(pixels(scenes.pixels(0, 128), self.device))
+                .mean,
+        );
+        let square = latents.iter().map(|z| f64::from(*z).powi(2)).sum::<f64>();
+        let mean = latents.iter().map(|z| f64::from(*z)).sum::<f64>() / latents.len() as f64;
+        let deviation = (square / latents.len() as f64 - mean * mean).sqrt();
+        // Four digits: the factor is a convention, not a weight.
+        let factor = (1e4 / deviation).round() / 1e4;
+        network
+            .clone()
+            .with_scaling_factor(factor)
+            .save(&self.task.output, Precision::Half)?;
+        Ok(())
+    }
+}
