@@ -62,7 +62,7 @@ impl<'a> ClipObjective<'a> {
     ///
     /// # Errors
     /// An absent or damaged tokenizer folder.
-    pub fn new(
+    pub(super) fn new(
         task: &'a ClipTask,
         seed: u64,
         batch_size: usize,
@@ -70,11 +70,8 @@ impl<'a> ClipObjective<'a> {
     ) -> Result<Self> {
         let tokenizer = Tokenizer::from_dir(&task.tokenizer)?;
         let questions = Questions::new();
-        let question_ids = questions
-            .captions()
-            .iter()
-            .map(|caption| tokenizer.encode(caption).ids)
-            .collect();
+        let question_ids =
+            encode_short(&tokenizer, questions.captions().iter().map(String::as_str));
         Ok(Self {
             task,
             seed,
@@ -111,12 +108,10 @@ impl Objective for ClipObjective<'_> {
 
     fn loss(&self, network: &ClipModel, batch: Vec<LabelledScene>, _step: u64) -> Tensor<1> {
         let images = normalised(network.image_features(images_of(&batch, self.device)));
-        let mut ids: Vec<Vec<u32>> = batch
-            .iter()
-            .map(|scene| self.tokenizer.encode(&scene.caption).ids)
-            .collect();
-        ids.extend(self.question_ids.iter().cloned());
-        let texts = normalised(network.text_features(&ids));
+        let captions = batch.iter().map(|scene| scene.caption.as_str());
+        let captions = network.text_features(&encode_short(&self.tokenizer, captions));
+        let questions = network.text_features(&self.question_ids);
+        let texts = normalised(Tensor::cat(vec![captions, questions], 0));
         let (size, count) = (batch.len(), self.question_ids.len());
         let mut logits = images.matmul(texts.transpose());
         if let Some(scale) = network.logit_scale() {
@@ -153,6 +148,24 @@ impl Objective for ClipObjective<'_> {
         }
         Ok(())
     }
+}
+
+/// Prompts cut to the longest one: the encoder is causal and its result is read at the end of the
+/// text, so that padding changes nothing but the time.
+fn encode_short<'a>(
+    tokenizer: &Tokenizer,
+    prompts: impl Iterator<Item = &'a str>,
+) -> Vec<Vec<u32>> {
+    let encodings: Vec<_> = prompts.map(|prompt| tokenizer.encode(prompt)).collect();
+    let longest = encodings
+        .iter()
+        .map(|encoding| encoding.length)
+        .max()
+        .unwrap_or(0);
+    encodings
+        .into_iter()
+        .map(|encoding| encoding.ids[..longest].to_vec())
+        .collect()
 }
 
 fn images_of(batch: &[LabelledScene], device: &Device) -> Tensor<4> {
