@@ -46,7 +46,7 @@ def generate():
 def check(path):
     from diffusers.loaders.textual_inversion import load_textual_inversion_state_dicts
 
-    (state,) = load_textual_inversion_state_dicts(path)
+    (state,) = load_textual_inversion_state_dicts([path])
     assert len(state) == 1, state.keys()
     for token, vectors in state.items():
         print(token, tuple(vectors.shape), vectors.dtype, vectors.float().norm(dim=-1))
