@@ -1,12 +1,12 @@
 //! Writing tensors as safetensors files that torch, diffusers and transformers read.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
-use safetensors::{Dtype, View};
+use half::f16;
+use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
@@ -35,70 +35,68 @@ pub struct TensorToWrite {
 /// The one parameter of the family that is a number without dimensions.
 const SCALAR: &str = "logit_scale";
 
-struct Encoded {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl View for Encoded {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
-}
-
-fn encode(tensor: TensorToWrite, precision: Precision) -> (String, Encoded) {
-    let (dtype, bytes) = match precision {
-        Precision::Full => (
-            Dtype::F32,
-            tensor.values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        ),
-        Precision::Half => (
-            Dtype::F16,
-            tensor
-                .values
-                .iter()
-                .flat_map(|v| half::f16::from_f32(*v).to_le_bytes())
-                .collect(),
-        ),
+/// A safetensors file: the size of its header, the header, the values of all tensors.
+///
+/// Names and metadata are sorted, so that equal content gives equal bytes; the safetensors crate
+/// writes metadata in the order of a hash map, which is another one in every process.
+fn serialize(
+    mut tensors: Vec<TensorToWrite>,
+    precision: Precision,
+    metadata: &BTreeMap<&str, &str>,
+) -> Vec<u8> {
+    let (dtype, width) = match precision {
+        Precision::Full => ("F32", 4),
+        Precision::Half => ("F16", 2),
     };
-    (
-        tensor.name,
-        Encoded {
-            dtype,
-            shape: tensor.shape,
-            bytes,
-        },
-    )
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut header = Map::new();
+    header.insert("__metadata__".into(), json!(metadata));
+    let mut end = 0;
+    for tensor in &tensors {
+        let start = end;
+        end += tensor.values.len() * width;
+        let entry = json!({"dtype": dtype, "shape": tensor.shape, "data_offsets": [start, end]});
+        header.insert(tensor.name.clone(), entry);
+    }
+    let mut header = Value::Object(header).to_string();
+    // The values begin at a multiple of eight bytes.
+    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+    let mut file = Vec::with_capacity(8 + header.len() + end);
+    file.extend((header.len() as u64).to_le_bytes());
+    file.extend(header.as_bytes());
+    // One tensor after the other is freed, so that a large network is not held three times.
+    for TensorToWrite { values, .. } in tensors {
+        match precision {
+            Precision::Full => file.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+            Precision::Half => {
+                file.extend(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()))
+            }
+        }
+    }
+    file
 }
 
 /// Writes tensors and `metadata` (`format = pt` is added, which torch loaders insist on).
 ///
 /// # Errors
-/// [`Error::Io`] naming the file; an old file at `path` is then untouched.
+/// [`Error::Io`] naming the file; an old file at `path` is then untouched. [`Error::Format`] when
+/// two tensors have one name.
 pub fn save_tensors(
     path: &Path,
     tensors: Vec<TensorToWrite>,
     precision: Precision,
     metadata: &[(&str, &str)],
 ) -> Result<()> {
-    let mut text: HashMap<String, String> = metadata
-        .iter()
-        .map(|(k, v)| ((*k).to_string(), (*v).to_string()))
-        .collect();
-    text.insert("format".into(), "pt".into());
-    let encoded = tensors.into_iter().map(|tensor| encode(tensor, precision));
-    let bytes = safetensors::serialize(encoded, Some(text)).map_err(|e| Error::format(path, e))?;
-    write_atomically(path, &bytes)
+    let mut names = BTreeSet::new();
+    if let Some(twice) = tensors.iter().find(|t| !names.insert(t.name.as_str())) {
+        return Err(Error::format(
+            path,
+            format!("two tensors are called `{}`", twice.name),
+        ));
+    }
+    let mut metadata: BTreeMap<&str, &str> = metadata.iter().copied().collect();
+    metadata.insert("format", "pt");
+    write_atomically(path, &serialize(tensors, precision, &metadata))
 }
 
 /// Writes every parameter of a network under the key it was read from.
@@ -136,4 +134,59 @@ pub fn save_module<M: Module>(
     };
     module.visit(&mut collector);
     save_tensors(path, collector.tensors, precision, &[])
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn tensor(name: &str, values: &[f32]) -> TensorToWrite {
+        TensorToWrite {
+            name: name.into(),
+            shape: vec![values.len()],
+            values: values.to_vec(),
+        }
+    }
+
+    #[test]
+    fn equal_content_gives_equal_bytes_whatever_the_order() {
+        let (a, b) = (tensor("a", &[1.0, 2.0]), tensor("b", &[3.0]));
+        let dir = tempfile::tempdir().unwrap();
+        let write = |tensors: [&TensorToWrite; 2], metadata: &[(&str, &str)]| {
+            let path = dir.path().join("x.safetensors");
+            let tensors = tensors.into_iter().cloned().collect();
+            save_tensors(&path, tensors, Precision::Full, metadata).unwrap();
+            std::fs::read(path).unwrap()
+        };
+        let text = [("k1", "x"), ("k2", "y"), ("k3", "z")];
+        let bytes = write([&a, &b], &text);
+        let reversed: Vec<(&str, &str)> = text.into_iter().rev().collect();
+        assert_eq!(bytes, write([&b, &a], &reversed));
+    }
+
+    #[test]
+    fn the_safetensors_crate_reads_what_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        let tensors = vec![tensor("b \"q\"", &[0.5, -2.0]), tensor("a", &[3.0])];
+        save_tensors(&path, tensors, Precision::Half, &[("k", "v")]).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let values = file.tensor("b \"q\"").unwrap();
+        assert_eq!(values.shape(), [2]);
+        assert_eq!(values.data(), [0x00, 0x38, 0x00, 0xc0]);
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
+    }
+
+    #[test]
+    fn two_tensors_of_one_name_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let twice = vec![tensor("a", &[1.0]), tensor("a", &[2.0])];
+        let path = dir.path().join("x.safetensors");
+        let error = save_tensors(&path, twice, Precision::Full, &[]).unwrap_err();
+        assert!(error.to_string().contains("`a`"), "{error}");
+        assert!(!path.exists());
+    }
 }
