@@ -5,6 +5,8 @@
 //! |---|---|
 //! | parameters: from a checkpoint or fresh, named as in the file | [`params`], [`checkpoint`] |
 //! | learned concepts, as every tool writes them | [`learned_embedding`] |
+//! | prompts to images | [`pipeline`] |
+//! | prompts to numbers | [`tokenizer`] |
 //! | the U-Net, the autoencoder, the text encoder | [`unet`], [`vae`], [`text_encoder`] |
 //! | the judges | [`clip`], [`dino`] |
 //! | noise schedules for training and sampling | [`noise_scheduler`] |
@@ -23,6 +25,7 @@ pub mod nn;
 pub mod noise_scheduler;
 pub mod ops;
 pub mod params;
+pub mod pipeline;
 mod resnet;
 pub mod rng;
 pub mod text_encoder;

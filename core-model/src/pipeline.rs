@@ -1,0 +1,393 @@
+//! From prompts to images: a Stable Diffusion folder, classifier-free guidance and decoding.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+use image::RgbImage;
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::learned_embedding::LearnedEmbedding;
+use crate::noise_scheduler::{SchedulerConfig, SchedulerKind};
+use crate::params::to_vec;
+use crate::text_encoder::TextEncoder;
+use crate::tokenizer::Tokenizer;
+use crate::unet::UNet2DConditionModel;
+use crate::vae::AutoencoderKl;
+
+/// The classes of `model_index.json` that this crate computes; any scheduler class may stand
+/// there, see [`SchedulerKind::of`]. A safety checker is not run.
+const COMPONENTS: [(&str, &[&str]); 4] = [
+    ("tokenizer", &["CLIPTokenizer", "CLIPTokenizerFast"]),
+    ("text_encoder", &["CLIPTextModel"]),
+    ("unet", &["UNet2DConditionModel"]),
+    ("vae", &["AutoencoderKL"]),
+];
+
+/// How to draw.
+#[derive(Debug, Clone, Copy)]
+pub struct SamplingOptions {
+    /// The sampler; the checkpoint's own when absent.
+    pub kind: Option<SchedulerKind>,
+    /// The number of denoising steps.
+    pub num_inference_steps: usize,
+    /// How far each prediction is pushed from the negative prompt's to the prompt's; at 1 and
+    /// below the negative prompt is not used.
+    pub guidance_scale: f64,
+}
+
+/// The networks of a text-to-image model.
+#[derive(Debug)]
+pub struct StableDiffusionPipeline {
+    /// Text to token numbers.
+    pub tokenizer: Tokenizer,
+    /// Token numbers to the context of the U-Net.
+    pub text_encoder: TextEncoder,
+    /// Predicts noise.
+    pub unet: UNet2DConditionModel,
+    /// Images to latents and back.
+    pub vae: AutoencoderKl,
+    /// The checkpoint's noise schedule.
+    pub scheduler_config: SchedulerConfig,
+}
+
+impl StableDiffusionPipeline {
+    /// Loads a folder as diffusers' `StableDiffusionPipeline` writes it.
+    ///
+    /// # Errors
+    /// What is missing, of another class, misshapen or does not fit together.
+    pub fn load(dir: &Path, device: &Device) -> Result<Self> {
+        Self::load_with_unet(dir, &dir.join("unet"), device)
+    }
+
+    /// The same with the U-Net of another folder, such as a tuned one.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with_unet(dir: &Path, unet: &Path, device: &Device) -> Result<Self> {
+        check_index(dir)?;
+        let device = &device.clone().inner();
+        let pipeline = Self {
+            tokenizer: Tokenizer::from_dir(&dir.join("tokenizer"))?,
+            scheduler_config: SchedulerConfig::from_dir(&dir.join("scheduler"))?,
+            text_encoder: TextEncoder::load(&dir.join("text_encoder"), device)?,
+            unet: UNet2DConditionModel::load(unet, device)?,
+            vae: AutoencoderKl::load(&dir.join("vae"), device)?,
+        };
+        pipeline.check_fit(unet)?;
+        Ok(pipeline)
+    }
+
+    /// Fails when the parts were not made for each other.
+    fn check_fit(&self, unet: &Path) -> Result<()> {
+        let config = self.unet.config();
+        let refuse = |key: &str, value: usize, expected: String| Error::Config {
+            path: unet.join("config.json"),
+            key: key.to_string(),
+            value: value.to_string(),
+            expected: format!("{expected}; this U-Net belongs to another model"),
+        };
+        let width = self.text_encoder.config().hidden_size;
+        let levels = 0..config.block_out_channels.len();
+        let other = levels.filter_map(|level| config.cross_attention_dim.at(level));
+        if let Some(other) = other.into_iter().find(|other| *other != width) {
+            let expected = format!("the width of the text encoder, {width}");
+            return Err(refuse("cross_attention_dim", other, expected));
+        }
+        let channels = self.vae.config().latent_channels;
+        if config.in_channels != channels {
+            let expected = format!("the channels of the VAE's latents, {channels}");
+            return Err(refuse("in_channels", config.in_channels, expected));
+        }
+        Ok(())
+    }
+
+    /// Makes `token` stand for a learned concept in prompts and returns its rows
+    /// [num_vectors, d] for [`encode_prompts`](Self::encode_prompts).
+    ///
+    /// # Errors
+    /// Vectors of another width than the text encoder's, or a token that exists already.
+    pub fn add_concept(
+        &mut self,
+        embedding: &LearnedEmbedding,
+        token: &str,
+        device: &Device,
+    ) -> Result<Tensor<2>> {
+        let width = self.text_encoder.config().hidden_size;
+        if embedding.dim != width {
+            return Err(Error::Invalid(format!(
+                "the learned embedding `{}` has {} values a vector but the text encoder's tokens \
+                 have {width}; it was learned with another base model",
+                embedding.token, embedding.dim
+            )));
+        }
+        self.tokenizer
+            .add_placeholder(token, embedding.num_vectors)?;
+        Ok(embedding.to_tensor(device))
+    }
+
+    /// Fails when `prompt` is too long and its end, which is cut off, holds the placeholder
+    /// `token`; says whether anything is cut off at all.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the prompt and the limit.
+    pub fn check_prompt(&self, prompt: &str, token: Option<(&str, usize)>) -> Result<bool> {
+        let encoding = self.tokenizer.encode(prompt);
+        if let Some((token, num_vectors)) = token {
+            let wanted = prompt.matches(token).count() * num_vectors;
+            let first_row = self.tokenizer.vocab_size();
+            let found = encoding
+                .ids
+                .iter()
+                .filter(|id| **id as usize >= first_row)
+                .count();
+            if encoding.truncated && found < wanted {
+                return Err(Error::Invalid(format!(
+                    "the prompt {prompt:?} is longer than the {} tokens that the model reads, and \
+                     its placeholder `{token}` ({num_vectors} tokens) would be cut off; shorten \
+                     the prompt or move the placeholder to the front",
+                    self.tokenizer.context_length()
+                )));
+            }
+        }
+        Ok(encoding.truncated)
+    }
+
+    /// The contexts of prompts, [prompts, context_length, d]; `placeholder_rows` are what
+    /// [`add_concept`](Self::add_concept) returned.
+    pub fn encode_prompts(
+        &self,
+        prompts: &[String],
+        placeholder_rows: Option<&Tensor<2>>,
+    ) -> Tensor<3> {
+        let ids: Vec<Vec<u32>> = prompts
+            .iter()
+            .map(|prompt| self.tokenizer.encode(prompt).ids)
+            .collect();
+        let rows = placeholder_rows.map(|rows| rows.clone().inner());
+        self.text_encoder.forward(&ids, rows).inner()
+    }
+
+    /// Turns noise of unit variance [b, c, h, w] into latents as the VAE makes them, times
+    /// `scaling_factor`. `cond` and `uncond` are contexts [b or 1, n, d]; both passes of a guided
+    /// step run as one batch of 2b. `on_step` is told the number of model calls done.
+    ///
+    /// # Errors
+    /// A scheduler class or value that is not implemented, or too many steps.
+    pub fn sample(
+        &self,
+        cond: Tensor<3>,
+        uncond: Tensor<3>,
+        latents: Tensor<4>,
+        options: &SamplingOptions,
+        on_step: &mut dyn FnMut(usize),
+    ) -> Result<Tensor<4>> {
+        let kind = match options.kind {
+            Some(kind) => kind,
+            None => SchedulerKind::of(&self.scheduler_config)?,
+        };
+        let mut sampler = kind.build(&self.scheduler_config, options.num_inference_steps)?;
+        let guided = options.guidance_scale > 1.0;
+        let [batch, ..] = latents.dims();
+        let cond = repeat(cond.inner(), batch);
+        let context = if guided {
+            Tensor::cat(vec![repeat(uncond.inner(), batch), cond], 0)
+        } else {
+            cond
+        };
+        let timesteps = sampler.timesteps().to_vec();
+        let mut latents = latents.inner().mul_scalar(sampler.init_noise_sigma());
+        for (index, timestep) in timesteps.into_iter().enumerate() {
+            let input = sampler.scale_model_input(latents.clone(), index);
+            let noise_pred = if guided {
+                let input = Tensor::cat(vec![input.clone(), input], 0);
+                let both = self
+                    .unet
+                    .forward(input, &vec![timestep; 2 * batch], context.clone());
+                let [without, with] = halves(both.inner());
+                without.clone() + (with - without).mul_scalar(options.guidance_scale)
+            } else {
+                self.unet
+                    .forward(input, &vec![timestep; batch], context.clone())
+                    .inner()
+            };
+            latents = sampler.step(noise_pred, index, latents);
+            on_step(index + 1);
+        }
+        Ok(latents)
+    }
+
+    /// The images of latents [b, c, h, w] as [`sample`](Self::sample) returns them.
+    pub fn decode(&self, latents: Tensor<4>) -> Vec<RgbImage> {
+        let latents = latents.inner().div_scalar(self.vae.config().scaling_factor);
+        let [batch, ..] = latents.dims();
+        // One at a time: the decoder's activations are far larger than the image.
+        let one = |i: usize| to_image(self.vae.decode(latents.clone().narrow(0, i, 1)).inner());
+        (0..batch).map(one).collect()
+    }
+
+    /// How many images of `height` x `width` latents are drawn as one batch: as many as keep the
+    /// memory near that of one image of 512 x 512 pixels. Depends on nothing else, so that a
+    /// larger order of images begins with those of a smaller one.
+    pub fn images_per_batch(height: usize, width: usize) -> usize {
+        (64 * 64 / (height * width).max(1)).clamp(1, 8)
+    }
+
+    /// The shape [channels, height, width] of the latents that the U-Net was trained on.
+    ///
+    /// # Errors
+    /// When its config does not say.
+    pub fn latent_shape(&self) -> Result<[usize; 3]> {
+        let config = self.unet.config();
+        let side = config.sample_size.ok_or_else(|| {
+            let text = "the U-Net's config.json names no sample_size; give initial latents";
+            Error::Invalid(text.into())
+        })?;
+        self.check_latents([config.in_channels, side, side])?;
+        Ok([config.in_channels, side, side])
+    }
+
+    /// Fails for latents [channels, height, width] that the U-Net cannot take.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming both.
+    pub fn check_latents(&self, [channels, height, width]: [usize; 3]) -> Result<()> {
+        let config = self.unet.config();
+        let unit = 1 << (config.block_out_channels.len() - 1);
+        let fits = channels == config.in_channels
+            && [height, width]
+                .iter()
+                .all(|side| *side > 0 && side.is_multiple_of(unit));
+        if fits {
+            return Ok(());
+        }
+        Err(Error::Invalid(format!(
+            "latents of shape [{channels}, {height}, {width}] do not fit the U-Net: it takes {} \
+             channels and sides that are multiples of {unit}",
+            config.in_channels
+        )))
+    }
+}
+
+/// A context [1, n, d] for every sample of a batch; one of [batch, n, d] as it is.
+fn repeat(context: Tensor<3>, batch: usize) -> Tensor<3> {
+    let [given, ..] = context.dims();
+    assert!(
+        given == batch || given == 1,
+        "{given} contexts for a batch of {batch}"
+    );
+    if given == batch {
+        context
+    } else {
+        context.repeat_dim(0, batch)
+    }
+}
+
+fn halves(both: Tensor<4>) -> [Tensor<4>; 2] {
+    let [double, ..] = both.dims();
+    [
+        both.clone().narrow(0, 0, double / 2),
+        both.narrow(0, double / 2, double / 2),
+    ]
+}
+
+/// [1, 3, height, width] in [-1, 1] as 8-bit pixels, rounded as numpy does.
+fn to_image(pixels: Tensor<4>) -> RgbImage {
+    let [_, channels, height, width] = pixels.dims();
+    assert_eq!(channels, 3, "images have three channels");
+    let values = to_vec(pixels.permute([0, 2, 3, 1]));
+    let byte = |v: f32| ((v * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
+    let bytes: Vec<u8> = values.into_iter().map(byte).collect();
+    RgbImage::from_raw(width as u32, height as u32, bytes)
+        .unwrap_or_else(|| RgbImage::new(width as u32, height as u32))
+}
+
+/// Fails unless `model_index.json` names the classes of [`COMPONENTS`].
+fn check_index(dir: &Path) -> Result<()> {
+    let path = dir.join("model_index.json");
+    if !path.is_file() {
+        let reason = "no such file; a model is a folder with model_index.json, tokenizer, \
+                      text_encoder, unet, vae and scheduler, as diffusers writes it";
+        return Err(Error::format(&path, reason));
+    }
+    let index: Map<String, Value> = serde_json::from_str(&files::read_to_string(&path)?)
+        .map_err(|e| Error::format(&path, format!("no JSON object: {e}")))?;
+    for (component, supported) in COMPONENTS {
+        let class = index
+            .get(component)
+            .and_then(|entry| entry.get(1))
+            .and_then(Value::as_str);
+        if !class.is_some_and(|class| supported.contains(&class)) {
+            return Err(Error::Config {
+                path,
+                key: component.to_string(),
+                value: index.get(component).unwrap_or(&Value::Null).to_string(),
+                expected: format!("class {}", supported.join(" or ")),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn check(index: &str) -> Result<()> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("model_index.json"), index).unwrap();
+        check_index(dir.path())
+    }
+
+    #[test]
+    fn another_architecture_is_refused_by_component_and_class() {
+        let text = check(
+            r#"{"tokenizer": ["transformers", "CLIPTokenizer"],
+                "text_encoder": ["transformers", "T5EncoderModel"]}"#,
+        )
+        .unwrap_err()
+        .to_string();
+        for part in [
+            "model_index.json",
+            "`text_encoder`",
+            "T5EncoderModel",
+            "CLIPTextModel",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(check(r#"{"unet": 5}"#).is_err());
+        assert!(check("[]").is_err());
+    }
+
+    #[test]
+    fn a_folder_without_an_index_is_refused_with_what_a_model_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = check_index(dir.path()).unwrap_err().to_string();
+        assert!(
+            text.contains("model_index.json") && text.contains("diffusers"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn pixels_are_clamped_and_rounded_half_to_even() {
+        let device = Device::flex();
+        // 0.5 / 255 and 1.5 / 255 lie between two levels.
+        let levels = [-3.0, -1.0, 0.0, 1.0, 7.0, 2.0 * 64.0 / 255.0 - 1.0];
+        let values: Vec<f32> = [levels, levels, levels].concat();
+        let pixels = Tensor::<1>::from_floats(values.as_slice(), &device).reshape([1, 3, 2, 3]);
+        let image = to_image(pixels);
+        let red: Vec<u8> = image.pixels().map(|pixel| pixel.0[0]).collect();
+        assert_eq!(red, [0, 0, 128, 255, 255, 64]);
+        assert_eq!(image.dimensions(), (3, 2));
+    }
+
+    #[test]
+    fn small_images_share_a_batch_and_large_ones_do_not() {
+        assert_eq!(StableDiffusionPipeline::images_per_batch(16, 16), 8);
+        assert_eq!(StableDiffusionPipeline::images_per_batch(64, 64), 1);
+        assert_eq!(StableDiffusionPipeline::images_per_batch(96, 96), 1);
+    }
+}
