@@ -18,6 +18,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Draw images with a model, a learned concept or a finished run.
+    Generate(Box<commands::generate::GenerateArgs>),
     /// Train one network of the mini world.
     Pretrain(commands::pretrain::PretrainArgs),
 }
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         .with_target(false)
         .init();
     let result = match Cli::parse().command {
+        Command::Generate(args) => commands::generate::run(&args),
         Command::Pretrain(args) => commands::pretrain::run(&args),
     };
     match result {

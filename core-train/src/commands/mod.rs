@@ -1,3 +1,4 @@
 //! The subcommands of `core-train`, one file each.
 
+pub mod generate;
 pub mod pretrain;

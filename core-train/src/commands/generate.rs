@@ -1,0 +1,365 @@
+//! `core-train generate`: images from a model and, if wanted, a learned concept.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use burn::tensor::{Device, Tensor, TensorData};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgGroup, Args};
+use core_model::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
+use core_model::device::parse_device;
+use core_model::files::{read_to_string, write_atomically};
+use core_model::learned_embedding::LearnedEmbedding;
+use core_model::noise_scheduler::SchedulerKind;
+use core_model::params::to_vec;
+use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
+use core_model::rng::randn;
+use image::{ImageFormat, RgbImage};
+
+use crate::progress::Progress;
+
+/// The key of latents in `--init-latents` and `--save-latents` files.
+const LATENTS: &str = "latents";
+
+/// Draws images for one prompt.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("source").required(true).args(["model", "run"])))]
+pub struct GenerateArgs {
+    /// Model folder as diffusers writes it
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Run folder of `core-train train`: its model, concept and tuned U-Net are used
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// Learned concept (safetensors)
+    #[arg(long, value_name = "FILE", conflicts_with = "run")]
+    embedding: Option<PathBuf>,
+    /// Name of the concept in the prompt, instead of the one in its file
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        requires = "embedding",
+        conflicts_with = "run"
+    )]
+    placeholder_token: Option<String>,
+    /// Tuned U-Net folder, instead of the model's own
+    #[arg(long, value_name = "DIR", conflicts_with = "run")]
+    unet: Option<PathBuf>,
+    /// What to draw; a learned concept is written as its placeholder token
+    #[arg(long)]
+    prompt: String,
+    /// What to steer away from
+    #[arg(long, default_value = "")]
+    negative_prompt: String,
+    /// Number of images
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    num_images: usize,
+    /// Number of denoising steps
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = at_least_one)]
+    steps: usize,
+    /// Strength of the prompt; at 1 and below the negative prompt is not used
+    #[arg(long, value_name = "G", default_value_t = 7.5, value_parser = finite)]
+    guidance_scale: f64,
+    /// Sampler, instead of the model's own
+    #[arg(long, value_parser = scheduler_names())]
+    scheduler: Option<SchedulerKind>,
+    /// Seed of the initial noise
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// cpu, wgpu[:i] or cuda[:i]
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Initial noise: key `latents`, [num-images, channels, height, width], unit variance
+    #[arg(long, value_name = "FILE")]
+    init_latents: Option<PathBuf>,
+    /// Where to write the final latents, in the same form
+    #[arg(long, value_name = "FILE")]
+    save_latents: Option<PathBuf>,
+    /// Folder for 00000.png and on; made when absent
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".into()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("must be a whole number".into()),
+    }
+}
+
+fn finite(text: &str) -> Result<f64, String> {
+    let number: Option<f64> = text.parse().ok();
+    number
+        .filter(|n| n.is_finite())
+        .ok_or_else(|| "must be a finite number".into())
+}
+
+fn scheduler_names() -> impl TypedValueParser<Value = SchedulerKind> {
+    let names = SchedulerKind::ALL.map(SchedulerKind::name);
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<SchedulerKind>())
+}
+
+/// Where the networks and the concept come from.
+#[derive(Debug)]
+struct Source {
+    model: PathBuf,
+    unet: PathBuf,
+    concept: Option<Concept>,
+}
+
+/// A learned concept and the token that stands for it.
+#[derive(Debug)]
+struct Concept {
+    embedding: LearnedEmbedding,
+    token: String,
+}
+
+/// Draws the images, or says why not before the long work begins.
+///
+/// # Errors
+/// Unreadable models, concepts and latents; prompts that do not fit; devices that are not there.
+pub fn run(args: &GenerateArgs) -> Result<()> {
+    let device = parse_device(&args.device)?;
+    let given = args
+        .init_latents
+        .as_deref()
+        .map(|path| read_latents(path, args))
+        .transpose()?;
+    let source = Source::new(args)?;
+    let mut pipeline =
+        StableDiffusionPipeline::load_with_unet(&source.model, &source.unet, &device)?;
+    let kind = match args.scheduler {
+        Some(kind) => kind,
+        None => SchedulerKind::of(&pipeline.scheduler_config)?,
+    };
+    kind.build(&pipeline.scheduler_config, args.steps)?;
+    let placeholder_rows = match &source.concept {
+        Some(concept) => Some(pipeline.add_concept(&concept.embedding, &concept.token, &device)?),
+        None => None,
+    };
+    check_prompts(args, &pipeline, source.concept.as_ref())?;
+    let noise = match given {
+        Some((values, shape)) => from_file(values, shape, &pipeline, &device)?,
+        None => initial_noise(args, &pipeline, &device)?,
+    };
+    let encode =
+        |prompt: &str| pipeline.encode_prompts(&[prompt.to_string()], placeholder_rows.as_ref());
+    let contexts = [encode(&args.prompt), encode(&args.negative_prompt)];
+    draw(args, &pipeline, contexts, noise, kind)
+}
+
+impl Source {
+    fn new(args: &GenerateArgs) -> Result<Self> {
+        match (&args.model, &args.run) {
+            (Some(model), _) => Self::from_model(args, model),
+            (None, Some(run)) => Self::from_run(run),
+            (None, None) => bail!("name a model with --model or a run with --run"),
+        }
+    }
+
+    fn from_model(args: &GenerateArgs, model: &Path) -> Result<Self> {
+        let concept = match &args.embedding {
+            Some(path) => {
+                let embedding = LearnedEmbedding::load(path)?;
+                let token = args.placeholder_token.clone();
+                let token = token.unwrap_or_else(|| embedding.token.clone());
+                Some(Concept { embedding, token })
+            }
+            None => None,
+        };
+        let unet = args.unet.clone().unwrap_or_else(|| model.join("unet"));
+        Ok(Self {
+            model: model.to_path_buf(),
+            unet,
+            concept,
+        })
+    }
+
+    /// What a run trained, and the model's own for the rest.
+    fn from_run(run: &Path) -> Result<Self> {
+        let model = model_of_run(run)?;
+        let tuned = run.join("unet");
+        let unet = if tuned.is_dir() {
+            tuned
+        } else {
+            model.join("unet")
+        };
+        let file = run.join("learned_embeds.safetensors");
+        let concept = if file.is_file() {
+            let embedding = LearnedEmbedding::load(&file)?;
+            let token = embedding.token.clone();
+            Some(Concept { embedding, token })
+        } else {
+            None
+        };
+        Ok(Self {
+            model,
+            unet,
+            concept,
+        })
+    }
+}
+
+/// `model.path` of a run's resolved configuration, which is relative to the run folder.
+fn model_of_run(run: &Path) -> Result<PathBuf> {
+    let file = run.join("config.toml");
+    let text = read_to_string(&file)
+        .with_context(|| format!("{} is no run folder of `core-train train`", run.display()))?;
+    let config: toml::Table =
+        toml::from_str(&text).with_context(|| format!("{} is no TOML", file.display()))?;
+    let path = config
+        .get("model")
+        .and_then(|model| model.get("path"))
+        .and_then(|p| p.as_str());
+    let path = path.with_context(|| format!("{} names no model.path", file.display()))?;
+    Ok(run.join(path))
+}
+
+/// Fails when the placeholder would be cut off; warns about what else is unlikely to be meant.
+fn check_prompts(
+    args: &GenerateArgs,
+    pipeline: &StableDiffusionPipeline,
+    concept: Option<&Concept>,
+) -> Result<()> {
+    let token = concept.map(|concept| (concept.token.as_str(), concept.embedding.num_vectors));
+    for prompt in [&args.prompt, &args.negative_prompt] {
+        if pipeline.check_prompt(prompt, token)? {
+            let limit = pipeline.tokenizer.context_length();
+            eprintln!("warning: only the first {limit} tokens of {prompt:?} are read");
+        }
+    }
+    if let Some((token, _)) = token
+        && !args.prompt.contains(token)
+    {
+        eprintln!("warning: the prompt does not contain the concept's placeholder `{token}`");
+    }
+    Ok(())
+}
+
+/// The tensor `latents` of a file as values and shape, one a wanted image.
+fn read_latents(path: &Path, args: &GenerateArgs) -> Result<(Vec<f32>, [usize; 4])> {
+    let file = Checkpoint::open(path, |key| Some(key.to_string()))?;
+    let (values, shape) = file.read_f32(LATENTS)?.with_context(|| {
+        let keys: Vec<&str> = file.keys().take(5).collect();
+        format!(
+            "{}: no tensor `{LATENTS}`; there are {keys:?}",
+            path.display()
+        )
+    })?;
+    let shape: [usize; 4] = shape.as_slice().try_into().with_context(|| {
+        let expected = "[images, channels, height, width]";
+        format!(
+            "{}: `{LATENTS}` has shape {shape:?}, expected {expected}",
+            path.display()
+        )
+    })?;
+    ensure!(
+        shape[0] == args.num_images,
+        "{}: `{LATENTS}` holds noise for {} images but --num-images is {}",
+        path.display(),
+        shape[0],
+        args.num_images
+    );
+    ensure!(
+        !values.is_empty() && values.iter().all(|value| value.is_finite()),
+        "{}: `{LATENTS}` is empty or holds values that are not finite",
+        path.display()
+    );
+    Ok((values, shape))
+}
+
+fn from_file(
+    values: Vec<f32>,
+    shape: [usize; 4],
+    pipeline: &StableDiffusionPipeline,
+    device: &Device,
+) -> Result<Tensor<4>> {
+    pipeline
+        .check_latents([shape[1], shape[2], shape[3]])
+        .context("--init-latents")?;
+    Ok(Tensor::from_data(TensorData::new(values, shape), device))
+}
+
+/// Noise of unit variance that depends on the seed and the number of the image only.
+fn initial_noise(
+    args: &GenerateArgs,
+    pipeline: &StableDiffusionPipeline,
+    device: &Device,
+) -> Result<Tensor<4>> {
+    let [channels, height, width] = pipeline.latent_shape()?;
+    let one = |image: usize| {
+        randn(
+            [1, channels, height, width],
+            args.seed,
+            "initial latents",
+            image as u64,
+            device,
+        )
+    };
+    Ok(Tensor::cat((0..args.num_images).map(one).collect(), 0))
+}
+
+/// Draws batch after batch and writes every image as soon as it is there.
+fn draw(
+    args: &GenerateArgs,
+    pipeline: &StableDiffusionPipeline,
+    [cond, uncond]: [Tensor<3>; 2],
+    noise: Tensor<4>,
+    kind: SchedulerKind,
+) -> Result<()> {
+    fs::create_dir_all(&args.out)
+        .with_context(|| format!("the folder {} cannot be made", args.out.display()))?;
+    let options = SamplingOptions {
+        kind: Some(kind),
+        num_inference_steps: args.steps,
+        guidance_scale: args.guidance_scale,
+    };
+    let [count, _, height, width] = noise.dims();
+    let batch = StableDiffusionPipeline::images_per_batch(height, width);
+    let calls = kind
+        .build(&pipeline.scheduler_config, args.steps)?
+        .timesteps()
+        .len();
+    let mut progress = Progress::new("denoising", 0, (calls * count.div_ceil(batch)) as u64);
+    let mut finished = Vec::new();
+    for start in (0..count).step_by(batch) {
+        let part = noise.clone().narrow(0, start, batch.min(count - start));
+        let mut on_step = |_| progress.advance("");
+        let latents =
+            pipeline.sample(cond.clone(), uncond.clone(), part, &options, &mut on_step)?;
+        for (offset, image) in pipeline.decode(latents.clone()).iter().enumerate() {
+            write_png(&args.out.join(format!("{:05}.png", start + offset)), image)?;
+        }
+        finished.push(latents);
+    }
+    progress.finish();
+    let latents = Tensor::cat(finished, 0);
+    let shape = latents.dims().to_vec();
+    let values = to_vec(latents);
+    if let Some(path) = &args.save_latents {
+        let tensor = TensorToWrite {
+            name: LATENTS.to_string(),
+            shape,
+            values: values.clone(),
+        };
+        save_tensors(path, vec![tensor], Precision::Full, &[])?;
+    }
+    ensure!(
+        values.iter().all(|value| value.is_finite()),
+        "the latents are not finite, so the images are worthless; lower --guidance-scale or check \
+         the learned concept"
+    );
+    eprintln!("{count} image(s) in {}", args.out.display());
+    Ok(())
+}
+
+fn write_png(path: &Path, image: &RgbImage) -> Result<()> {
+    let mut bytes = Cursor::new(Vec::new());
+    image
+        .write_to(&mut bytes, ImageFormat::Png)
+        .with_context(|| path.display().to_string())?;
+    Ok(write_atomically(path, bytes.get_ref())?)
+}
