@@ -73,16 +73,6 @@ impl Scenes {
         rng(self.seed, &purpose, number)
     }
 
-    /// A thing that does not belong to the combinations kept for concepts.
-    fn identity(generator: &mut ChaCha8Rng) -> Identity {
-        loop {
-            let identity = Identity::sample(generator);
-            if !identity.is_held_out() {
-                return identity;
-            }
-        }
-    }
-
     fn numbers(batch: u64, size: usize) -> impl Iterator<Item = u64> {
         let first = batch * size as u64;
         first..first + size as u64
@@ -93,7 +83,7 @@ impl Scenes {
         Self::numbers(batch, size)
             .flat_map(|number| {
                 let mut generator = self.rng(number);
-                let identity = Self::identity(&mut generator);
+                let identity = Identity::sample_for_training(&mut generator);
                 let view = View::sample(&mut generator, &identity);
                 channels_first(&render(&identity, &view).image)
             })
@@ -105,7 +95,7 @@ impl Scenes {
         Self::numbers(batch, size)
             .map(|number| {
                 let mut generator = self.rng(number);
-                let identity = Self::identity(&mut generator);
+                let identity = Identity::sample_for_training(&mut generator);
                 let view = View::sample(&mut generator, &identity);
                 let caption = Caption::sample(&mut generator, &identity, &view);
                 let picture = render(&identity, &view).image;
@@ -119,7 +109,7 @@ impl Scenes {
         Self::numbers(batch, size)
             .map(|number| {
                 let mut generator = self.rng(number);
-                let identity = Self::identity(&mut generator);
+                let identity = Identity::sample_for_training(&mut generator);
                 let view = View::sample(&mut generator, &identity);
                 let caption = Caption::full(&identity, &view);
                 let picture = render(&identity, &view).image;
@@ -133,7 +123,7 @@ impl Scenes {
         (0..count as u64)
             .map(|number| {
                 let mut generator = self.rng(number);
-                let identity = Self::identity(&mut generator);
+                let identity = Identity::sample_for_training(&mut generator);
                 let view = View::sample(&mut generator, &identity);
                 Caption::sample(&mut generator, &identity, &view).text
             })
@@ -146,7 +136,7 @@ impl Scenes {
         let mut views = [Vec::new(), Vec::new()];
         for group in Self::numbers(batch, groups) {
             let mut generator = self.rng(group);
-            let first = Self::identity(&mut generator);
+            let first = Identity::sample_for_training(&mut generator);
             let mut members = vec![first.clone()];
             while members.len() < size {
                 let member = Identity::sample_like(&mut generator, &first);

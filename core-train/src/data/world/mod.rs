@@ -7,15 +7,19 @@ mod animals;
 mod backgrounds;
 mod canvas;
 mod caption;
+
 mod objects;
 mod pattern;
 mod style;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use image::{GrayImage, RgbImage};
 use rand::{Rng, RngExt};
 
 pub use caption::{Caption, Claims};
+
 pub use words::{Accessory, Background, Category, Color, Pattern, Style};
 
 use canvas::Canvas;
@@ -70,6 +74,16 @@ impl Identity {
         let category = Category::ALL[generator.random_range(0..Category::ALL.len())];
         let color = Color::ALL[generator.random_range(0..Color::ALL.len())];
         Self::sample_of(generator, category, color)
+    }
+
+    /// A thing that pretraining may see: any but those kept for concepts.
+    pub fn sample_for_training(generator: &mut impl Rng) -> Self {
+        loop {
+            let identity = Self::sample(generator);
+            if !identity.is_held_out() {
+                return identity;
+            }
+        }
     }
 
     /// A thing that the same words describe.
