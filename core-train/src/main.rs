@@ -22,6 +22,8 @@ enum Command {
     Generate(Box<commands::generate::GenerateArgs>),
     /// Train one network of the mini world.
     Pretrain(commands::pretrain::PretrainArgs),
+    /// Render scenes of the mini world, or the photos of its concepts.
+    World(commands::world::WorldArgs),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Generate(args) => commands::generate::run(&args),
         Command::Pretrain(args) => commands::pretrain::run(&args),
+        Command::World(args) => commands::world::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

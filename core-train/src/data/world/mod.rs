@@ -7,7 +7,7 @@ mod animals;
 mod backgrounds;
 mod canvas;
 mod caption;
-
+mod concepts;
 mod objects;
 mod pattern;
 mod style;
@@ -19,7 +19,7 @@ use image::{GrayImage, RgbImage};
 use rand::{Rng, RngExt};
 
 pub use caption::{Caption, Claims};
-
+pub use concepts::{PHOTOS, WorldConcept};
 pub use words::{Accessory, Background, Category, Color, Pattern, Style};
 
 use canvas::Canvas;

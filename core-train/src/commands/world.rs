@@ -1,0 +1,269 @@
+//! `core-train world`: renders scenes of the mini world, so that one can look at the data, and the
+//! photo folders of the shipped concepts.
+
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use core_model::files::write_atomically;
+use core_model::rng::rng;
+use image::imageops::{FilterType, replace, resize};
+use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
+
+use crate::data::world::{Caption, Identity, SIDE, View, WorldConcept, render};
+use crate::progress::Progress;
+
+/// Scenes on the contact sheet, at most.
+const ON_SHEET: usize = 96;
+
+/// Scenes in a row of the contact sheet.
+const SHEET_COLUMNS: u32 = 12;
+
+/// A pixel of a scene is this many pixels wide on the contact sheet.
+const SHEET_SCALE: u32 = 2;
+
+/// The header of `captions.csv`.
+const COLUMNS: [&str; 9] = [
+    "image",
+    "mask",
+    "caption",
+    "category",
+    "color",
+    "accessory",
+    "background",
+    "style",
+    "pattern",
+];
+
+/// Arguments of `core-train world`.
+#[derive(Debug, Args)]
+pub struct WorldArgs {
+    /// The folder to write to.
+    folder: PathBuf,
+    /// Seed of the scenes.
+    #[arg(long, default_value_t = 0, conflicts_with = "concepts")]
+    seed: u64,
+    /// How many scenes to render.
+    #[arg(long, default_value_t = 96, value_parser = clap::value_parser!(u32).range(1..=1_000_000), conflicts_with = "concepts")]
+    count: u32,
+    /// Write the photo folders of the shipped concepts instead of scenes.
+    #[arg(long)]
+    concepts: bool,
+}
+
+/// Renders, writes, and prints what was written.
+///
+/// # Errors
+/// A folder that cannot be made or written to.
+pub fn run(args: &WorldArgs) -> Result<()> {
+    let folder = &args.folder;
+    let written = if args.concepts {
+        write_concepts(folder)?;
+        let count = WorldConcept::ALL.len();
+        format!("{count} concepts in {}", folder.display())
+    } else {
+        write_scenes(folder, args.seed, args.count)?;
+        let sheet = folder.join("sheet.png");
+        format!("{} scenes; look at {}", args.count, sheet.display())
+    };
+    #[expect(
+        clippy::print_stdout,
+        reason = "says where to look, which is what the command is for"
+    )]
+    {
+        println!("{written}");
+    }
+    Ok(())
+}
+
+/// Writes scenes as pretraining sees them: `00000.png` and on, `masks/`, `captions.csv` with the
+/// true attributes, and `sheet.png` with the first of them side by side. Files of an earlier run
+/// with the same names are replaced.
+///
+/// # Errors
+/// A folder that cannot be made or written to.
+pub fn write_scenes(folder: &Path, seed: u64, count: u32) -> Result<()> {
+    let masks = folder.join("masks");
+    make_folder(&masks)?;
+    let mut table = csv::Writer::from_writer(Vec::new());
+    table.write_record(COLUMNS)?;
+    let mut shown = Vec::new();
+    let mut progress = Progress::new("scenes", 0, count.into());
+    for number in 0..count {
+        let mut generator = rng(seed, "world", number.into());
+        let identity = Identity::sample_for_training(&mut generator);
+        let view = View::sample(&mut generator, &identity);
+        let caption = Caption::sample(&mut generator, &identity, &view).text;
+        let rendering = render(&identity, &view);
+        let name = format!("{number:05}.png");
+        write_png(&folder.join(&name), &rendering.image.clone().into())?;
+        write_png(&masks.join(&name), &rendering.mask.into())?;
+        table.write_record([
+            name.as_str(),
+            &format!("masks/{name}"),
+            &caption,
+            identity.category.word(),
+            identity.color.word(),
+            view.accessory.map_or("", |accessory| accessory.word()),
+            view.background.word(),
+            view.style.word(),
+            identity.pattern.word(),
+        ])?;
+        if shown.len() < ON_SHEET {
+            shown.push(rendering.image);
+        }
+        progress.advance("");
+    }
+    progress.finish();
+    write_png(&folder.join("sheet.png"), &contact_sheet(&shown).into())?;
+    write_atomically(&folder.join("captions.csv"), &table.into_inner()?)?;
+    Ok(())
+}
+
+/// Writes one folder a concept: `0.png` and on, and `concept.toml`; those for choosing settings go
+/// to `development/`.
+///
+/// # Errors
+/// A folder that cannot be made or written to.
+pub fn write_concepts(folder: &Path) -> Result<()> {
+    for concept in WorldConcept::ALL {
+        let home = folder.join(concept.folder());
+        make_folder(&home)?;
+        for (number, photo) in concept.photos().into_iter().enumerate() {
+            write_png(&home.join(format!("{number}.png")), &photo.image.into())?;
+        }
+        write_atomically(&home.join("concept.toml"), concept.toml().as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Pictures side by side, enlarged without smoothing, on a light ground.
+fn contact_sheet(pictures: &[RgbImage]) -> RgbImage {
+    let side = SIDE * SHEET_SCALE;
+    let cell = side + 2 * SHEET_SCALE;
+    let columns = SHEET_COLUMNS.min(pictures.len() as u32);
+    let rows = (pictures.len() as u32).div_ceil(SHEET_COLUMNS);
+    let gap = cell - side;
+    let mut sheet = RgbImage::from_pixel(
+        columns * cell + gap,
+        rows * cell + gap,
+        Rgb([250, 250, 248]),
+    );
+    for (at, picture) in (0u32..).zip(pictures) {
+        let large = resize(picture, side, side, FilterType::Nearest);
+        let x = gap + at % SHEET_COLUMNS * cell;
+        let y = gap + at / SHEET_COLUMNS * cell;
+        replace(&mut sheet, &large, x.into(), y.into());
+    }
+    sheet
+}
+
+fn make_folder(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| {
+        format!(
+            "cannot make the folder {}; name one that can be written to",
+            folder.display()
+        )
+    })
+}
+
+fn write_png(path: &Path, picture: &DynamicImage) -> Result<()> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture
+        .write_to(&mut bytes, ImageFormat::Png)
+        .with_context(|| format!("cannot encode {}", path.display()))?;
+    write_atomically(path, bytes.get_ref())?;
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn scenes_come_with_masks_a_table_and_a_contact_sheet() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("new/world");
+        write_scenes(&folder, 5, 3).unwrap();
+        let pictures = ["00000.png", "00001.png", "00002.png"];
+        assert_eq!(names(&folder.join("masks")), pictures);
+        let others = ["captions.csv", "masks", "sheet.png"];
+        assert_eq!(names(&folder), [&pictures[..], &others[..]].concat());
+
+        let mut table = csv::Reader::from_path(folder.join("captions.csv")).unwrap();
+        assert_eq!(table.headers().unwrap(), &COLUMNS[..]);
+        let rows: Vec<_> = table.records().map(Result::unwrap).collect();
+        assert_eq!(rows.len(), 3);
+        for (number, row) in (0..).zip(&rows) {
+            let mut generator = rng(5, "world", number);
+            let identity = Identity::sample_for_training(&mut generator);
+            let view = View::sample(&mut generator, &identity);
+            let scene = render(&identity, &view);
+            assert_eq!(&row[3], identity.category.word());
+            assert!(row[2].contains(identity.category.word()), "{}", &row[2]);
+            let picture = image::open(folder.join(&row[0])).unwrap();
+            assert_eq!(picture.to_rgb8(), scene.image);
+            let mask = image::open(folder.join(&row[1])).unwrap();
+            assert_eq!(mask.to_luma8(), scene.mask);
+        }
+    }
+
+    #[test]
+    fn the_same_seed_writes_the_same_bytes_and_another_seed_does_not() {
+        let home = tempfile::tempdir().unwrap();
+        let write = |name: &str, seed| {
+            let folder = home.path().join(name);
+            write_scenes(&folder, seed, 2).unwrap();
+            ["00001.png", "sheet.png", "captions.csv"]
+                .map(|file| std::fs::read(folder.join(file)).unwrap())
+        };
+        let first = write("a", 1);
+        assert_eq!(first, write("b", 1));
+        assert_ne!(first, write("c", 2));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("file");
+        std::fs::write(&file, "in the way").unwrap();
+        let message = format!("{:#}", write_scenes(&file, 0, 1).unwrap_err());
+        assert!(message.contains("file/masks"), "{message}");
+        assert!(message.contains("can be written to"), "{message}");
+        assert_eq!(std::fs::read_to_string(file).unwrap(), "in the way");
+    }
+
+    #[test]
+    fn the_shipped_concept_folders_are_what_the_renderer_draws() {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/concepts");
+        for concept in WorldConcept::ALL {
+            let folder = shipped.join(concept.folder());
+            let expected = ["0.png", "1.png", "2.png", "3.png", "4.png", "concept.toml"];
+            assert_eq!(names(&folder), expected);
+            for (number, photo) in concept.photos().iter().enumerate() {
+                let file = folder.join(format!("{number}.png"));
+                let picture = image::open(&file).unwrap().to_rgb8();
+                // Sine and cosine come from the platform, so the last level may differ.
+                let farthest = picture
+                    .iter()
+                    .zip(photo.image.iter())
+                    .map(|(a, b)| a.abs_diff(*b))
+                    .max();
+                assert!(farthest <= Some(2), "{}: {farthest:?}", file.display());
+            }
+            let toml = std::fs::read_to_string(folder.join("concept.toml")).unwrap();
+            assert_eq!(toml, concept.toml());
+        }
+    }
+}
