@@ -317,6 +317,37 @@ fn a_prompt_that_cuts_the_placeholder_is_refused() {
 }
 
 #[test]
+fn a_file_for_several_encoders_gives_the_vectors_of_the_right_width() {
+    let prompt = ["--prompt", "a dog", "--steps", "1"];
+    let command = Command::new(&["--model", &text(&fixture("model"))])
+        .with(&prompt)
+        .with_file("--embedding", "dog.safetensors");
+    let two = [("clip_l", 12), ("clip_g", 16)].map(|(name, width)| TensorToWrite {
+        name: name.into(),
+        shape: vec![width],
+        values: vec![0.1; width],
+    });
+    let [first, second] = two;
+    let write = |tensors: Vec<TensorToWrite>| {
+        save_tensors(
+            &command.path("dog.safetensors"),
+            tensors,
+            Precision::Full,
+            &[],
+        )
+        .unwrap();
+    };
+    write(vec![first.clone(), second]);
+    command.run().unwrap();
+    write(vec![first]);
+    let error = command.error();
+    assert!(
+        error.contains("12 values") && error.contains("16"),
+        "{error}"
+    );
+}
+
+#[test]
 fn images_of_other_sizes_follow_the_latents() {
     let command = Command::on_model(&["--prompt", "a <robot>", "--steps", "2"])
         .with_file("--init-latents", "noise.safetensors");

@@ -107,7 +107,8 @@ fn scheduler_names() -> impl TypedValueParser<Value = SchedulerKind> {
 struct Source {
     model: PathBuf,
     unet: PathBuf,
-    concept: Option<Concept>,
+    /// File of the learned concept.
+    embedding: Option<PathBuf>,
 }
 
 /// A learned concept and the token that stands for it.
@@ -136,11 +137,13 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         None => SchedulerKind::of(&pipeline.scheduler_config)?,
     };
     kind.build(&pipeline.scheduler_config, args.steps)?;
-    let placeholder_rows = match &source.concept {
+    let width = pipeline.text_encoder.config().hidden_size;
+    let concept = source.concept(args, width)?;
+    let placeholder_rows = match &concept {
         Some(concept) => Some(pipeline.add_concept(&concept.embedding, &concept.token, &device)?),
         None => None,
     };
-    check_prompts(args, &pipeline, source.concept.as_ref())?;
+    check_prompts(args, &pipeline, concept.as_ref())?;
     let noise = match given {
         Some((values, shape)) => from_file(values, shape, &pipeline, &device)?,
         None => initial_noise(args, &pipeline, &device)?,
@@ -154,28 +157,19 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
 impl Source {
     fn new(args: &GenerateArgs) -> Result<Self> {
         match (&args.model, &args.run) {
-            (Some(model), _) => Self::from_model(args, model),
+            (Some(model), _) => Ok(Self::from_model(args, model)),
             (None, Some(run)) => Self::from_run(run),
             (None, None) => bail!("name a model with --model or a run with --run"),
         }
     }
 
-    fn from_model(args: &GenerateArgs, model: &Path) -> Result<Self> {
-        let concept = match &args.embedding {
-            Some(path) => {
-                let embedding = LearnedEmbedding::load(path)?;
-                let token = args.placeholder_token.clone();
-                let token = token.unwrap_or_else(|| embedding.token.clone());
-                Some(Concept { embedding, token })
-            }
-            None => None,
-        };
+    fn from_model(args: &GenerateArgs, model: &Path) -> Self {
         let unet = args.unet.clone().unwrap_or_else(|| model.join("unet"));
-        Ok(Self {
+        Self {
             model: model.to_path_buf(),
             unet,
-            concept,
-        })
+            embedding: args.embedding.clone(),
+        }
     }
 
     /// What a run trained, and the model's own for the rest.
@@ -187,19 +181,25 @@ impl Source {
         } else {
             model.join("unet")
         };
-        let file = run.join("learned_embeds.safetensors");
-        let concept = if file.is_file() {
-            let embedding = LearnedEmbedding::load(&file)?;
-            let token = embedding.token.clone();
-            Some(Concept { embedding, token })
-        } else {
-            None
-        };
+        let embedding = run.join("learned_embeds.safetensors");
         Ok(Self {
             model,
             unet,
-            concept,
+            embedding: embedding.is_file().then_some(embedding),
         })
+    }
+
+    /// The learned concept for a text encoder of this width, if there is one.
+    fn concept(&self, args: &GenerateArgs, width: usize) -> Result<Option<Concept>> {
+        let Some(path) = &self.embedding else {
+            return Ok(None);
+        };
+        let embedding = LearnedEmbedding::load_for_width(path, width)?;
+        let token = args
+            .placeholder_token
+            .clone()
+            .unwrap_or_else(|| embedding.token.clone());
+        Ok(Some(Concept { embedding, token }))
     }
 }
 
