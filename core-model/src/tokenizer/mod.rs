@@ -1,0 +1,212 @@
+//! CLIP's tokenizer, with placeholders for concepts that have no word.
+//!
+//! Follows the CLIP tokenizer of transformers: placeholders and special tokens are found first,
+//! longest first; the rest is lower-cased, its white space collapsed, split into words, and the
+//! bytes of a word are paired. A placeholder matches in upper and lower case, as a token that
+//! `add_tokens` adds does there, and never passes through the pairing.
+
+mod files;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use tokenizers::{AddedToken, NormalizedString, Normalizer};
+
+use crate::error::{Error, Result};
+
+/// What marks the last byte of a word.
+const WORD_END: &str = "</w>";
+
+/// A prompt as numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoding {
+    /// One id a position, padded to the context length.
+    pub ids: Vec<u32>,
+    /// Positions from the start to the first end of text, both included.
+    pub length: usize,
+    /// The positions of the first placeholder; absent too when truncation took one of them.
+    pub placeholder: Option<Range<usize>>,
+    /// Whether words were cut off.
+    pub truncated: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Placeholder {
+    token: String,
+    /// As it is looked for in lower-cased text.
+    normalized: String,
+    ids: Range<u32>,
+}
+
+/// Text to ids and back.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    folder: PathBuf,
+    /// Knows placeholder k as the one token `vocab_size + k`, however many vectors it has.
+    words: tokenizers::Tokenizer,
+    bos: u32,
+    eos: u32,
+    pad: u32,
+    vocab_size: usize,
+    context_length: usize,
+    placeholders: Vec<Placeholder>,
+}
+
+impl Tokenizer {
+    /// Reads a tokenizer folder: `tokenizer.json`, or `vocab.json` and `merges.txt`; the special
+    /// tokens and the context length come from `tokenizer_config.json`, `special_tokens_map.json`
+    /// and `added_tokens.json`, each of which may be absent.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Format`] naming an absent or damaged file, [`Error::Config`] for
+    /// a special token that the vocabulary lacks or a context length without room for a word.
+    pub fn from_dir(folder: &Path) -> Result<Self> {
+        files::read(folder)
+    }
+
+    /// Makes `token` stand for `num_vectors` positions; vector i of the first placeholder has id
+    /// `vocab_size() + i`, and further placeholders follow.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the token is empty, begins or ends with white space, is a word of
+    /// the vocabulary, was added before or holds a special token, or when `num_vectors` is 0 or
+    /// more than a prompt has room for.
+    pub fn add_placeholder(&mut self, token: &str, num_vectors: usize) -> Result<()> {
+        let refuse = |reason: String| {
+            Err(Error::Invalid(format!(
+                "placeholder token `{token}` {reason}"
+            )))
+        };
+        if token.trim().is_empty() {
+            return refuse("is empty; choose a word that means nothing yet, as `<my-dog>`".into());
+        }
+        if token.trim() != token {
+            return refuse("begins or ends with white space; remove it".into());
+        }
+        let room = self.room();
+        if num_vectors == 0 || num_vectors > room {
+            return refuse(format!(
+                "cannot stand for {num_vectors} vectors; a prompt has room for 1 to {room}"
+            ));
+        }
+        let normalized = self.normalize(token);
+        if self
+            .placeholders
+            .iter()
+            .any(|other| other.normalized == normalized)
+        {
+            return refuse("was added before; case makes no difference".into());
+        }
+        if self.words.token_to_id(token).is_some() || self.split(token).len() == 1 {
+            return refuse(format!(
+                "is already a word of the vocabulary in {}; choose one that means nothing yet, \
+                 as `<{token}>`",
+                self.folder.display()
+            ));
+        }
+        let mut words = self.words.clone();
+        let failed = |error: tokenizers::Error| Error::Invalid(format!("`{token}`: {error}"));
+        words
+            .add_tokens([AddedToken::from(token, false)])
+            .map_err(failed)?;
+        let id = (self.vocab_size + self.placeholders.len()) as u32;
+        if words.encode(token, false).map_err(failed)?.get_ids() != [id] {
+            return refuse(
+                "holds a special token or another placeholder; choose another, as `<my-dog>`"
+                    .into(),
+            );
+        }
+        let first = self
+            .placeholders
+            .last()
+            .map_or(self.vocab_size as u32, |last| last.ids.end);
+        self.words = words;
+        self.placeholders.push(Placeholder {
+            token: token.to_string(),
+            normalized,
+            ids: first..first + num_vectors as u32,
+        });
+        Ok(())
+    }
+
+    /// Begin, words, end, padding. What does not fit is cut off before the end.
+    pub fn encode(&self, text: &str) -> Encoding {
+        let mut ids = vec![self.bos];
+        let mut placeholder = None;
+        for id in self.split(text) {
+            let index = (id as usize).checked_sub(self.vocab_size);
+            match index.and_then(|index| self.placeholders.get(index)) {
+                Some(found) => {
+                    let start = ids.len();
+                    ids.extend(found.ids.clone());
+                    placeholder.get_or_insert(start..ids.len());
+                }
+                None => ids.push(id),
+            }
+        }
+        let end = self.room() + 1;
+        let truncated = ids.len() > end;
+        ids.truncate(end);
+        ids.push(self.eos);
+        let first_end = ids.iter().position(|id| *id == self.eos);
+        let length = first_end.map_or(ids.len(), |at| at + 1);
+        ids.resize(self.context_length, self.pad);
+        Encoding {
+            ids,
+            length,
+            placeholder: placeholder.filter(|range| range.end <= end),
+            truncated,
+        }
+    }
+
+    /// Positions of a prompt, begin and end included.
+    pub fn context_length(&self) -> usize {
+        self.context_length
+    }
+
+    /// Number of ids of the folder's tokens, so the first id of a placeholder.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// What an id stands for, as a reader would write it: the end-of-word mark is left out, vector
+    /// i > 0 of a placeholder has `_i` appended, and an unknown id is empty.
+    pub fn token(&self, id: u32) -> String {
+        if let Some(owner) = self.placeholders.iter().find(|p| p.ids.contains(&id)) {
+            return match id - owner.ids.start {
+                0 => owner.token.clone(),
+                vector => format!("{}_{vector}", owner.token),
+            };
+        }
+        if id as usize >= self.vocab_size {
+            return String::new();
+        }
+        let token = self.words.decode(&[id], false).unwrap_or_default();
+        token.strip_suffix(WORD_END).unwrap_or(&token).to_string()
+    }
+
+    /// Positions between begin and end.
+    fn room(&self) -> usize {
+        self.context_length - 2
+    }
+
+    fn split(&self, text: &str) -> Vec<u32> {
+        match self.words.encode_fast(text, false) {
+            Ok(encoding) => encoding.get_ids().to_vec(),
+            // The unknown token is in the vocabulary, so every text has ids.
+            Err(error) => panic!("every text can be split into tokens: {error}"),
+        }
+    }
+
+    fn normalize(&self, token: &str) -> String {
+        let mut text = NormalizedString::from(token);
+        match self
+            .words
+            .get_normalizer()
+            .map(|normalizer| normalizer.normalize(&mut text))
+        {
+            None | Some(Ok(())) => text.get().to_string(),
+            Some(Err(error)) => panic!("every text can be normalised: {error}"),
+        }
+    }
+}
