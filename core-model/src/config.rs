@@ -36,9 +36,6 @@ pub(crate) fn write_config<T: Serialize>(
     model_type: Option<&str>,
     config: &T,
 ) -> Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    }
     let mut object = Map::new();
     match model_type {
         Some(model_type) => {
@@ -53,8 +50,19 @@ pub(crate) fn write_config<T: Serialize>(
     if let Value::Object(body) = body {
         object.extend(body);
     }
+    write_json(path, &object)
+}
+
+/// Writes any value as indented JSON, with the folders above it.
+///
+/// # Errors
+/// [`Error::Io`] naming the file.
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    }
     let mut text =
-        serde_json::to_string_pretty(&object).map_err(|error| Error::format(path, error))?;
+        serde_json::to_string_pretty(value).map_err(|error| Error::format(path, error))?;
     text.push('\n');
     write_atomically(path, text.as_bytes())
 }

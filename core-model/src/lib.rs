@@ -8,6 +8,7 @@
 //! | prompts to images | [`pipeline`] |
 //! | prompts to numbers | [`tokenizer`] |
 //! | the U-Net, the autoencoder, the text encoder | [`unet`], [`vae`], [`text_encoder`] |
+//! | pictures to numbers | [`image_processor`] |
 //! | the judges | [`clip`], [`dino`] |
 //! | noise schedules for training and sampling | [`noise_scheduler`] |
 //! | layers and the operations below them | [`nn`], [`ops`] |
@@ -20,6 +21,7 @@ pub mod device;
 pub mod dino;
 pub mod error;
 pub mod files;
+pub mod image_processor;
 pub mod learned_embedding;
 pub mod nn;
 pub mod noise_scheduler;

@@ -1,0 +1,58 @@
+//! Making a photograph square, for training.
+
+use image::{RgbImage, imageops};
+
+use super::resample::{Filter, resize};
+
+/// The centre of a picture: the shorter side becomes `side` pixels, bicubic, and what the longer
+/// one has more is cut off on both ends.
+///
+/// # Panics
+/// When the picture or `side` has no pixel.
+pub fn crop(image: &RgbImage, side: u32) -> RgbImage {
+    let (width, height) = shortest_side(image.dimensions(), side);
+    let resized = resize(image, width, height, Filter::Bicubic);
+    let (left, top) = ((width - side) / 2, (height - side) / 2);
+    imageops::crop_imm(&resized, left, top, side, side).to_image()
+}
+
+/// The whole picture, bicubic, stretched to `side` by `side` pixels.
+///
+/// # Panics
+/// When the picture or `side` has no pixel.
+pub fn squash(image: &RgbImage, side: u32) -> RgbImage {
+    resize(image, side, side, Filter::Bicubic)
+}
+
+/// Width and height after the shorter side became `side`; the longer one is rounded down.
+pub(super) fn shortest_side((width, height): (u32, u32), side: u32) -> (u32, u32) {
+    let (short, long) = (u64::from(width.min(height)), u64::from(width.max(height)));
+    let long = (u64::from(side) * long / short.max(1)).min(u64::from(u32::MAX)) as u32;
+    if width <= height {
+        (side, long)
+    } else {
+        (long, side)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{Rgb, RgbImage};
+
+    use super::*;
+
+    #[test]
+    fn cropping_keeps_the_middle_and_squashing_the_edges() {
+        let image = RgbImage::from_fn(30, 10, |x, _| Rgb([if x < 10 { 255 } else { 0 }; 3]));
+        assert!(crop(&image, 10).pixels().all(|pixel| pixel.0 == [0; 3]));
+        let squashed = squash(&image, 10);
+        assert_eq!(squashed.get_pixel(0, 5).0, [255; 3]);
+        assert_eq!(squashed.get_pixel(9, 5).0, [0; 3]);
+    }
+
+    #[test]
+    fn the_longer_side_is_rounded_down() {
+        assert_eq!(shortest_side((3, 7), 10), (10, 23));
+        assert_eq!(shortest_side((7, 3), 10), (23, 10));
+    }
+}

@@ -1,0 +1,142 @@
+//! Reading image files as eight-bit RGB.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// The longest side that is decoded, in pixels.
+const MAX_SIDE: u32 = 32_768;
+
+/// The most memory that a decoder may take, in bytes.
+const MAX_MEMORY: u64 = 1 << 30;
+
+/// Reads a PNG, JPEG or WebP file; what it is, its content decides, not its name.
+///
+/// * The EXIF orientation is applied.
+/// * Transparency is composed on white, rounded as Pillow's `paste` does it.
+/// * 16-bit values are divided by 257 and rounded; gray, palettes and CMYK become RGB.
+/// * Colour profiles and gamma are ignored; of an animation the first picture counts.
+///
+/// # Errors
+/// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it is cut off, damaged, of
+/// another kind, or more than 32768 pixels on a side or 1 GiB when decoded.
+pub fn load_image(path: &Path) -> Result<RgbImage> {
+    let bytes = files::read(path)?;
+    decode(&bytes).map_err(|error| Error::format(path, explain(&error)))
+}
+
+fn decode(bytes: &[u8]) -> Result<RgbImage, ImageError> {
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_MEMORY);
+    reader.limits(limits.clone());
+    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_has_end(bytes) {
+        return Err(ImageError::IoError(
+            std::io::ErrorKind::UnexpectedEof.into(),
+        ));
+    }
+    let mut decoder = reader.into_decoder()?;
+    let (width, height) = decoder.dimensions();
+    limits.check_dimensions(width, height)?;
+    limits.reserve(decoder.total_bytes())?;
+    let orientation = decoder.orientation()?;
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    image.apply_orientation(orientation);
+    Ok(to_rgb(image))
+}
+
+fn explain(error: &ImageError) -> String {
+    match error {
+        ImageError::Unsupported(_) => {
+            format!("no image that can be read here ({error}); expected PNG, JPEG or WebP")
+        }
+        ImageError::Limits(_) => format!("the image is too large: {error}"),
+        _ => format!("the image is damaged or cut off ({error}); save or fetch it again"),
+    }
+}
+
+/// Whether an end-of-image marker follows the last scan. The decoder fills what is missing with
+/// gray and says nothing.
+fn jpeg_has_end(bytes: &[u8]) -> bool {
+    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
+    last(0xd9).is_some_and(|end| last(0xda).is_some_and(|scan| scan < end))
+}
+
+fn to_rgb(image: DynamicImage) -> RgbImage {
+    let on_white = |[r, g, b, a]: [u8; 4]| {
+        [r, g, b].map(|value| {
+            let (value, alpha) = (u32::from(value), u32::from(a));
+            ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+        })
+    };
+    match image {
+        DynamicImage::ImageRgb8(image) => image,
+        image if image.color().has_alpha() => {
+            let image = if image.color().bytes_per_pixel() > 4 || is_gray_16(&image) {
+                let wide = image.to_rgba16();
+                image::RgbaImage::from_fn(wide.width(), wide.height(), |x, y| {
+                    image::Rgba(wide.get_pixel(x, y).0.map(from_16_bits))
+                })
+            } else {
+                image.to_rgba8()
+            };
+            RgbImage::from_fn(image.width(), image.height(), |x, y| {
+                image::Rgb(on_white(image.get_pixel(x, y).0))
+            })
+        }
+        image @ (DynamicImage::ImageLuma16(_) | DynamicImage::ImageRgb16(_)) => {
+            let wide = image.to_rgb16();
+            RgbImage::from_fn(wide.width(), wide.height(), |x, y| {
+                image::Rgb(wide.get_pixel(x, y).0.map(from_16_bits))
+            })
+        }
+        image => image.to_rgb8(),
+    }
+}
+
+fn is_gray_16(image: &DynamicImage) -> bool {
+    matches!(image, DynamicImage::ImageLumaA16(_))
+}
+
+fn from_16_bits(value: u16) -> u8 {
+    ((u32::from(value) + 128) / 257) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sixteen_bits_become_eight_by_division_through_257() {
+        for (wide, narrow) in [
+            (0, 0),
+            (128, 0),
+            (129, 1),
+            (257, 1),
+            (65535, 255),
+            (32768, 128),
+        ] {
+            assert_eq!(from_16_bits(wide), narrow, "{wide}");
+        }
+    }
+
+    #[test]
+    fn half_transparent_black_on_white_is_gray() {
+        let pixel = image::RgbaImage::from_pixel(1, 1, image::Rgba([0, 0, 0, 128]));
+        assert_eq!(to_rgb(pixel.into()).get_pixel(0, 0).0, [127, 127, 127]);
+    }
+
+    #[test]
+    fn the_end_of_an_embedded_thumbnail_is_not_the_end_of_the_photograph() {
+        let thumbnail = [0xff, 0xda, 1, 0xff, 0xd9];
+        let cut_off = [&thumbnail[..], &[0xff, 0xda, 2, 3]].concat();
+        assert!(!jpeg_has_end(&cut_off));
+        assert!(jpeg_has_end(&[&cut_off[..], &[0xff, 0xd9]].concat()));
+    }
+}

@@ -1,0 +1,401 @@
+//! From pictures to the numbers that an encoder was trained on, as transformers' image processors
+//! compute them on Pillow (`CLIPImageProcessorPil`, `ViTImageProcessorPil`).
+//!
+//! With torchvision installed, transformers' default processors resize otherwise and move CLIP's
+//! features by up to 3e-3.
+
+mod fit;
+mod load;
+mod resample;
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+pub use fit::{crop, squash};
+pub use load::load_image;
+pub use resample::{Filter, resize, resize_gray};
+
+use crate::config::{read_object, write_json};
+use crate::error::{Error, Result};
+
+/// The largest side that a configuration may ask for, in pixels.
+const MAX_SIDE: u64 = 16_384;
+
+/// The family whose defaults stand for absent keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Clip,
+    Vit,
+}
+
+/// Size of a picture after resizing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Size {
+    /// The shorter side; the other follows.
+    ShortestEdge {
+        /// In pixels.
+        shortest_edge: u32,
+    },
+    /// Both sides.
+    Exact(Rectangle),
+}
+
+/// Height and width in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Rectangle {
+    /// Rows.
+    pub height: u32,
+    /// Columns.
+    pub width: u32,
+}
+
+impl Rectangle {
+    fn square(side: u32) -> Self {
+        Self {
+            height: side,
+            width: side,
+        }
+    }
+}
+
+/// What `preprocessor_config.json` says; the steps are applied in this order, on RGB.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ImageProcessor {
+    image_processor_type: &'static str,
+    do_resize: bool,
+    size: Size,
+    resample: Filter,
+    do_center_crop: bool,
+    crop_size: Rectangle,
+    do_rescale: bool,
+    rescale_factor: f64,
+    do_normalize: bool,
+    image_mean: [f64; 3],
+    image_std: [f64; 3],
+    do_convert_rgb: bool,
+}
+
+impl ImageProcessor {
+    /// `CLIPImageProcessor` for pictures of `side` by `side` pixels: shorter side bicubic, centre,
+    /// CLIP's means.
+    pub fn clip(side: u32) -> Self {
+        Self {
+            image_processor_type: "CLIPImageProcessor",
+            do_resize: true,
+            size: Size::ShortestEdge {
+                shortest_edge: side,
+            },
+            resample: Filter::Bicubic,
+            do_center_crop: true,
+            crop_size: Rectangle::square(side),
+            do_rescale: true,
+            rescale_factor: 1.0 / 255.0,
+            do_normalize: true,
+            image_mean: [0.48145466, 0.4578275, 0.40821073],
+            image_std: [0.26862954, 0.26130258, 0.27577711],
+            do_convert_rgb: true,
+        }
+    }
+
+    /// `ViTImageProcessor` for pictures of `side` by `side` pixels: squashed, bilinear, to -1..1.
+    pub fn vit(side: u32) -> Self {
+        Self {
+            image_processor_type: "ViTImageProcessor",
+            size: Size::Exact(Rectangle::square(side)),
+            resample: Filter::Bilinear,
+            do_center_crop: false,
+            image_mean: [0.5; 3],
+            image_std: [0.5; 3],
+            ..Self::clip(side)
+        }
+    }
+
+    /// Reads `preprocessor_config.json`, or the part of `processor_config.json` that newer
+    /// versions of transformers write instead. Absent keys take the class's defaults; the class
+    /// comes from the file, else from the `model_type` of the folder's `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Format`] naming an absent or damaged file, [`Error::Config`]
+    /// naming a key whose value cannot be honoured.
+    pub fn from_dir(folder: &Path) -> Result<Self> {
+        let path = folder.join("preprocessor_config.json");
+        let newer = folder.join("processor_config.json");
+        if path.exists() || !newer.exists() {
+            return Keys {
+                object: read_object(&path)?,
+                path,
+            }
+            .processor(folder);
+        }
+        let nested = read_object(&newer)?.remove("image_processor");
+        let Some(Value::Object(object)) = nested else {
+            return Err(Error::format(newer, "holds no `image_processor`"));
+        };
+        Keys {
+            object,
+            path: newer,
+        }
+        .processor(folder)
+    }
+
+    /// Writes `preprocessor_config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        write_json(&folder.join("preprocessor_config.json"), self)
+    }
+
+    /// Pictures to [batch, 3, height, width].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when there is no picture, one without pixels, or when the configuration
+    /// leaves pictures of different size.
+    pub fn preprocess(&self, images: &[RgbImage], device: &Device) -> Result<Tensor<4>> {
+        let mut values = Vec::new();
+        let mut size = None;
+        for image in images {
+            if image.width() == 0 || image.height() == 0 {
+                return Err(Error::Invalid("a picture has no pixels".into()));
+            }
+            let image = self.crop(self.resize(image)?);
+            let first = *size.get_or_insert(image.dimensions());
+            if image.dimensions() != first {
+                return Err(Error::Invalid(format!(
+                    "preprocessing leaves pictures of {first:?} and {:?} pixels in one batch; set \
+                     `do_center_crop` in preprocessor_config.json",
+                    image.dimensions()
+                )));
+            }
+            self.push_values(&image, &mut values);
+        }
+        let Some((width, height)) = size else {
+            return Err(Error::Invalid("there are no pictures to preprocess".into()));
+        };
+        let shape = [images.len(), 3, height as usize, width as usize];
+        Ok(Tensor::from_data(TensorData::new(values, shape), device))
+    }
+
+    fn resize<'a>(&self, image: &'a RgbImage) -> Result<Cow<'a, RgbImage>> {
+        if !self.do_resize {
+            return Ok(Cow::Borrowed(image));
+        }
+        let (width, height) = match self.size {
+            Size::ShortestEdge { shortest_edge } => {
+                fit::shortest_side(image.dimensions(), shortest_edge)
+            }
+            Size::Exact(Rectangle { height, width }) => (width, height),
+        };
+        if u64::from(width) * u64::from(height) > MAX_SIDE * MAX_SIDE {
+            let (old_width, old_height) = image.dimensions();
+            return Err(Error::Invalid(format!(
+                "a picture of {old_width} by {old_height} pixels would be resized to {width} by \
+                 {height}; crop it first"
+            )));
+        }
+        Ok(Cow::Owned(resize(image, width, height, self.resample)))
+    }
+
+    /// The centre; where the picture is smaller, it is padded with black.
+    fn crop<'a>(&self, image: Cow<'a, RgbImage>) -> Cow<'a, RgbImage> {
+        let Rectangle { height, width } = self.crop_size;
+        if !self.do_center_crop || image.dimensions() == (width, height) {
+            return image;
+        }
+        let left = offset(image.width(), width);
+        let top = offset(image.height(), height);
+        Cow::Owned(RgbImage::from_fn(width, height, |x, y| {
+            let at = |start: i64, i: u32| u32::try_from(start + i64::from(i)).ok();
+            let inside = at(left, x).zip(at(top, y));
+            let pixel = inside.and_then(|(x, y)| image.get_pixel_checked(x, y));
+            pixel.copied().unwrap_or(image::Rgb([0; 3]))
+        }))
+    }
+
+    /// Appends the picture's values, channel by channel.
+    fn push_values(&self, image: &RgbImage, values: &mut Vec<f32>) {
+        for channel in 0..3 {
+            let (mean, std) = (
+                self.image_mean[channel] as f32,
+                self.image_std[channel] as f32,
+            );
+            values.extend(image.pixels().map(|pixel| {
+                let byte = f64::from(pixel.0[channel]);
+                let scaled = if self.do_rescale {
+                    byte * self.rescale_factor
+                } else {
+                    byte
+                } as f32;
+                if self.do_normalize {
+                    (scaled - mean) / std
+                } else {
+                    scaled
+                }
+            }));
+        }
+    }
+}
+
+/// Where the crop begins: rounded down inside a picture, the padding rounded up around one.
+fn offset(have: u32, want: u32) -> i64 {
+    (i64::from(have) - i64::from(want)).div_euclid(2)
+}
+
+/// A configuration's keys, with the file for errors.
+struct Keys {
+    object: Map<String, Value>,
+    path: PathBuf,
+}
+
+impl Keys {
+    fn processor(&self, folder: &Path) -> Result<ImageProcessor> {
+        let family = self.family(folder)?;
+        let defaults = match family {
+            Family::Clip => ImageProcessor::clip(224),
+            Family::Vit => ImageProcessor::vit(224),
+        };
+        for key in ["do_pad", "do_reduce_labels"] {
+            if self.get(key, "true or false")?.unwrap_or(false) {
+                return Err(self.unsupported(key, "false"));
+            }
+        }
+        let std = self.triple("image_std")?.unwrap_or(defaults.image_std);
+        if std.contains(&0.0) {
+            return Err(self.unsupported("image_std", "numbers other than 0"));
+        }
+        Ok(ImageProcessor {
+            do_resize: self.flag("do_resize", defaults.do_resize)?,
+            size: self.size(family)?.unwrap_or(defaults.size),
+            resample: self
+                .get("resample", "a number from 0 to 5")?
+                .unwrap_or(defaults.resample),
+            do_center_crop: self.flag("do_center_crop", defaults.do_center_crop)?,
+            crop_size: self.rectangle("crop_size")?.unwrap_or(defaults.crop_size),
+            do_rescale: self.flag("do_rescale", defaults.do_rescale)?,
+            rescale_factor: self
+                .get("rescale_factor", "a number")?
+                .unwrap_or(defaults.rescale_factor),
+            do_normalize: self.flag("do_normalize", defaults.do_normalize)?,
+            image_mean: self.triple("image_mean")?.unwrap_or(defaults.image_mean),
+            image_std: std,
+            do_convert_rgb: self.flag("do_convert_rgb", defaults.do_convert_rgb)?,
+            ..defaults
+        })
+    }
+
+    fn family(&self, folder: &Path) -> Result<Family> {
+        for key in ["image_processor_type", "feature_extractor_type"] {
+            if let Some(class) = self.get::<String>(key, "the name of a class")? {
+                return match class.as_str() {
+                    _ if class.starts_with("CLIPImageProcessor") => Ok(Family::Clip),
+                    _ if class.starts_with("ViTImageProcessor") => Ok(Family::Vit),
+                    "CLIPFeatureExtractor" => Ok(Family::Clip),
+                    "ViTFeatureExtractor" => Ok(Family::Vit),
+                    _ => Err(self.unsupported(key, "CLIPImageProcessor or ViTImageProcessor")),
+                };
+            }
+        }
+        let config = folder.join("config.json");
+        let model = if config.exists() {
+            read_object(&config)?
+        } else {
+            Map::new()
+        };
+        match model.get("model_type").and_then(Value::as_str) {
+            Some("clip") => Ok(Family::Clip),
+            Some("vit") => Ok(Family::Vit),
+            _ => Err(self.unsupported(
+                "image_processor_type",
+                "CLIPImageProcessor or ViTImageProcessor",
+            )),
+        }
+    }
+
+    fn value(&self, key: &str) -> Option<&Value> {
+        self.object.get(key).filter(|value| !value.is_null())
+    }
+
+    fn get<T: for<'de> Deserialize<'de>>(&self, key: &str, expected: &str) -> Result<Option<T>> {
+        self.value(key)
+            .map(|value| T::deserialize(value).map_err(|_| self.unsupported(key, expected)))
+            .transpose()
+    }
+
+    fn flag(&self, key: &str, default: bool) -> Result<bool> {
+        Ok(self.get(key, "true or false")?.unwrap_or(default))
+    }
+
+    fn triple(&self, key: &str) -> Result<Option<[f64; 3]>> {
+        if let Some(value) = self.value(key).and_then(Value::as_f64) {
+            return Ok(Some([value; 3]));
+        }
+        self.get(key, "three numbers, one a channel")
+    }
+
+    /// A bare number means a square, but CLIP's shorter side.
+    fn size(&self, family: Family) -> Result<Option<Size>> {
+        let Some(value) = self.value("size") else {
+            return Ok(None);
+        };
+        let shortest_edge = match value {
+            Value::Object(size) if size.get("longest_edge").is_some_and(|edge| !edge.is_null()) => {
+                return Err(self.unsupported("size", "no `longest_edge`"));
+            }
+            Value::Object(size) => size.get("shortest_edge"),
+            number if family == Family::Clip => Some(number),
+            _ => None,
+        };
+        match shortest_edge.filter(|edge| !edge.is_null()) {
+            Some(edge) => {
+                let shortest_edge = self.side("size", edge)?;
+                Ok(Some(Size::ShortestEdge { shortest_edge }))
+            }
+            None => Ok(self.rectangle("size")?.map(Size::Exact)),
+        }
+    }
+
+    fn rectangle(&self, key: &str) -> Result<Option<Rectangle>> {
+        let Some(value) = self.value(key) else {
+            return Ok(None);
+        };
+        let [height, width] = match value {
+            Value::Object(sides) => ["height", "width"].map(|name| sides.get(name)),
+            side => [Some(side); 2],
+        };
+        let side = |side: Option<&Value>| self.side(key, side.unwrap_or(&Value::Null));
+        Ok(Some(Rectangle {
+            height: side(height)?,
+            width: side(width)?,
+        }))
+    }
+
+    fn side(&self, key: &str, value: &Value) -> Result<u32> {
+        match value.as_u64() {
+            Some(side @ 1..=MAX_SIDE) => Ok(side as u32),
+            _ => Err(self.unsupported(
+                key,
+                &format!(
+                    "a number, `shortest_edge` or `height` and `width`, each from 1 to {MAX_SIDE}"
+                ),
+            )),
+        }
+    }
+
+    fn unsupported(&self, key: &str, expected: &str) -> Error {
+        Error::Config {
+            path: self.path.clone(),
+            key: key.into(),
+            value: self
+                .object
+                .get(key)
+                .map_or_else(|| "absent".into(), ToString::to_string),
+            expected: expected.into(),
+        }
+    }
+}
