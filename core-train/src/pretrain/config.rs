@@ -9,6 +9,7 @@ use super::clip::ClipTask;
 use super::dino::DinoTask;
 use super::session::Schedule;
 use super::tokenizer::TokenizerTask;
+use super::unet::UnetTask;
 use super::vae::VaeTask;
 
 /// What one file trains.
@@ -22,6 +23,8 @@ pub enum Task {
     Clip(ClipTask),
     /// `[dino]`: the instance encoder.
     Dino(DinoTask),
+    /// `[unet]`: the noise predictor.
+    Unet(UnetTask),
 }
 
 /// A pretraining file, its paths made relative to the working folder.
@@ -47,6 +50,7 @@ struct File {
     vae: Option<VaeTask>,
     clip: Option<ClipTask>,
     dino: Option<DinoTask>,
+    unet: Option<UnetTask>,
 }
 
 impl PretrainConfig {
@@ -63,6 +67,7 @@ impl PretrainConfig {
             file.vae.map(Task::Vae),
             file.clip.map(Task::Clip),
             file.dino.map(Task::Dino),
+            file.unet.map(Task::Unet),
         ]
         .into_iter()
         .flatten()
@@ -107,6 +112,7 @@ impl Task {
                 .chain([&mut task.tokenizer])
                 .collect(),
             Self::Dino(task) => vec![&mut task.output],
+            Self::Unet(task) => vec![&mut task.model, &mut task.judge],
         }
     }
 }

@@ -7,10 +7,12 @@ mod clip;
 mod config;
 mod contrast;
 mod dino;
+mod judge;
 mod questions;
 mod scenes;
 mod session;
 mod tokenizer;
+mod unet;
 mod vae;
 
 use std::path::Path;
@@ -24,6 +26,7 @@ pub use session::{Quality, Schedule};
 use clip::ClipObjective;
 use dino::DinoObjective;
 use session::{Objective, train};
+use unet::UnetObjective;
 use vae::VaeObjective;
 
 /// Trains what the file describes, or with `evaluate` only measures the committed network.
@@ -69,6 +72,13 @@ pub fn run(path: &Path, device: &Device, evaluate: bool) -> Result<Quality> {
             device,
             evaluate,
         ),
+        Task::Unet(task) => {
+            let mut objective = UnetObjective::new(task, seed, batch_size, device)?;
+            if !evaluate {
+                objective.fill_pool()?;
+            }
+            finish(&objective, &config, device, evaluate)
+        }
     }
 }
 

@@ -1,0 +1,81 @@
+"""A small seeded autoencoder of diffusers: moments, decoded pictures, gradients.
+
+Writes ../fixtures/vae/<case>/{config.json,diffusion_pytorch_model.safetensors,io.safetensors}.
+Run with diffusers installed:
+
+    python core-model/tests/generate_fixtures/vae.py
+
+Weights are rounded to float16; every case is also run in float64, see unet.py.
+"""
+
+import pathlib
+
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
+
+FOLDER = pathlib.Path(__file__).parent.parent / "fixtures" / "vae"
+COMMON = {
+    "down_block_types": ["DownEncoderBlock2D"] * 3,
+    "up_block_types": ["UpDecoderBlock2D"] * 3,
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 4,
+}
+CASES = {
+    "with-quant-conv": {"block_out_channels": [8, 12, 12]},
+    "without-quant-conv": {
+        "block_out_channels": [8, 8, 12],
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+        "layers_per_block": 2,
+    },
+}
+LEGACY = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+
+def run(net, pixels, noise, weight):
+    net.zero_grad()
+    posterior = net.encode(pixels).latent_dist
+    decoded = net.decode(posterior.mean + posterior.std * noise).sample
+    ((decoded * weight).mean() + posterior.logvar.mean()).backward()
+    result = {"mean": posterior.mean, "logvar": posterior.logvar, "decoded": decoded}
+    for name in ["encoder.conv_in.weight", "decoder.conv_out.weight"]:
+        result[f"grad.{name}"] = dict(net.named_parameters())[name].grad
+    return {name: value.detach().clone() for name, value in result.items()}
+
+
+def write(name, config):
+    torch.manual_seed(1)
+    net = AutoencoderKL(**(COMMON | config)).eval()
+    with torch.no_grad():
+        for value in net.parameters():
+            value.copy_(value.half().float())
+    pixels, noise = torch.rand(2, 3, 24, 32) * 2 - 1, torch.randn(2, 4, 6, 8)
+    weight = torch.randn(2, 3, 24, 32)
+    result = run(net, pixels, noise, weight)
+    wide = run(net.double(), pixels.double(), noise.double(), weight.double())
+    for key, value in result.items():
+        error = ((value - wide[key]).abs().max() / wide[key].abs().max()).item()
+        assert error < 2e-5, f"{name} {key}: rounding alone gives {error:.1e}"
+    folder = FOLDER / name
+    net.half().save_pretrained(folder)
+    tensors = {"pixels": pixels, "noise": noise, "weight": weight} | result
+    save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "io.safetensors")
+    if name == "without-quant-conv":
+        # The spelling of diffusers before 0.18.
+        path = folder / "diffusion_pytorch_model.safetensors"
+        tensors = load_file(path)
+        for new, old in LEGACY.items():
+            tensors = {
+                key.replace(f".{new}.", f".{old}.") if "attentions" in key else key: value
+                for key, value in tensors.items()
+            }
+        save_file(tensors, path)
+    size = sum(file.stat().st_size for file in folder.iterdir()) // 1024
+    print(f"{name}: {size} KB")
+
+
+if __name__ == "__main__":
+    for name, config in CASES.items():
+        write(name, config)

@@ -1,0 +1,69 @@
+//! The evaluation CLIP asked what a picture shows.
+
+use std::path::Path;
+
+use anyhow::Result;
+use burn::tensor::{Device, Tensor};
+use core_model::clip::ClipModel;
+use core_model::image_processor::ImageProcessor;
+use core_model::params::to_vec;
+use core_model::tokenizer::Tokenizer;
+use image::RgbImage;
+
+use super::contrast::normalised;
+use super::questions::Questions;
+use super::scenes::LabelledScene;
+use super::session::Quality;
+
+/// Pictures looked at together.
+const BATCH: usize = 64;
+
+/// A CLIP folder with the questions already encoded.
+#[derive(Debug)]
+pub(super) struct Judge {
+    clip: ClipModel,
+    processor: ImageProcessor,
+    questions: Questions,
+    answers: Tensor<2>,
+    device: Device,
+}
+
+impl Judge {
+    /// Reads a CLIP folder with tokenizer and image processor.
+    pub(super) fn load(folder: &Path, device: &Device) -> Result<Self> {
+        let clip = ClipModel::load(folder, device)?;
+        let tokenizer = Tokenizer::from_dir(folder)?;
+        let questions = Questions::new();
+        let ids: Vec<_> = questions
+            .captions()
+            .iter()
+            .map(|caption| tokenizer.encode(caption).ids)
+            .collect();
+        Ok(Self {
+            answers: clip.text_features(&ids),
+            processor: ImageProcessor::from_dir(folder)?,
+            clip,
+            questions,
+            device: device.clone(),
+        })
+    }
+
+    /// How often the answer that the judge likes best is the one that was asked for.
+    pub(super) fn accuracy(
+        &self,
+        pictures: &[RgbImage],
+        asked: &[LabelledScene],
+    ) -> Result<Quality> {
+        let answers = normalised(self.answers.clone());
+        let mut logits = Vec::new();
+        for batch in pictures.chunks(BATCH) {
+            let features = self
+                .clip
+                .image_features(self.processor.preprocess(batch, &self.device)?);
+            // The length of an image feature does not change which answer is best.
+            logits.extend(to_vec(features.matmul(answers.clone().transpose())));
+        }
+        let labels: Vec<_> = asked.iter().map(|scene| scene.attributes).collect();
+        Ok(self.questions.accuracy(&logits, &labels))
+    }
+}

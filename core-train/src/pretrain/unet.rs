@@ -1,0 +1,365 @@
+//! The noise predictor of the mini world, trained on latents of rendered scenes.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use burn::tensor::{Device, Tensor, TensorData};
+use core_model::checkpoint::Precision;
+use core_model::noise_scheduler::{DdpmScheduler, SchedulerConfig, SchedulerKind};
+use core_model::params::{ParamNames, to_vec};
+use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
+use core_model::rng::{randn, rng, standard_normal};
+use core_model::text_encoder::TextEncoder;
+use core_model::tokenizer::Tokenizer;
+use core_model::unet::{UNet2DConditionConfig, UNet2DConditionModel};
+use core_model::vae::AutoencoderKl;
+use rand::RngExt;
+use serde::Deserialize;
+
+use super::judge::Judge;
+use super::scenes::{LabelledScene, Scenes, Split, pixels};
+use super::session::{Objective, Quality};
+use crate::progress::Progress;
+
+/// Loss weight min(SNR, GAMMA) / SNR (Hang et al. 2023).
+const MIN_SNR_GAMMA: f64 = 5.0;
+
+/// Share of captions replaced by the empty one, for classifier-free guidance.
+const CAPTION_DROPOUT: f64 = 0.1;
+
+/// Scenes encoded at a time.
+const ENCODE_BATCH: usize = 64;
+
+/// Held-out scenes of the learning curve.
+const HELD_OUT: usize = 256;
+
+/// How generated scenes are drawn for the judge.
+const JUDGE_STEPS: usize = 20;
+const JUDGE_GUIDANCE: f64 = 6.0;
+
+/// `[unet]` of a pretraining file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnetTask {
+    /// The model folder: reads `tokenizer`, `text_encoder`, `vae`, `scheduler`; writes `unet`.
+    pub model: PathBuf,
+    /// The evaluation CLIP that judges generated scenes.
+    pub judge: PathBuf,
+    /// Scenes whose latents are computed once and trained on.
+    pub pool: usize,
+    /// Scenes generated for the final figures.
+    pub judged: usize,
+    /// What goes into `config.json`.
+    pub architecture: UNet2DConditionConfig,
+}
+
+impl UnetTask {
+    fn output(&self) -> PathBuf {
+        self.model.join("unet")
+    }
+}
+
+/// One scene of the pool: posterior moments, already scaled, and the caption's ids.
+#[derive(Debug)]
+struct Latent {
+    mean: Vec<f32>,
+    deviation: Vec<f32>,
+    ids: Vec<u32>,
+}
+
+/// Noise prediction on latents, guided by captions.
+#[derive(Debug)]
+pub(super) struct UnetObjective<'a> {
+    task: &'a UnetTask,
+    seed: u64,
+    batch_size: usize,
+    device: &'a Device,
+    tokenizer: Tokenizer,
+    text_encoder: TextEncoder,
+    noise_scheduler: DdpmScheduler,
+    pool: Vec<Latent>,
+    held_out: Vec<Latent>,
+    latent_shape: [usize; 3],
+}
+
+impl<'a> UnetObjective<'a> {
+    /// Reads the frozen parts and encodes the held-out scenes; the pool follows with
+    /// [`fill_pool`](Self::fill_pool), which evaluation does not need.
+    ///
+    /// # Errors
+    /// An absent or damaged part of the model folder.
+    pub(super) fn new(
+        task: &'a UnetTask,
+        seed: u64,
+        batch_size: usize,
+        device: &'a Device,
+    ) -> Result<Self> {
+        let model = &task.model;
+        let scheduler = SchedulerConfig::from_dir(&model.join("scheduler"))?;
+        let mut objective = Self {
+            task,
+            seed,
+            batch_size,
+            device,
+            tokenizer: Tokenizer::from_dir(&model.join("tokenizer"))?,
+            text_encoder: TextEncoder::load(&model.join("text_encoder"), device)?,
+            noise_scheduler: DdpmScheduler::new(&scheduler)?,
+            pool: Vec::new(),
+            held_out: Vec::new(),
+            latent_shape: [0; 3],
+        };
+        objective.held_out = objective.encode(Split::HeldOut, HELD_OUT)?;
+        Ok(objective)
+    }
+
+    /// Renders and encodes the scenes to be trained on.
+    ///
+    /// # Errors
+    /// An absent or damaged VAE.
+    pub(super) fn fill_pool(&mut self) -> Result<()> {
+        self.pool = self.encode(Split::Training, self.task.pool)?;
+        Ok(())
+    }
+
+    fn encode(&mut self, split: Split, count: usize) -> Result<Vec<Latent>> {
+        let vae = AutoencoderKl::load(&self.task.model.join("vae"), self.device)?;
+        let factor = vae.config().scaling_factor as f32;
+        let scenes = Scenes::new(self.seed, split, "unet scene");
+        let mut pool = Vec::with_capacity(count);
+        let mut progress = Progress::new("latents", 0, count.div_ceil(ENCODE_BATCH) as u64);
+        for batch in 0..count.div_ceil(ENCODE_BATCH) {
+            let batch = scenes.labelled(batch as u64, ENCODE_BATCH);
+            let images = pixels(
+                batch
+                    .iter()
+                    .flat_map(|s| s.pixels.iter().copied())
+                    .collect(),
+                self.device,
+            );
+            let posterior = vae.encode(images);
+            let [_, c, h, w] = posterior.mean.dims();
+            self.latent_shape = [c, h, w];
+            let scaled = |values: Vec<f32>| values.into_iter().map(|v| v * factor).collect();
+            let mean: Vec<f32> = scaled(to_vec(posterior.mean));
+            let deviation: Vec<f32> = scaled(to_vec((posterior.logvar * 0.5).exp()));
+            let size = c * h * w;
+            for (scene, (mean, deviation)) in batch
+                .iter()
+                .zip(mean.chunks(size).zip(deviation.chunks(size)))
+            {
+                let ids = self.tokenizer.encode(&scene.caption).ids;
+                pool.push(Latent {
+                    mean: mean.to_vec(),
+                    deviation: deviation.to_vec(),
+                    ids,
+                });
+            }
+            progress.advance("");
+        }
+        pool.truncate(count);
+        Ok(pool)
+    }
+
+    /// Noisy latents, timesteps, captions and the target of some scenes.
+    fn noised(&self, scenes: &[&Latent], captions: &[Vec<u32>], key: &str, index: u64) -> Noised {
+        let [c, h, w] = self.latent_shape;
+        let shape = [scenes.len(), c, h, w];
+        let mut generator = rng(self.seed, key, index);
+        let count = self.noise_scheduler.num_train_timesteps();
+        let timesteps: Vec<usize> = scenes
+            .iter()
+            .map(|_| generator.random_range(0..count))
+            .collect();
+        let draws = standard_normal(
+            self.seed,
+            &format!("{key} posterior"),
+            index,
+            shape.iter().product(),
+        );
+        let mut latents = Vec::with_capacity(draws.len());
+        for (scene, draws) in scenes.iter().zip(draws.chunks(c * h * w)) {
+            let moments = scene.mean.iter().zip(&scene.deviation);
+            latents.extend(
+                moments
+                    .zip(draws)
+                    .map(|((mean, std), draw)| mean + std * draw),
+            );
+        }
+        let latents = Tensor::<4>::from_data(TensorData::new(latents, shape), self.device);
+        let noise = randn(
+            shape,
+            self.seed,
+            &format!("{key} noise"),
+            index,
+            self.device,
+        );
+        Noised {
+            sample: self
+                .noise_scheduler
+                .add_noise(latents, noise.clone(), &timesteps),
+            noise,
+            encoder_hidden_states: self.text_encoder.forward(captions, None),
+            timesteps,
+        }
+    }
+
+    fn snr(&self, timestep: usize) -> f64 {
+        let kept = self.noise_scheduler.alphas_cumprod()[timestep];
+        kept / (1.0 - kept)
+    }
+}
+
+struct Noised {
+    sample: Tensor<4>,
+    noise: Tensor<4>,
+    encoder_hidden_states: Tensor<3>,
+    timesteps: Vec<usize>,
+}
+
+impl Noised {
+    /// Squared error of every scene, [batch].
+    fn errors(self, network: &UNet2DConditionModel) -> Tensor<1> {
+        let timesteps: Vec<f32> = self.timesteps.iter().map(|t| *t as f32).collect();
+        let batch = timesteps.len();
+        let prediction = network.forward(self.sample, &timesteps, self.encoder_hidden_states);
+        (prediction - self.noise)
+            .square()
+            .mean_dims(&[1, 2, 3])
+            .reshape([batch])
+    }
+}
+
+impl Objective for UnetObjective<'_> {
+    type Network = UNet2DConditionModel;
+    /// Numbers of scenes in the pool.
+    type Batch = Vec<usize>;
+
+    fn network(&self, device: &Device) -> Result<UNet2DConditionModel> {
+        let folder = self.task.output();
+        Ok(if folder.join("config.json").exists() {
+            UNet2DConditionModel::load(&folder, device)?
+        } else {
+            UNet2DConditionModel::init(&self.task.architecture, self.seed, device)?
+        })
+    }
+
+    fn names(&self, network: &UNet2DConditionModel) -> ParamNames {
+        network.names().clone()
+    }
+
+    fn batches(&self) -> Box<dyn Fn(u64) -> Vec<usize> + Send> {
+        let (seed, batch_size, pool) = (self.seed, self.batch_size, self.pool.len());
+        Box::new(move |step| {
+            let mut generator = rng(seed, "unet batch", step);
+            (0..batch_size)
+                .map(|_| generator.random_range(0..pool))
+                .collect()
+        })
+    }
+
+    fn loss(&self, network: &UNet2DConditionModel, batch: Vec<usize>, step: u64) -> Tensor<1> {
+        let mut generator = rng(self.seed, "unet caption dropout", step);
+        let empty = self.tokenizer.encode("").ids;
+        let scenes: Vec<&Latent> = batch.iter().map(|index| &self.pool[*index]).collect();
+        let captions: Vec<Vec<u32>> = scenes
+            .iter()
+            .map(|scene| {
+                if generator.random_bool(CAPTION_DROPOUT) {
+                    empty.clone()
+                } else {
+                    scene.ids.clone()
+                }
+            })
+            .collect();
+        let noised = self.noised(&scenes, &captions, "unet step", step);
+        let weights: Vec<f32> = noised
+            .timesteps
+            .iter()
+            .map(|t| (MIN_SNR_GAMMA.min(self.snr(*t)) / self.snr(*t)) as f32)
+            .collect();
+        let size = weights.len();
+        let weights = Tensor::<1>::from_data(TensorData::new(weights, [size]), self.device);
+        (noised.errors(network) * weights).mean()
+    }
+
+    fn evaluate(&self, network: &UNet2DConditionModel) -> Result<Quality> {
+        let mut sum = 0.0;
+        for (index, batch) in self.held_out.chunks(ENCODE_BATCH).enumerate() {
+            let scenes: Vec<&Latent> = batch.iter().collect();
+            let captions: Vec<Vec<u32>> = batch.iter().map(|scene| scene.ids.clone()).collect();
+            let noised = self.noised(&scenes, &captions, "unet held-out", index as u64);
+            sum += to_vec(noised.errors(network))
+                .into_iter()
+                .map(f64::from)
+                .sum::<f64>();
+        }
+        Ok(vec![(
+            "held_out_error".into(),
+            sum / self.held_out.len() as f64,
+        )])
+    }
+
+    fn final_quality(&self, network: &UNet2DConditionModel) -> Result<Quality> {
+        let mut quality = self.evaluate(network)?;
+        let judge = Judge::load(&self.task.judge, self.device)?;
+        let scenes = Scenes::new(self.seed, Split::HeldOut, "judged scene");
+        let asked: Vec<LabelledScene> = (0..self.task.judged.div_ceil(ENCODE_BATCH))
+            .flat_map(|batch| scenes.fully_described(batch as u64, ENCODE_BATCH))
+            .take(self.task.judged)
+            .collect();
+        let drawn = self.draw(network, &asked)?;
+        for (name, value) in judge.accuracy(&drawn, &asked)? {
+            quality.push((format!("generated_{name}"), value));
+        }
+        let rendered: Vec<_> = asked.iter().map(LabelledScene::image).collect();
+        for (name, value) in judge.accuracy(&rendered, &asked)? {
+            quality.push((format!("rendered_{name}"), value));
+        }
+        Ok(quality)
+    }
+
+    fn save(&self, network: &UNet2DConditionModel) -> Result<()> {
+        network.save(&self.task.output(), Precision::Half)?;
+        Ok(())
+    }
+}
+
+impl UnetObjective<'_> {
+    /// Generates a picture of every scene's caption.
+    fn draw(
+        &self,
+        network: &UNet2DConditionModel,
+        asked: &[LabelledScene],
+    ) -> Result<Vec<image::RgbImage>> {
+        let model = &self.task.model;
+        let pipeline = StableDiffusionPipeline {
+            tokenizer: Tokenizer::from_dir(&model.join("tokenizer"))?,
+            text_encoder: self.text_encoder.clone(),
+            unet: network.clone(),
+            vae: AutoencoderKl::load(&model.join("vae"), self.device)?,
+            scheduler_config: SchedulerConfig::from_dir(&model.join("scheduler"))?,
+        };
+        let options = SamplingOptions {
+            kind: Some(SchedulerKind::DpmppTwoM),
+            num_inference_steps: JUDGE_STEPS,
+            guidance_scale: JUDGE_GUIDANCE,
+        };
+        let [c, h, w] = self.latent_shape;
+        let mut drawn = Vec::with_capacity(asked.len());
+        let mut progress = Progress::new("judged scenes", 0, asked.len() as u64);
+        for (index, batch) in asked.chunks(16).enumerate() {
+            let prompts: Vec<String> = batch.iter().map(|scene| scene.caption.clone()).collect();
+            let negative = vec![String::new(); batch.len()];
+            let cond = pipeline.encode_prompts(&prompts, None);
+            let uncond = pipeline.encode_prompts(&negative, None);
+            let shape = [batch.len(), c, h, w];
+            let noise = randn(shape, self.seed, "judged noise", index as u64, self.device);
+            let latents = pipeline.sample(cond, uncond, noise, &options, &mut |_| {})?;
+            drawn.extend(pipeline.decode(latents));
+            for _ in batch {
+                progress.advance("");
+            }
+        }
+        Ok(drawn)
+    }
+}
