@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, Precision, canonical, save_module};
 use crate::config::{read_config, write_config};
-use crate::error::{Error, Result};
-use crate::nn::{Conv2d, Conv2dConfig, Embedding, LayerNorm, Linear};
+use crate::error::Result;
+use crate::nn::{Conv2d, Embedding, LayerNorm, Linear};
 use crate::params::{Init, ParamBuilder, ParamNames};
 use crate::text_encoder::{TextEncoder, TextEncoderConfig, TextTransformer};
-use crate::vit::{Activation, CLIP_KEYS, Transformer, TransformerConfig};
+use crate::vit::{Activation, CLIP_KEYS, PatchGrid, Transformer, TransformerConfig};
 
 /// The `vision_config` of a CLIP model; absent keys take transformers' defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -91,14 +91,13 @@ struct VisionTransformer {
 
 impl VisionTransformer {
     fn new(config: &ClipVisionConfig, pb: &ParamBuilder) -> Result<Self> {
-        let (d, patch, eps) = (config.hidden_size, config.patch_size, config.layer_norm_eps);
-        if patch == 0 || !config.image_size.is_multiple_of(patch) {
-            return Err(Error::Invalid(format!(
-                "`image_size` is {} and `patch_size` {patch}; expected a multiple",
-                config.image_size
-            )));
-        }
-        let tokens = (config.image_size / patch).pow(2) + 1;
+        let (d, eps) = (config.hidden_size, config.layer_norm_eps);
+        let grid = PatchGrid {
+            num_channels: config.num_channels,
+            image_size: config.image_size,
+            patch_size: config.patch_size,
+        };
+        grid.check()?;
         let sizes = TransformerConfig {
             hidden_size: d,
             intermediate_size: config.intermediate_size,
@@ -109,19 +108,12 @@ impl VisionTransformer {
             qkv_bias: true,
             causal: false,
         };
-        let patches = Conv2dConfig {
-            inputs: config.num_channels,
-            outputs: d,
-            kernel: patch,
-            stride: patch,
-            padding: [0; 4],
-            bias: false,
-        };
+        let patches = grid.projection(d, false);
         let tables = pb.pp("embeddings");
         Ok(Self {
             class_embedding: tables.get("class_embedding", [d], Init::Normal(0.02))?,
             patch_embedding: Conv2d::new(patches, &tables.pp("patch_embedding"))?,
-            position_embedding: Embedding::new(tokens, d, &tables.pp("position_embedding"))?,
+            position_embedding: Embedding::new(grid.tokens(), d, &tables.pp("position_embedding"))?,
             pre_layrnorm: LayerNorm::new(d, eps, &pb.pp("pre_layrnorm"))?,
             encoder: Transformer::new(&sizes, &CLIP_KEYS, &pb.pp("encoder.layers"))?,
             post_layernorm: LayerNorm::new(d, eps, &pb.pp("post_layernorm"))?,

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, Precision, canonical, save_module};
 use crate::config::{read_config, write_config};
-use crate::error::{Error, Result};
-use crate::nn::{Conv2d, Conv2dConfig, LayerNorm};
+use crate::error::Result;
+use crate::nn::{Conv2d, LayerNorm};
 use crate::params::{Init, ParamBuilder, ParamNames};
-use crate::vit::{Activation, Transformer, TransformerConfig, VIT_KEYS};
+use crate::vit::{Activation, PatchGrid, Transformer, TransformerConfig, VIT_KEYS};
 
 /// `config.json` of a `ViTModel`; absent keys take that class's defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,14 +94,13 @@ impl DinoModel {
     /// # Errors
     /// Tensors that do not fit the config.
     pub fn new(config: &DinoConfig, pb: &ParamBuilder) -> Result<Self> {
-        let (d, patch) = (config.hidden_size, config.patch_size);
-        if patch == 0 || !config.image_size.is_multiple_of(patch) {
-            return Err(Error::Invalid(format!(
-                "`image_size` is {} and `patch_size` {patch}; expected a multiple",
-                config.image_size
-            )));
-        }
-        let tokens = (config.image_size / patch).pow(2) + 1;
+        let d = config.hidden_size;
+        let grid = PatchGrid {
+            num_channels: config.num_channels,
+            image_size: config.image_size,
+            patch_size: config.patch_size,
+        };
+        grid.check()?;
         let sizes = TransformerConfig {
             hidden_size: d,
             intermediate_size: config.intermediate_size,
@@ -112,19 +111,16 @@ impl DinoModel {
             qkv_bias: config.qkv_bias,
             causal: false,
         };
-        let patches = Conv2dConfig {
-            inputs: config.num_channels,
-            outputs: d,
-            kernel: patch,
-            stride: patch,
-            padding: [0; 4],
-            bias: true,
-        };
+        let patches = grid.projection(d, true);
         let tables = pb.pp("embeddings");
         let normal = Init::Normal(0.02);
         Ok(Self {
             cls_token: tables.get("cls_token", [1, 1, d], normal)?,
-            position_embeddings: tables.get("position_embeddings", [1, tokens, d], normal)?,
+            position_embeddings: tables.get(
+                "position_embeddings",
+                [1, grid.tokens(), d],
+                normal,
+            )?,
             projection: Conv2d::new(patches, &tables.pp("patch_embeddings.projection"))?,
             encoder: Transformer::new(&sizes, &VIT_KEYS, &pb.pp("encoder.layer"))?,
             layernorm: LayerNorm::new(d, config.layer_norm_eps, &pb.pp("layernorm"))?,

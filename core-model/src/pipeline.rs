@@ -68,10 +68,12 @@ impl StableDiffusionPipeline {
     pub fn load_with_unet(dir: &Path, unet: &Path, device: &Device) -> Result<Self> {
         check_index(dir)?;
         let device = &device.clone().inner();
+        let text_encoder = TextEncoder::load(&dir.join("text_encoder"), device)?;
+        let tokenizer = Tokenizer::from_dir(&dir.join("tokenizer"))?;
         let pipeline = Self {
-            tokenizer: Tokenizer::from_dir(&dir.join("tokenizer"))?,
+            tokenizer: tokenizer.fit(text_encoder.config())?,
             scheduler_config: SchedulerConfig::from_dir(&dir.join("scheduler"))?,
-            text_encoder: TextEncoder::load(&dir.join("text_encoder"), device)?,
+            text_encoder,
             unet: UNet2DConditionModel::load(unet, device)?,
             vae: AutoencoderKl::load(&dir.join("vae"), device)?,
         };

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::nn::{LayerNorm, Linear};
+use crate::nn::{Conv2dConfig, LayerNorm, Linear};
 use crate::ops;
 use crate::params::ParamBuilder;
 
@@ -76,6 +76,59 @@ impl TransformerConfig {
             )));
         }
         Ok(())
+    }
+}
+
+/// How a square picture becomes tokens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PatchGrid {
+    /// Channels of a picture.
+    pub(crate) num_channels: usize,
+    /// Side of a picture, in pixels.
+    pub(crate) image_size: usize,
+    /// Side of a patch, in pixels.
+    pub(crate) patch_size: usize,
+}
+
+impl PatchGrid {
+    /// Refuses grids that a picture does not fill.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the keys.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Self {
+            num_channels,
+            image_size,
+            patch_size,
+        } = *self;
+        if num_channels != 3 {
+            return Err(Error::Invalid(format!(
+                "`num_channels` is {num_channels}, expected 3: pictures are RGB"
+            )));
+        }
+        if patch_size == 0 || image_size == 0 || !image_size.is_multiple_of(patch_size) {
+            return Err(Error::Invalid(format!(
+                "`image_size` is {image_size} and `patch_size` {patch_size}; expected a multiple"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Tokens of a picture: its patches and the class token.
+    pub(crate) fn tokens(&self) -> usize {
+        (self.image_size / self.patch_size).pow(2) + 1
+    }
+
+    /// The convolution that turns each patch into `hidden_size` channels.
+    pub(crate) fn projection(&self, hidden_size: usize, bias: bool) -> Conv2dConfig {
+        Conv2dConfig {
+            inputs: self.num_channels,
+            outputs: hidden_size,
+            kernel: self.patch_size,
+            stride: self.patch_size,
+            padding: [0; 4],
+            bias,
+        }
     }
 }
 

@@ -183,6 +183,18 @@ fn values_that_cannot_be_honoured_are_errors_that_name_the_key() {
 }
 
 #[test]
+fn an_encoder_for_other_pictures_is_refused() {
+    for processor in [ImageProcessor::clip(32), ImageProcessor::vit(32)] {
+        processor.check_side(32).unwrap();
+        let message = processor.check_side(64).unwrap_err().to_string();
+        assert!(
+            message.contains("32 by 32") && message.contains("is 64"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn pictures_that_end_in_different_sizes_are_no_batch() {
     let folder = tempfile::tempdir().unwrap();
     let content = r#"{"image_processor_type": "CLIPImageProcessor", "do_center_crop": false}"#;

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use core_model::text_encoder::TextEncoderConfig;
 use core_model::tokenizer::Tokenizer;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -244,4 +245,50 @@ fn a_damaged_vocabulary_is_an_error_that_names_the_file() {
             "{message}"
         );
     }
+}
+
+#[test]
+fn a_tokenizer_fits_a_text_encoder_with_a_larger_table_and_fewer_positions() {
+    let config = TextEncoderConfig {
+        vocab_size: 49410,
+        max_position_embeddings: 24,
+        ..TextEncoderConfig::default()
+    };
+    let mut tokenizer = clip().fit(&config).unwrap();
+    tokenizer.add_placeholder("<robot>", 2).unwrap();
+    let encoding = tokenizer.encode("a <robot>");
+    assert_eq!(encoding.ids[..5], [49406, 320, 49410, 49411, 49407]);
+    assert_eq!(encoding.ids.len(), 24);
+    assert_eq!(tokenizer.token(49411), "<robot>_1");
+    assert_eq!(tokenizer.token(49408), "");
+    let message = tokenizer.fit(&config).unwrap_err().to_string();
+    assert!(message.contains("after fitting"), "{message}");
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_refused() {
+    let small = TextEncoderConfig {
+        vocab_size: 1000,
+        ..TextEncoderConfig::default()
+    };
+    let message = clip().fit(&small).unwrap_err().to_string();
+    assert!(
+        message.contains("49408") && message.contains("`vocab_size` is 1000"),
+        "{message}"
+    );
+    let short = TextEncoderConfig {
+        max_position_embeddings: 24,
+        ..TextEncoderConfig::default()
+    };
+    let config = json!({"model_max_length": 77});
+    let folder = folder(&Map::from_iter([(
+        "tokenizer_config.json".to_string(),
+        config,
+    )]));
+    let stated = Tokenizer::from_dir(folder.path()).unwrap();
+    let message = stated.fit(&short).unwrap_err().to_string();
+    assert!(
+        message.contains("`max_position_embeddings` is 24"),
+        "{message}"
+    );
 }

@@ -152,6 +152,31 @@ impl ImageProcessor {
         write_json(&folder.join("preprocessor_config.json"), self)
     }
 
+    /// Refuses an encoder that takes other pictures than `preprocess` gives.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming both sizes, in pixels.
+    pub fn check_side(&self, side: usize) -> Result<()> {
+        let size = match (self.do_center_crop, self.do_resize, self.size) {
+            (true, ..) => self.crop_size,
+            (false, true, Size::Exact(size)) => size,
+            _ => {
+                return Err(Error::Invalid(format!(
+                    "preprocessor_config.json leaves pictures of any size, but the encoder needs \
+                     {side} by {side} pixels; set `do_center_crop` and `crop_size`"
+                )));
+            }
+        };
+        let Rectangle { height, width } = size;
+        if [height, width].iter().any(|have| *have as usize != side) {
+            return Err(Error::Invalid(format!(
+                "preprocessor_config.json makes pictures of {height} by {width} pixels, but the \
+                 encoder's `image_size` is {side}; the files belong to different models"
+            )));
+        }
+        Ok(())
+    }
+
     /// Pictures to [batch, 3, height, width].
     ///
     /// # Errors

@@ -80,8 +80,10 @@ pub(super) fn read(folder: &Path) -> Result<Tokenizer> {
         bos: id(&special[0]),
         eos: id(&special[1]),
         pad: id(&special[3]),
+        num_words: words.get_vocab_size(true),
         vocab_size: words.get_vocab_size(true),
-        context_length,
+        context_length: context_length.unwrap_or(CONTEXT_LENGTH),
+        states_context_length: context_length.is_some(),
         folder: folder.to_path_buf(),
         words,
         placeholders: Vec::new(),
@@ -322,15 +324,16 @@ fn special_tokens(
         .collect()
 }
 
-fn context_length(folder: &Path, config: &Map<String, Value>) -> Result<usize> {
+/// `model_max_length`, where it is stated.
+fn context_length(folder: &Path, config: &Map<String, Value>) -> Result<Option<usize>> {
     let length = match config.get("model_max_length") {
-        None | Some(Value::Null) => return Ok(CONTEXT_LENGTH),
+        None | Some(Value::Null) => return Ok(None),
         Some(value) => value.as_f64().ok_or(value),
     };
     match length {
         // transformers writes 1e30 for "unknown".
-        Ok(length) if length > 1e6 => Ok(CONTEXT_LENGTH),
-        Ok(length) if length >= 3.0 => Ok(length as usize),
+        Ok(length) if length > 1e6 => Ok(None),
+        Ok(length) if length >= 3.0 => Ok(Some(length as usize)),
         other => Err(Error::Config {
             path: folder.join(CONFIG),
             key: "model_max_length".into(),

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use tokenizers::{AddedToken, NormalizedString, Normalizer};
 
 use crate::error::{Error, Result};
+use crate::text_encoder::TextEncoderConfig;
 
 /// What marks the last byte of a word.
 const WORD_END: &str = "</w>";
@@ -42,13 +43,16 @@ struct Placeholder {
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     folder: PathBuf,
-    /// Knows placeholder k as the one token `vocab_size + k`, however many vectors it has.
+    /// Knows placeholder k as the one token `num_words + k`, however many vectors it has.
     words: tokenizers::Tokenizer,
+    num_words: usize,
     bos: u32,
     eos: u32,
     pad: u32,
     vocab_size: usize,
     context_length: usize,
+    /// Whether the folder says so, or CLIP's own length was taken.
+    states_context_length: bool,
     placeholders: Vec<Placeholder>,
 }
 
@@ -62,6 +66,45 @@ impl Tokenizer {
     /// a special token that the vocabulary lacks or a context length without room for a word.
     pub fn from_dir(folder: &Path) -> Result<Self> {
         files::read(folder)
+    }
+
+    /// The same for a text encoder: ids of placeholders begin after its table, and prompts have
+    /// its length where the folder states none.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the tokenizer has more tokens than the table rows, states a longer
+    /// context than the text encoder has positions, or already has placeholders.
+    pub fn fit(mut self, config: &TextEncoderConfig) -> Result<Self> {
+        let refuse = |what: &str, ours: usize, key: &str, theirs: usize| {
+            Err(Error::Invalid(format!(
+                "{}: {what} {ours}, but the text encoder's `{key}` is {theirs}; they belong to \
+                 different models",
+                self.folder.display()
+            )))
+        };
+        if self.num_words > config.vocab_size {
+            return refuse(
+                "number of tokens is",
+                self.num_words,
+                "vocab_size",
+                config.vocab_size,
+            );
+        }
+        let positions = config.max_position_embeddings;
+        if !self.states_context_length && positions >= 3 {
+            self.context_length = self.context_length.min(positions);
+        }
+        if self.context_length > positions {
+            let key = "max_position_embeddings";
+            return refuse("`model_max_length` is", self.context_length, key, positions);
+        }
+        if !self.placeholders.is_empty() {
+            return Err(Error::Invalid(
+                "placeholders must be added after fitting".into(),
+            ));
+        }
+        self.vocab_size = config.vocab_size;
+        Ok(self)
     }
 
     /// Makes `token` stand for `num_vectors` positions; vector i of the first placeholder has id
@@ -109,7 +152,7 @@ impl Tokenizer {
         words
             .add_tokens([AddedToken::from(token, false)])
             .map_err(failed)?;
-        let id = (self.vocab_size + self.placeholders.len()) as u32;
+        let id = (self.num_words + self.placeholders.len()) as u32;
         if words.encode(token, false).map_err(failed)?.get_ids() != [id] {
             return refuse(
                 "holds a special token or another placeholder; choose another, as `<my-dog>`"
@@ -134,7 +177,7 @@ impl Tokenizer {
         let mut ids = vec![self.bos];
         let mut placeholder = None;
         for id in self.split(text) {
-            let index = (id as usize).checked_sub(self.vocab_size);
+            let index = (id as usize).checked_sub(self.num_words);
             match index.and_then(|index| self.placeholders.get(index)) {
                 Some(found) => {
                     let start = ids.len();
@@ -164,7 +207,8 @@ impl Tokenizer {
         self.context_length
     }
 
-    /// Number of ids of the folder's tokens, so the first id of a placeholder.
+    /// The first id of a placeholder: the number of the folder's tokens, or of the rows of the text
+    /// encoder's table after [`fit`](Self::fit).
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
@@ -178,7 +222,7 @@ impl Tokenizer {
                 vector => format!("{}_{vector}", owner.token),
             };
         }
-        if id as usize >= self.vocab_size {
+        if id as usize >= self.num_words {
             return String::new();
         }
         let token = self.words.decode(&[id], false).unwrap_or_default();
