@@ -18,6 +18,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Learn a concept as a TOML file says.
+    Train(commands::train::TrainArgs),
     /// Draw images with a model, a learned concept or a finished run.
     Generate(Box<commands::generate::GenerateArgs>),
     /// Train one network of the mini world.
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         .with_target(false)
         .init();
     let result = match Cli::parse().command {
+        Command::Train(args) => commands::train::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
         Command::Pretrain(args) => commands::pretrain::run(&args),
         Command::World(args) => commands::world::run(&args),

@@ -56,6 +56,15 @@ impl GradientSet {
             .sqrt()
     }
 
+    /// The sum of all elements: not finite when any element is not.
+    pub fn sum(&self) -> f32 {
+        let sums: Vec<_> = self.0.values().map(|grad| grad.clone().sum()).collect();
+        if sums.is_empty() {
+            return 0.0;
+        }
+        Tensor::cat(sums, 0).sum().into_scalar::<f32>()
+    }
+
     /// Scales all gradients so that their common norm is at most `max_norm`, as
     /// `torch.nn.utils.clip_grad_norm_` does.
     pub fn clip_norm(&mut self, max_norm: f64) {

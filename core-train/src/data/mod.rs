@@ -1,3 +1,5 @@
 //! What is trained on: rendered scenes, photographs, prompts.
 
+pub mod concept;
+pub mod prompts;
 pub mod world;

@@ -1,0 +1,100 @@
+//! `core-train train`: learns a concept as a TOML file says.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::config::RunConfig;
+use crate::estimate;
+use crate::run_dir::{RunDir, Unfinished};
+use crate::trainer::{self, RunOptions};
+
+/// Arguments of `core-train train`.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// What to learn and how; see experiments/
+    config: PathBuf,
+    /// Where to compute: cpu, wgpu[:i] or cuda[:i]; wins over the file
+    #[arg(long)]
+    device: Option<String>,
+    /// The run folder [default: results/<name of the file>]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Change a value of the file, as in stages.0.learning_rate=1e-3; may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    sets: Vec<String>,
+    /// Take the randomness of the first stage from a file
+    #[arg(long, value_name = "FILE")]
+    replay: Option<PathBuf>,
+    /// Continue an unfinished run
+    #[arg(long)]
+    resume: bool,
+    /// Only say what would run, how long it would take and how much memory
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Trains, or says what would be trained.
+///
+/// # Errors
+/// Everything that can be wrong with the file, the model, the photos and the folder.
+pub fn run(args: &TrainArgs) -> Result<()> {
+    let mut config = RunConfig::load(&args.config, &args.sets)?;
+    if let Some(device) = &args.device {
+        config.device.clone_from(device);
+    }
+    if args.dry_run {
+        return say(&estimate::describe(&config, args.replay.as_deref())?);
+    }
+    let output = match &args.output {
+        Some(output) => output.clone(),
+        None => Path::new("results").join(args.config.file_stem().unwrap_or_default()),
+    };
+    let scratch = RunDir::scratch_of(&output);
+    if args.resume && !scratch.exists() {
+        if output.exists() {
+            return say(&format!("{} is complete\n", output.display()));
+        }
+        bail!(
+            "{} does not exist, so there is nothing to resume",
+            scratch.display()
+        );
+    }
+    let stop = stop_on_ctrl_c()?;
+    let options = RunOptions {
+        output: &output,
+        unfinished: if args.resume {
+            Unfinished::Resume
+        } else {
+            Unfinished::Refuse
+        },
+        replay: args.replay.as_deref(),
+        stop: &stop,
+        show_progress: true,
+    };
+    let folder = trainer::run(&config, &options)?;
+    say(&format!("{}\n", folder.display()))
+}
+
+/// A flag that the first Ctrl-C sets; the second one ends the program at once.
+fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    let handler = move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this step; press Ctrl-C again to stop at once");
+    };
+    ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")?;
+    Ok(stop)
+}
+
+#[expect(clippy::print_stdout, reason = "this is what the command is asked for")]
+fn say(text: &str) -> Result<()> {
+    print!("{text}");
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! Values that parse but cannot be.
+
+use std::path::Path;
+
+use core_losses::Regularizer;
+
+use super::{RunConfig, StageConfig, ValidationConfig};
+use crate::data::prompts::check_template;
+use crate::error::{Error, Result};
+
+/// Collects the file's name for errors.
+struct Checker<'a> {
+    path: &'a Path,
+}
+
+impl Checker<'_> {
+    fn require(
+        &self,
+        holds: bool,
+        key: impl Into<String>,
+        reason: impl Into<String>,
+    ) -> Result<()> {
+        if holds {
+            return Ok(());
+        }
+        Err(Error::Config {
+            path: self.path.to_path_buf(),
+            key: key.into(),
+            reason: reason.into(),
+        })
+    }
+
+    fn positive(&self, value: f64, key: String) -> Result<()> {
+        let reason = format!("is {value}, expected a number above 0");
+        self.require(value.is_finite() && value > 0.0, key, reason)
+    }
+
+    fn at_least_one(&self, value: usize, key: String) -> Result<()> {
+        self.require(value >= 1, key, "is 0, expected at least 1")
+    }
+}
+
+/// Checks everything that needs no model.
+pub(super) fn run(config: &RunConfig, path: &Path) -> Result<()> {
+    let check = Checker { path };
+    let concept = &config.concept;
+    let filled = |text: &str| !text.trim().is_empty();
+    check.require(
+        config.model.variant.is_none(),
+        "model.variant",
+        "names files with a suffix, but only plain file names are read (`model.safetensors`, \
+         `diffusion_pytorch_model.safetensors`); rename the files and leave the key out",
+    )?;
+    check.require(filled(&concept.name), "concept.name", "is empty")?;
+    check.require(
+        filled(&concept.super_category),
+        "concept.super_category",
+        "is empty; name what kind of thing the concept is, as in \"dog\"",
+    )?;
+    check.require(
+        filled(concept.initializer()),
+        "concept.initializer_token",
+        "is empty; name a word, or leave the key out to start from the super-category",
+    )?;
+    let token = concept.placeholder_token();
+    check.require(
+        filled(&token) && !token.contains("{}"),
+        "concept.placeholder_token",
+        format!("is {token:?}; name a word that stands for the concept, as in \"<robot>\""),
+    )?;
+    check.at_least_one(concept.num_vectors, "concept.num_vectors".into())?;
+    if let Some(validation) = &config.validation {
+        check_validation(&check, validation)?;
+    }
+    check.require(
+        !config.stages.is_empty(),
+        "stages",
+        "is empty; there is nothing to do",
+    )?;
+    for (index, stage) in config.stages.iter().enumerate() {
+        check_stage(&check, index, stage)?;
+        let first = config
+            .stages
+            .iter()
+            .position(|other| other.name == stage.name);
+        check.require(
+            first == Some(index),
+            format!("stages.{index}.name"),
+            format!(
+                "is {:?} like an earlier stage's; rows of metrics.csv go by it",
+                stage.name
+            ),
+        )?;
+    }
+    Ok(())
+}
+
+fn check_validation(check: &Checker<'_>, validation: &ValidationConfig) -> Result<()> {
+    check.at_least_one(validation.every, "validation.every".into())?;
+    check.require(
+        !validation.prompts.is_empty(),
+        "validation.prompts",
+        "is empty",
+    )?;
+    validation
+        .prompts
+        .iter()
+        .try_for_each(|prompt| check_template(prompt))
+}
+
+fn check_stage(check: &Checker<'_>, index: usize, stage: &StageConfig) -> Result<()> {
+    let key = |name: &str| format!("stages.{index}.{name}");
+    check.require(
+        !stage.train.is_empty(),
+        key("train"),
+        "is empty; name what to train, as in [\"embedding\"]",
+    )?;
+    check.at_least_one(stage.steps, key("steps"))?;
+    check.at_least_one(stage.batch_size, key("batch_size"))?;
+    check.positive(stage.learning_rate, key("learning_rate"))?;
+    check.at_least_one(
+        stage.gradient_accumulation_steps,
+        key("gradient_accumulation_steps"),
+    )?;
+    check.require(
+        !stage.gradient_checkpointing,
+        key("gradient_checkpointing"),
+        "is true, but the framework can recompute only element-wise operations and would save \
+         next to nothing; lower batch_size and raise gradient_accumulation_steps instead",
+    )?;
+    check_optimizer(check, stage, &key)?;
+    if let Some(window) = stage.rescale_window() {
+        check.require(
+            stage.trains_embedding(),
+            key("rescale"),
+            "rescales the embedding, which this stage does not train; leave the key out",
+        )?;
+        check.require(
+            window.from < window.to,
+            key("rescale"),
+            format!(
+                "goes from step {} to {}, expected from < to",
+                window.from, window.to
+            ),
+        )?;
+    }
+    for (place, regularizer) in stage.regularizers.iter().enumerate() {
+        let weight = regularizer.weight();
+        check.require(
+            weight.is_finite() && weight >= 0.0,
+            key(&format!("regularizers.{place}.weight")),
+            format!("is {weight}, expected 0 or more"),
+        )?;
+        let kinds = stage
+            .regularizers
+            .iter()
+            .map(core_losses::RegularizerConfig::kind);
+        check.require(
+            kinds.filter(|kind| *kind == regularizer.kind()).count() == 1,
+            key(&format!("regularizers.{place}.kind")),
+            format!("is {:?} twice in one stage", regularizer.kind()),
+        )?;
+    }
+    check_prompts(check, stage, &key)
+}
+
+fn check_optimizer(
+    check: &Checker<'_>,
+    stage: &StageConfig,
+    key: &impl Fn(&str) -> String,
+) -> Result<()> {
+    let optimizer = &stage.optimizer;
+    for beta in optimizer.betas {
+        check.require(
+            (0.0..1.0).contains(&beta),
+            key("optimizer.betas"),
+            format!("holds {beta}, expected numbers from 0 to below 1"),
+        )?;
+    }
+    check.positive(optimizer.eps, key("optimizer.eps"))?;
+    check.require(
+        optimizer.weight_decay.is_finite() && optimizer.weight_decay >= 0.0,
+        key("optimizer.weight_decay"),
+        format!("is {}, expected 0 or more", optimizer.weight_decay),
+    )?;
+    match optimizer.max_grad_norm {
+        Some(norm) => check.positive(norm, key("optimizer.max_grad_norm")),
+        None => Ok(()),
+    }
+}
+
+fn check_prompts(
+    check: &Checker<'_>,
+    stage: &StageConfig,
+    key: &impl Fn(&str) -> String,
+) -> Result<()> {
+    let sources = [
+        ("prompts", Some(&stage.prompts)),
+        (
+            "regularization_prompts",
+            stage.regularization_prompts.as_ref(),
+        ),
+    ];
+    for (name, source) in sources {
+        let Some(source) = source else { continue };
+        let templates = source.templates();
+        check.require(!templates.is_empty(), key(name), "holds no template")?;
+        templates
+            .iter()
+            .try_for_each(|template| check_template(template))?;
+    }
+    Ok(())
+}

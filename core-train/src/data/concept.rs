@@ -1,0 +1,175 @@
+//! The photos of a concept, and their latents.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use core_model::image_processor::{crop, load_image, squash};
+use core_model::vae::AutoencoderKl;
+use image::RgbImage;
+
+use crate::config::{ConceptConfig, Resize};
+use crate::error::{Error, Result};
+
+/// What counts as a photo, by the end of its name.
+const EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+
+/// The photos in a folder, sorted by name.
+///
+/// # Errors
+/// [`Error::RunFolder`] when the folder is absent or holds none.
+pub fn photo_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let refuse = |reason: &str| Error::run_folder(folder, reason);
+    let entries = std::fs::read_dir(folder).map_err(|error| {
+        refuse(&format!(
+            "{error}; `concept.images` names a folder of photos"
+        ))
+    })?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(Error::io(folder))?.path();
+        let extension = path
+            .extension()
+            .map(|end| end.to_string_lossy().to_lowercase());
+        if path.is_file() && extension.is_some_and(|end| EXTENSIONS.contains(&end.as_str())) {
+            files.push(path);
+        }
+    }
+    if files.is_empty() {
+        return Err(refuse(
+            "holds no photos; put 3 to 6 png, jpg or webp files there",
+        ));
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The photos of a concept as squares of `side` pixels.
+///
+/// # Errors
+/// An empty folder, a photo that cannot be read.
+pub fn load_photos(concept: &ConceptConfig, side: u32) -> Result<Vec<RgbImage>> {
+    let fit = match concept.resize {
+        Resize::Crop => crop,
+        Resize::Squash => squash,
+    };
+    let files = photo_files(&concept.images)?;
+    files
+        .iter()
+        .map(|file| Ok(fit(&load_image(file)?, side)))
+        .collect()
+}
+
+/// The posterior moments of every photo and of its mirror image, computed once; latents are drawn
+/// from them at every step.
+#[derive(Debug, Clone)]
+pub struct ConceptLatents {
+    /// [photos, or photos and then mirror images; channels; h; w], scaled.
+    mean: Tensor<4>,
+    /// Standard deviation, same shape, scaled.
+    std: Tensor<4>,
+    photos: usize,
+}
+
+impl ConceptLatents {
+    /// Encodes the photos, and with `flip` their mirror images.
+    pub fn new(vae: &AutoencoderKl, photos: &[RgbImage], flip: bool, device: &Device) -> Self {
+        let mirrored = photos.iter().map(image::imageops::flip_horizontal);
+        let mut all = photos.to_vec();
+        if flip {
+            all.extend(mirrored);
+        }
+        let scale = vae.config().scaling_factor;
+        // One at a time: the encoder's activations are far larger than the latents.
+        let moments: Vec<_> = all
+            .iter()
+            .map(|photo| vae.encode(pixels(photo, device)))
+            .collect();
+        let mean = moments
+            .iter()
+            .map(|m| m.mean.clone().inner() * scale)
+            .collect();
+        let std = moments
+            .iter()
+            .map(|m| (m.logvar.clone().inner() * 0.5).exp() * scale)
+            .collect();
+        Self {
+            mean: Tensor::cat(mean, 0),
+            std: Tensor::cat(std, 0),
+            photos: photos.len(),
+        }
+    }
+
+    /// The number of photos.
+    pub fn photos(&self) -> usize {
+        self.photos
+    }
+
+    /// [channels, h, w] of the latents.
+    pub fn shape(&self) -> [usize; 3] {
+        let [_, channels, height, width] = self.mean.dims();
+        [channels, height, width]
+    }
+
+    /// Draws latents [batch, channels, h, w]; a choice is a photo's number and whether it is
+    /// mirrored, `noise` standard normal and of the result's shape.
+    pub fn sample(&self, choices: &[(usize, bool)], noise: Tensor<4>) -> Tensor<4> {
+        let rows: Vec<i64> = choices
+            .iter()
+            .map(|(photo, mirrored)| (photo + if *mirrored { self.photos } else { 0 }) as i64)
+            .collect();
+        let count = rows.len();
+        let rows = TensorData::new(rows, [count]);
+        let rows = Tensor::<1, Int>::from_data(rows, &self.mean.device());
+        self.mean.clone().select(0, rows.clone()) + self.std.clone().select(0, rows) * noise
+    }
+}
+
+/// [1, 3, height, width] in [-1, 1].
+fn pixels(photo: &RgbImage, device: &Device) -> Tensor<4> {
+    let (width, height) = photo.dimensions();
+    let values: Vec<f32> = photo
+        .as_raw()
+        .iter()
+        .map(|v| f32::from(*v) / 127.5 - 1.0)
+        .collect();
+    let shape = [1, height as usize, width as usize, 3];
+    Tensor::<4>::from_data(TensorData::new(values, shape), device).permute([0, 3, 1, 2])
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn photos_are_found_by_their_ending_and_sorted() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["b.PNG", "a.jpg", "notes.txt", "c.webp"] {
+            std::fs::write(folder.path().join(name), b"").unwrap();
+        }
+        let files = photo_files(folder.path()).unwrap();
+        let names: Vec<_> = files.iter().map(|f| f.file_name().unwrap()).collect();
+        assert_eq!(names, ["a.jpg", "b.PNG", "c.webp"]);
+    }
+
+    #[test]
+    fn folders_without_photos_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = photo_files(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("no photos"), "{message}");
+        let message = photo_files(&folder.path().join("x"))
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("concept.images"), "{message}");
+    }
+
+    #[test]
+    fn pixels_go_from_minus_one_to_one_channel_by_channel() {
+        let photo = RgbImage::from_raw(2, 1, vec![0, 255, 51, 255, 0, 204]).unwrap();
+        let values = core_model::params::to_vec(pixels(&photo, &Device::flex()));
+        let expected = [-1.0, 1.0, 1.0, -1.0, -0.6, 0.6];
+        for (value, expected) in values.iter().zip(expected) {
+            assert!((value - expected).abs() < 1e-6);
+        }
+    }
+}

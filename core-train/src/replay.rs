@@ -1,0 +1,178 @@
+//! `--replay`: the randomness of the first stage from a file, so that a run can be compared number
+//! by number with another implementation.
+//!
+//! | key | shape | |
+//! |---|---|---|
+//! | `latents` | [steps, batch, channels, h, w] | scaled latents of the photos |
+//! | `noise` | same | |
+//! | `timesteps` | [steps, batch] | integers |
+//! | `template_index` | [steps] | integers into `regularization_prompts`; unused without terms |
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use core_model::checkpoint::Checkpoint;
+
+use crate::config::StageConfig;
+use crate::draws::Batch;
+use crate::error::{Error, Result};
+
+/// A replay file in memory.
+#[derive(Debug)]
+pub struct Replay {
+    latents: Vec<f32>,
+    noise: Vec<f32>,
+    /// [batch, channels, h, w].
+    shape: [usize; 4],
+    timesteps: Vec<usize>,
+    templates: Vec<usize>,
+}
+
+/// What a replay file has to fit.
+#[derive(Debug, Clone, Copy)]
+pub struct ReplayFit<'a> {
+    /// The first stage.
+    pub stage: &'a StageConfig,
+    /// Channels of the latents.
+    pub channels: usize,
+    /// Height and width must be multiples of it.
+    pub unit: usize,
+    /// Timesteps of the noise schedule.
+    pub num_train_timesteps: usize,
+}
+
+struct Reader<'a> {
+    path: PathBuf,
+    file: Checkpoint,
+    fit: ReplayFit<'a>,
+}
+
+impl Replay {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`Error::Replay`] naming the key and what it should hold.
+    pub fn open(path: &Path, fit: ReplayFit<'_>) -> Result<Self> {
+        let file = Checkpoint::open(path, |key| Some(key.to_string()))?;
+        let reader = Reader {
+            path: path.to_path_buf(),
+            file,
+            fit,
+        };
+        reader.read()
+    }
+
+    /// Forward pass `index`; the file does not name training prompts.
+    pub(crate) fn batch(&self, index: usize, prompts: Vec<usize>, device: &Device) -> Batch {
+        let size: usize = self.shape.iter().product();
+        let part = |values: &[f32]| {
+            let values = values[index * size..(index + 1) * size].to_vec();
+            Tensor::from_data(TensorData::new(values, self.shape), device)
+        };
+        let batch = self.shape[0];
+        Batch {
+            latents: part(&self.latents),
+            noise: part(&self.noise),
+            timesteps: self.timesteps[index * batch..(index + 1) * batch].to_vec(),
+            prompts,
+            template: self.templates.get(index).copied().unwrap_or(0),
+        }
+    }
+}
+
+impl Reader<'_> {
+    fn refuse(&self, reason: impl Into<String>) -> Error {
+        Error::Replay {
+            path: self.path.clone(),
+            reason: reason.into(),
+        }
+    }
+
+    fn missing(&self, key: &str, what: &str) -> Error {
+        self.refuse(format!("tensor `{key}` {what} is missing"))
+    }
+
+    fn read(&self) -> Result<Replay> {
+        let ReplayFit { stage, .. } = self.fit;
+        let (steps, batch) = (stage.steps, stage.batch_size);
+        if stage.gradient_accumulation_steps != 1 {
+            return Err(self.refuse(
+                "a replay holds one forward pass a step; set gradient_accumulation_steps to 1",
+            ));
+        }
+        let (latents, shape) = self.images("latents")?;
+        let (noise, noise_shape) = self.images("noise")?;
+        if shape != noise_shape {
+            return Err(self.refuse(format!(
+                "`latents` has shape {shape:?} but `noise` {noise_shape:?}"
+            )));
+        }
+        let limit = self.fit.num_train_timesteps;
+        let timesteps =
+            self.numbers("timesteps", &[steps, batch], limit, "the noise schedule's")?;
+        let templates = match (&stage.regularization_prompts, stage.regularizers.is_empty()) {
+            (Some(source), false) => {
+                let count = source.templates().len();
+                self.numbers("template_index", &[steps], count, "regularization_prompts'")?
+            }
+            _ => Vec::new(),
+        };
+        Ok(Replay {
+            latents,
+            noise,
+            shape,
+            timesteps,
+            templates,
+        })
+    }
+
+    fn images(&self, key: &str) -> Result<(Vec<f32>, [usize; 4])> {
+        let ReplayFit {
+            stage,
+            channels,
+            unit,
+            ..
+        } = self.fit;
+        let (steps, batch) = (stage.steps, stage.batch_size);
+        let expected = format!(
+            "[{steps}, {batch}, {channels}, h, w] (steps, batch_size, channels), h and w \
+             multiples of {unit}"
+        );
+        let Some((values, shape)) = self.file.read_f32(key)? else {
+            return Err(self.missing(key, &expected));
+        };
+        match shape.as_slice() {
+            &[s, b, c, h, w]
+                if [s, b, c] == [steps, batch, channels]
+                    && h > 0
+                    && w > 0
+                    && h.is_multiple_of(unit)
+                    && w.is_multiple_of(unit) =>
+            {
+                Ok((values, [b, c, h, w]))
+            }
+            _ => Err(self.refuse(format!("`{key}` has shape {shape:?}, expected {expected}"))),
+        }
+    }
+
+    fn numbers(&self, key: &str, shape: &[usize], limit: usize, of: &str) -> Result<Vec<usize>> {
+        let Some((values, found)) = self.file.read_i64(key)? else {
+            return Err(self.missing(key, &format!("{shape:?}")));
+        };
+        if found != shape {
+            return Err(self.refuse(format!("`{key}` has shape {found:?}, expected {shape:?}")));
+        }
+        let number = |value: i64| {
+            usize::try_from(value)
+                .ok()
+                .filter(|number| *number < limit)
+                .ok_or_else(|| {
+                    self.refuse(format!(
+                        "`{key}` holds {value}, but {of} numbers end at {}",
+                        limit - 1
+                    ))
+                })
+        };
+        values.into_iter().map(number).collect()
+    }
+}

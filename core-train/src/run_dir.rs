@@ -1,0 +1,130 @@
+//! The layout of a run folder, and how one comes to be.
+//!
+//! | file | |
+//! |---|---|
+//! | `config.toml` | resolved; `core-train train` runs it again as it is |
+//! | `metrics.csv` | one row per optimiser step |
+//! | `learned_embeds.safetensors` | the concept, one key, the placeholder token |
+//! | `unet/` | diffusers layout, when a stage trained it |
+//! | `validation/` | pictures on the way, when asked for |
+//! | `environment.json` | versions, device, git revision, SHA-256 of every model file |
+//! | `state/` | for `--resume`; removed when the run is complete |
+//!
+//! A run goes to `NAME.partial` beside `NAME` and is renamed when complete, so a folder without
+//! that ending is a complete run.
+
+use std::path::{Path, PathBuf};
+
+use core_model::files::{read_to_string, write_atomically};
+
+use crate::config::RunConfig;
+use crate::error::{Error, Result};
+use crate::state::{Position, StateFolder};
+
+/// The resolved configuration.
+pub const CONFIG: &str = "config.toml";
+/// One row per step.
+pub const METRICS: &str = "metrics.csv";
+/// The concept.
+pub const EMBEDDING: &str = "learned_embeds.safetensors";
+/// The trained U-Net.
+pub const UNET: &str = "unet";
+/// Pictures on the way.
+pub const VALIDATION: &str = "validation";
+/// Versions, device, model files.
+pub const ENVIRONMENT: &str = "environment.json";
+
+/// A run folder that is being filled.
+#[derive(Debug)]
+pub struct RunDir {
+    output: PathBuf,
+    scratch: PathBuf,
+}
+
+/// What is to be done about an unfinished run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfinished {
+    /// Refuse, and say so.
+    Refuse,
+    /// Continue it, when it has the same configuration; else refuse.
+    Resume,
+}
+
+impl RunDir {
+    /// Where the run `output` lies until it is complete.
+    pub fn scratch_of(output: &Path) -> PathBuf {
+        let mut name = output.file_name().unwrap_or_default().to_os_string();
+        name.push(".partial");
+        output.with_file_name(name)
+    }
+
+    /// Makes the folder and writes `config.toml`, or finds an unfinished run with the same
+    /// configuration; then also how far that is.
+    ///
+    /// # Errors
+    /// [`Error::RunFolder`] when a complete run, or an unfinished one that may not be continued,
+    /// is in the way; [`Error::Model`] when the folder cannot be written to.
+    pub fn open(
+        output: &Path,
+        config: &RunConfig,
+        unfinished: Unfinished,
+    ) -> Result<(Self, Option<Position>)> {
+        let scratch = Self::scratch_of(output);
+        if output.exists() {
+            let reason = "is there already; choose another --output or remove it";
+            return Err(Error::run_folder(output, reason));
+        }
+        let dir = Self {
+            output: output.to_path_buf(),
+            scratch,
+        };
+        let path = dir.scratch.join(CONFIG);
+        if !path.exists() {
+            // Nothing but an empty folder can be there: config.toml is written first.
+            std::fs::create_dir_all(&dir.scratch).map_err(Error::io(&dir.scratch))?;
+            write_atomically(&path, config.to_toml(&dir.scratch)?.as_bytes())?;
+            return Ok((dir, None));
+        }
+        if unfinished == Unfinished::Refuse {
+            let reason = "is an unfinished run; continue it with --resume or remove it";
+            return Err(Error::run_folder(&dir.scratch, reason));
+        }
+        dir.check_same(config, &path)?;
+        let position = StateFolder::of(&dir.scratch).position()?;
+        Ok((dir, position))
+    }
+
+    fn check_same(&self, config: &RunConfig, path: &Path) -> Result<()> {
+        let (old, new) = (read_to_string(path)?, config.to_toml(&self.scratch)?);
+        let lines = old.lines().zip(new.lines());
+        let Some((old, new)) = lines.into_iter().find(|(old, new)| old != new) else {
+            if old.len() == new.len() {
+                return Ok(());
+            }
+            let reason = "has stages or keys that differ from those asked for; an unfinished run \
+                          can only be continued as it was begun";
+            return Err(Error::run_folder(path, reason));
+        };
+        let reason = format!(
+            "says `{old}` where `{new}` is asked for; an unfinished run can only be continued as \
+             it was begun; remove {} to start again",
+            self.scratch.display()
+        );
+        Err(Error::run_folder(path, reason))
+    }
+
+    /// Where the files go.
+    pub fn folder(&self) -> &Path {
+        &self.scratch
+    }
+
+    /// Removes the state and gives the folder its name.
+    ///
+    /// # Errors
+    /// [`Error::Model`] naming the folder.
+    pub fn complete(self) -> Result<PathBuf> {
+        StateFolder::of(&self.scratch).remove()?;
+        std::fs::rename(&self.scratch, &self.output).map_err(Error::io(&self.output))?;
+        Ok(self.output)
+    }
+}
