@@ -1,0 +1,283 @@
+//! Two-dimensional convolution as matrix products over unfolded images.
+//!
+//! The output pixels are cut into blocks of a size that depends on the shapes alone; each block is
+//! a task: unfold, multiply, store. Small images share a block.
+
+mod geometry;
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+use burn::tensor::Tensor;
+
+use super::gemm::gemm;
+use super::memory::{Output, View, buffer, run, tensor, values, with_scratch};
+use super::plain;
+use super::simd::{sum_by, vectorised};
+use super::tape::{Gradient, Operand, is_fused, record};
+use geometry::Geometry;
+
+/// Convolution of [batch, in, height, width] with `weight` [out, in, kernel, kernel] and `bias`
+/// [out]; `padding` are zeros at top, left, bottom, right.
+pub fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    stride: usize,
+    padding: [usize; 4],
+) -> Tensor<4> {
+    if !(is_fused(&x) && is_fused(&weight) && bias.as_ref().is_none_or(is_fused)) {
+        return plain::conv2d(x, weight, bias, stride, padding);
+    }
+    let geometry = Geometry::new(x.dims(), weight.dims(), stride, padding);
+    let forward = move |x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>| {
+        let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
+        let bias = bias.map(|bias| bias.to_contiguous());
+        let y = convolve(&x, &weight, bias.as_ref(), &geometry);
+        let gradient = ConvolutionGradient {
+            x,
+            weight,
+            geometry,
+        };
+        (y, gradient)
+    };
+    match bias {
+        Some(bias) => {
+            let operands = [Operand::from(x), weight.into(), bias.into()];
+            record(operands, |[x, weight, bias]| forward(x, weight, Some(bias)))
+        }
+        None => record([Operand::from(x), weight.into()], |[x, weight]| {
+            forward(x, weight, None)
+        }),
+    }
+}
+
+/// The convolution itself, of contiguous tensors.
+fn convolve(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    bias: Option<&FlexTensor>,
+    geometry: &Geometry,
+) -> FlexTensor {
+    let Geometry { batch, outputs, .. } = *geometry;
+    let (input, pixels, depth) = (values(x), geometry.pixels(), geometry.depth());
+    let weight = View::rows(values(weight), depth);
+    let mut y = buffer(batch * outputs * pixels);
+    let target = Output::new(&mut y);
+    let blocks = geometry.blocks();
+    run(blocks.len(), geometry.work(), |i| {
+        let block = &blocks[i];
+        let count = block.pixels(geometry);
+        let columns = match geometry.is_pointwise() {
+            true => 0,
+            false => depth * count,
+        };
+        let direct = block.samples.len() == 1;
+        let product = if direct { 0 } else { outputs * count };
+        with_scratch(columns + product, |scratch| {
+            let (columns, product) = scratch.split_at_mut(columns);
+            let right = geometry.columns(input, block, 0..geometry.inputs, columns);
+            let sizes = [outputs, count, depth];
+            let start = block.samples.start * outputs * pixels + block.first_pixel(geometry);
+            #[expect(unsafe_code, reason = "each task writes its own block")]
+            // SAFETY: the pixels of this block belong to this task alone; the inputs are alive.
+            unsafe {
+                if direct {
+                    if let Some(bias) = bias {
+                        for (o, &bias) in values(bias).iter().enumerate() {
+                            target.part(start + o * pixels, count).fill(bias);
+                        }
+                    }
+                    let part = target.view(start, pixels, 1);
+                    gemm(sizes, part, bias.is_some(), weight, right);
+                    return;
+                }
+                let part = Output::new(product).view(0, count, 1);
+                gemm(sizes, part, false, weight, right);
+                for (o, row) in product.chunks_exact(count).enumerate() {
+                    let bias = bias.map_or(0.0, |bias| values(bias)[o]);
+                    for (sample, row) in row.chunks_exact(pixels).enumerate() {
+                        let part = target.part(start + (sample * outputs + o) * pixels, pixels);
+                        for (y, &x) in part.iter_mut().zip(row) {
+                            *y = x + bias;
+                        }
+                    }
+                }
+            }
+        });
+    });
+    let [height, width] = geometry.output;
+    tensor(y, [batch, outputs, height, width])
+}
+
+#[derive(Debug, Clone)]
+struct ConvolutionGradient {
+    x: FlexTensor,
+    weight: FlexTensor,
+    geometry: Geometry,
+}
+
+impl Gradient<3> for ConvolutionGradient {
+    fn backward(self, grad: FlexTensor, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
+        let grad = grad.to_contiguous();
+        [
+            wanted[0].then(|| self.input_gradient(&grad)),
+            wanted[1].then(|| self.weight_gradient(&grad)),
+            wanted[2].then(|| self.bias_gradient(&grad)),
+        ]
+    }
+}
+
+impl Gradient<2> for ConvolutionGradient {
+    fn backward(self, grad: FlexTensor, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
+        let grad = grad.to_contiguous();
+        [
+            wanted[0].then(|| self.input_gradient(&grad)),
+            wanted[1].then(|| self.weight_gradient(&grad)),
+        ]
+    }
+}
+
+impl ConvolutionGradient {
+    fn input_gradient(&self, grad: &FlexTensor) -> FlexTensor {
+        match self.geometry.transposed() {
+            Some(geometry) => convolve(grad, &self.turned_weight(), None, &geometry),
+            None => self.folded_gradient(grad),
+        }
+    }
+
+    /// The weight as the backward convolution of stride 1 uses it: [in, out, kernel], turned by
+    /// 180 degrees.
+    fn turned_weight(&self) -> FlexTensor {
+        let Geometry {
+            outputs, inputs, ..
+        } = self.geometry;
+        let [height, width] = self.geometry.kernel;
+        let taps = height * width;
+        let weight = values(&self.weight);
+        let mut turned = buffer(weight.len());
+        super::memory::chunks(&mut turned, outputs * taps, weight.len(), |c, part| {
+            for (o, part) in part.chunks_exact_mut(taps).enumerate() {
+                let source = &weight[(o * inputs + c) * taps..][..taps];
+                for (y, &x) in part.iter_mut().zip(source.iter().rev()) {
+                    *y = x;
+                }
+            }
+        });
+        tensor(turned, [inputs, outputs, height, width])
+    }
+
+    /// The gradient of the input for any stride: the gradients of the unfolded image, folded.
+    fn folded_gradient(&self, grad: &FlexTensor) -> FlexTensor {
+        let geometry = &self.geometry;
+        let [height, width] = geometry.input;
+        let (depth, pixels) = (geometry.depth(), geometry.pixels());
+        let len = geometry.inputs * height * width;
+        let g = values(grad);
+        let weight = View::rows(values(&self.weight), depth);
+        let mut dx = buffer(geometry.batch * len);
+        super::memory::chunks(&mut dx, len, geometry.work(), |sample, dx| {
+            let g = &g[sample * geometry.outputs * pixels..];
+            with_scratch(depth * pixels, |columns| {
+                let target = Output::new(columns).view(0, pixels, 1);
+                let sizes = [depth, pixels, geometry.outputs];
+                #[expect(unsafe_code, reason = "views of live buffers")]
+                // SAFETY: the columns are this task's own; weight and gradient are alive.
+                unsafe {
+                    gemm(
+                        sizes,
+                        target,
+                        false,
+                        weight.transposed(),
+                        View::rows(g, pixels),
+                    );
+                }
+                dx.fill(0.0);
+                geometry.fold(columns, dx);
+            });
+        });
+        tensor(dx, [geometry.batch, geometry.inputs, height, width])
+    }
+
+    /// A task is a few input channels, so that nothing is unfolded twice or added up afterwards.
+    fn weight_gradient(&self, grad: &FlexTensor) -> FlexTensor {
+        let geometry = &self.geometry;
+        let Geometry {
+            inputs, outputs, ..
+        } = *geometry;
+        let (input, g) = (values(&self.x), values(grad));
+        let (depth, pixels) = (geometry.depth(), geometry.pixels());
+        let taps = depth / inputs;
+        let size = inputs.div_ceil(4).clamp(1, 16);
+        let mut dw = buffer(outputs * depth);
+        let target = Output::new(&mut dw);
+        let blocks = geometry.blocks();
+        run(inputs.div_ceil(size), geometry.work(), |i| {
+            let channels = i * size..((i + 1) * size).min(inputs);
+            let width = channels.len() * taps;
+            let target = target.view(i * size * taps, depth, 1);
+            for (n, block) in blocks.iter().enumerate() {
+                let count = block.pixels(geometry);
+                let shared = block.samples.len() > 1;
+                let unfolded = if geometry.is_pointwise() {
+                    0
+                } else {
+                    width * count
+                };
+                let gathered = if shared { outputs * count } else { 0 };
+                with_scratch(unfolded + gathered, |scratch| {
+                    let (unfolded, gathered) = scratch.split_at_mut(unfolded);
+                    let right = geometry.columns(input, block, channels.clone(), unfolded);
+                    let start =
+                        block.samples.start * outputs * pixels + block.first_pixel(geometry);
+                    let left = match shared {
+                        true => {
+                            gather(&g[start..], gathered, outputs, pixels);
+                            View::rows(gathered, count)
+                        }
+                        false => View::rows(&g[start..], pixels),
+                    };
+                    let sizes = [outputs, width, count];
+                    #[expect(unsafe_code, reason = "each task writes its own channels")]
+                    // SAFETY: these channels of dw belong to this task alone; inputs are alive.
+                    unsafe {
+                        gemm(sizes, target, n > 0, left, right.transposed());
+                    }
+                });
+            }
+        });
+        tensor(dw, self.weight.shape())
+    }
+
+    fn bias_gradient(&self, grad: &FlexTensor) -> FlexTensor {
+        let Geometry { batch, outputs, .. } = self.geometry;
+        let (g, pixels) = (values(grad), self.geometry.pixels());
+        let mut sums = vec![0.0; batch * outputs];
+        let chunk = outputs.max(1);
+        super::memory::chunks(&mut sums, chunk, g.len() / 4, |sample, sums| {
+            sum_rows(&g[sample * outputs * pixels..], sums, pixels);
+        });
+        let total = |o| (0..batch).map(|b| sums[b * outputs + o]).sum();
+        tensor((0..outputs).map(total).collect(), [outputs])
+    }
+}
+
+vectorised! {
+    fn sum_rows<const FMA: bool>(x: &[f32], sums: &mut [f32], width: usize) {
+        for (sum, x) in sums.iter_mut().zip(x.chunks_exact(width)) {
+            *sum = sum_by(width, |i| x[i]);
+        }
+    }
+}
+
+/// From [samples, channels, pixels] to [channels, samples * pixels].
+fn gather(x: &[f32], y: &mut [f32], channels: usize, pixels: usize) {
+    let count = y.len() / channels;
+    for (sample, x) in x.chunks_exact(channels * pixels).enumerate() {
+        if sample * pixels >= count {
+            break;
+        }
+        for (c, x) in x.chunks_exact(pixels).enumerate() {
+            y[c * count + sample * pixels..][..pixels].copy_from_slice(x);
+        }
+    }
+}

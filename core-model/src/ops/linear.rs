@@ -1,0 +1,235 @@
+//! The linear map over the last dimension.
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+use burn::tensor::Tensor;
+
+use super::gemm::gemm;
+use super::memory::{Output, View, buffer, dims, run, tensor, values};
+use super::plain;
+use super::simd::vectorised;
+use super::tape::{Gradient, Operand, is_fused, record};
+
+/// Multiplications that make a task worth its start.
+const TASK: usize = 1 << 20;
+
+/// `x W^T + b`: [.., in] with `weight` [out, in] and `bias` [out] to [.., out].
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    if !(is_fused(&x) && is_fused(&weight) && bias.as_ref().is_none_or(is_fused)) {
+        return plain::linear(x, weight, bias);
+    }
+    assert_eq!(
+        x.dims()[D - 1],
+        weight.dims()[1],
+        "linear: input {:?} does not fit weight {:?}",
+        x.dims(),
+        weight.dims()
+    );
+    match bias {
+        Some(bias) => {
+            let operands = [Operand::from(x), weight.into(), bias.into()];
+            record(operands, |[x, weight, bias]| {
+                let x = Rows::new(x);
+                let y = x.times(&weight, Some(&bias.to_contiguous()));
+                (y, LinearGradient { x, weight })
+            })
+        }
+        None => record([Operand::from(x), weight.into()], |[x, weight]| {
+            let x = Rows::new(x);
+            let y = x.times(&weight, None);
+            (y, LinearGradient { x, weight })
+        }),
+    }
+}
+
+/// A tensor [.., columns] as `batches` matrices of `rows` rows with one pair of strides, so that
+/// a permuted image need not be copied.
+#[derive(Debug, Clone)]
+struct Rows {
+    x: FlexTensor,
+    batches: usize,
+    rows: usize,
+    columns: usize,
+    batch_stride: isize,
+    view: View,
+}
+
+impl Rows {
+    fn new(x: FlexTensor) -> Self {
+        match Self::of(&x) {
+            Some(rows) => rows,
+            None => Self::of(&x.to_contiguous()).expect("a contiguous tensor is one matrix"),
+        }
+    }
+
+    fn of(x: &FlexTensor) -> Option<Self> {
+        let (shape, strides) = (x.layout().shape(), x.layout().strides());
+        let last = shape.num_dims() - 1;
+        let (mut rows, mut row_stride) = (1, 0);
+        let (mut batches, mut batch_stride) = (1, 0);
+        for dim in (0..last).rev().filter(|&dim| shape[dim] != 1) {
+            let (size, stride) = (shape[dim], strides[dim]);
+            if batches == 1 && rows == 1 {
+                (rows, row_stride) = (size, stride);
+            } else if batches == 1 && stride == row_stride * rows as isize {
+                rows *= size;
+            } else if batches == 1 {
+                (batches, batch_stride) = (size, stride);
+            } else if stride == batch_stride * batches as isize {
+                batches *= size;
+            } else {
+                return None;
+            }
+        }
+        let at = x.storage::<f32>().as_ptr();
+        Some(Self {
+            batches,
+            rows,
+            columns: shape[last],
+            batch_stride,
+            view: View {
+                at: at.wrapping_add(x.layout().start_offset()),
+                row: row_stride,
+                column: strides[last],
+            },
+            x: x.clone(),
+        })
+    }
+
+    fn matrix(&self, batch: usize) -> View {
+        View {
+            at: self
+                .view
+                .at
+                .wrapping_offset(batch as isize * self.batch_stride),
+            ..self.view
+        }
+    }
+
+    /// `x W^T + b` with `weight` [out, columns].
+    fn times(&self, weight: &FlexTensor, bias: Option<&FlexTensor>) -> FlexTensor {
+        let [outputs, _] = dims(weight);
+        let mut shape = self.x.shape();
+        let last = shape.num_dims() - 1;
+        shape[last] = outputs;
+        let mut y = buffer(self.batches * self.rows * outputs);
+        self.multiply(View::of(weight, 1, 0, &[]), outputs, bias, &mut y);
+        tensor(y, shape)
+    }
+
+    /// Into `y` the product with the matrix `right` [columns, outputs], on top of `bias`.
+    fn multiply(&self, right: View, outputs: usize, bias: Option<&FlexTensor>, y: &mut [f32]) {
+        let size = TASK / (self.columns * outputs).max(1);
+        let size = (size & !31).clamp(32, 1024);
+        let tasks = self.rows.div_ceil(size);
+        let work = self.batches * self.rows * self.columns * outputs / 32;
+        let target = Output::new(y);
+        run(self.batches * tasks, work, |i| {
+            let (batch, first) = (i / tasks, i % tasks * size);
+            let rows = size.min(self.rows - first);
+            let start = (batch * self.rows + first) * outputs;
+            #[expect(unsafe_code, reason = "each task writes its own rows")]
+            // SAFETY: these rows belong to this task alone, and `self` keeps the input alive.
+            unsafe {
+                let part = target.part(start, rows * outputs);
+                if let Some(bias) = bias {
+                    for row in part.chunks_exact_mut(outputs) {
+                        row.copy_from_slice(values(bias));
+                    }
+                }
+                let left = self.matrix(batch).from(first, 0);
+                let target = target.view(start, outputs, 1);
+                let sizes = [rows, outputs, self.columns];
+                gemm(sizes, target, bias.is_some(), left, right);
+            }
+        });
+    }
+
+    /// `g^T x`, [out, columns]: the gradient of the weight.
+    fn outer(&self, grad: &FlexTensor, outputs: usize) -> FlexTensor {
+        let g = values(grad);
+        let mut dw = buffer(outputs * self.columns);
+        let size = (outputs.div_ceil(4).div_ceil(16) * 16).clamp(16, 128);
+        let work = self.batches * self.rows * self.columns * outputs / 32;
+        let target = Output::new(&mut dw);
+        run(outputs.div_ceil(size), work, |i| {
+            let (first, count) = (i * size, size.min(outputs - i * size));
+            for batch in 0..self.batches {
+                let rows = &g[batch * self.rows * outputs..];
+                let left = View::rows(rows, outputs).from(0, first).transposed();
+                let target = target.view(first * self.columns, self.columns, 1);
+                let sizes = [count, self.columns, self.rows];
+                #[expect(unsafe_code, reason = "each task writes its own rows")]
+                // SAFETY: these rows of dw belong to this task alone; g and x are alive.
+                unsafe {
+                    gemm(sizes, target, batch > 0, left, self.matrix(batch));
+                }
+            }
+        });
+        tensor(dw, [outputs, self.columns])
+    }
+}
+
+vectorised! {
+    /// Adds each row of `x` to `sums`.
+    fn add_rows<const FMA: bool>(x: &[f32], sums: &mut [f32]) {
+        for row in x.chunks_exact(sums.len()) {
+            for (sum, &x) in sums.iter_mut().zip(row) {
+                *sum += x;
+            }
+        }
+    }
+}
+
+/// The sums of the columns of a row-major matrix.
+fn column_sums(x: &[f32], columns: usize) -> FlexTensor {
+    const ROWS: usize = 256;
+    let tasks = x.len().div_ceil(ROWS * columns.max(1));
+    let mut partial = vec![0.0; tasks * columns];
+    super::memory::chunks(&mut partial, columns, x.len() / 4, |i, sums| {
+        let start = i * ROWS * columns;
+        add_rows(&x[start..(start + ROWS * columns).min(x.len())], sums);
+    });
+    let mut total = vec![0.0; columns];
+    add_rows(&partial, &mut total);
+    tensor(total, [columns])
+}
+
+#[derive(Debug, Clone)]
+struct LinearGradient {
+    x: Rows,
+    weight: FlexTensor,
+}
+
+impl LinearGradient {
+    fn gradients(&self, grad: &FlexTensor, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
+        let [outputs, inputs] = dims(&self.weight);
+        let grad = grad.to_contiguous();
+        let dx = wanted[0].then(|| {
+            let mut dx = buffer(self.x.batches * self.x.rows * inputs);
+            let right = View::of(&self.weight, 0, 1, &[]);
+            Rows::new(grad.clone()).multiply(right, inputs, None, &mut dx);
+            tensor(dx, self.x.x.shape())
+        });
+        let dw = wanted[1].then(|| self.x.outer(&grad, outputs));
+        let db = wanted[2].then(|| column_sums(values(&grad), outputs));
+        [dx, dw, db]
+    }
+}
+
+impl Gradient<3> for LinearGradient {
+    fn backward(self, grad: FlexTensor, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
+        self.gradients(&grad, wanted)
+    }
+}
+
+impl Gradient<2> for LinearGradient {
+    fn backward(self, grad: FlexTensor, [x, weight]: [bool; 2]) -> [Option<FlexTensor>; 2] {
+        let [dx, dw, _] = self.gradients(&grad, [x, weight, false]);
+        [dx, dw]
+    }
+}
