@@ -27,6 +27,7 @@ pub mod run_dir;
 mod stage;
 pub mod state;
 pub mod step;
+pub mod timing;
 pub mod trainable;
 pub mod trainer;
 mod validation;

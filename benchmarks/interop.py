@@ -1,0 +1,136 @@
+"""Other tools open what this project ships and writes, and compute the same.
+
+    cargo build --workspace
+    python benchmarks/interop.py [--results results/ablation]
+
+needs torch, diffusers and transformers. Three checks, each printing its largest relative difference:
+diffusers draws the same final latents from models/mini (DDIM, guided); transformers reproduces the
+CLIP and DINO scores of an experiment's scores.csv; a tuned U-Net folder and an embedding written by
+a run open in diffusers and draw the same.
+"""
+
+import argparse
+import csv
+import os
+import pathlib
+import subprocess
+import tempfile
+
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import CLIPModel, CLIPTokenizer, ViTModel
+from transformers import CLIPImageProcessorPil, ViTImageProcessorPil
+
+ROOT = pathlib.Path(__file__).parent.parent
+MODEL = ROOT / "models" / "mini"
+STEPS, GUIDANCE = 20, 6.0
+
+
+def core_train(*arguments):
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    subprocess.run([target / "debug" / "core-train", *map(str, arguments)], check=True, capture_output=True)
+
+
+def difference(ours, theirs):
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+def generate(source, prompt):
+    """Initial latents and our final ones."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        latents = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+        save_file({"latents": latents}, folder / "init.safetensors")
+        core_train(
+            "generate", *source, "--prompt", prompt, "--num-images", 2, "--steps", STEPS,
+            "--guidance-scale", GUIDANCE, "--scheduler", "ddim", "--init-latents", folder / "init.safetensors",
+            "--save-latents", folder / "final.safetensors", "--out", folder,
+        )
+        return latents, load_file(folder / "final.safetensors")["latents"]
+
+
+def draw(pipeline, prompt, latents):
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    out = pipeline(
+        [prompt] * len(latents), num_inference_steps=STEPS, guidance_scale=GUIDANCE, latents=latents,
+        output_type="latent",
+    )
+    return out.images
+
+
+def check_generator():
+    prompt = "a photo of a red dog on the beach"
+    latents, ours = generate(["--model", MODEL], prompt)
+    pipeline = StableDiffusionPipeline.from_pretrained(MODEL, torch_dtype=torch.float32)
+    print(f"models/mini in diffusers: {difference(ours, draw(pipeline, prompt, latents)):.1e}")
+
+
+def check_run(results):
+    runs = [run for run in (results / "runs").iterdir() if (run / "unet").exists()]
+    run = sorted(runs)[0]
+    token = list(load_file(run / "learned_embeds.safetensors"))[0]
+    prompt = f"a photo of a {token} in the snow"
+    latents, ours = generate(["--run", run], prompt)
+    pipeline = StableDiffusionPipeline.from_pretrained(MODEL, torch_dtype=torch.float32)
+    pipeline.load_textual_inversion(run / "learned_embeds.safetensors")
+    pipeline.unet = UNet2DConditionModel.from_pretrained(run / "unet")
+    print(f"a run's embedding and U-Net in diffusers: {difference(ours, draw(pipeline, prompt, latents)):.1e}")
+
+
+def normalised(features):
+    return features / features.norm(dim=-1, keepdim=True)
+
+
+def check_scores(results, count=24):
+    clip = CLIPModel.from_pretrained(ROOT / "models/mini-clip", torch_dtype=torch.float32).eval()
+    tokenizer = CLIPTokenizer.from_pretrained(ROOT / "models/mini-clip")
+    clip_processor = CLIPImageProcessorPil.from_pretrained(ROOT / "models/mini-clip")
+    dino = ViTModel.from_pretrained(ROOT / "models/mini-dino", torch_dtype=torch.float32, add_pooling_layer=False)
+    dino_processor = ViTImageProcessorPil.from_pretrained(ROOT / "models/mini-dino")
+    dino.eval()
+
+    @torch.no_grad()
+    def features(paths):
+        images = [Image.open(path).convert("RGB") for path in paths]
+        vision = clip.vision_model(**clip_processor(images, return_tensors="pt")).pooler_output
+        seen = dino(**dino_processor(images, return_tensors="pt")).last_hidden_state[:, 0]
+        return normalised(clip.visual_projection(vision)), normalised(seen)
+
+    @torch.no_grad()
+    def text(prompt):
+        ids = tokenizer(prompt, padding="max_length", max_length=24, return_tensors="pt").input_ids
+        return normalised(clip.text_projection(clip.text_model(ids).pooler_output))
+
+    with open(results / "scores.csv") as file:
+        rows = list(csv.DictReader(file))
+    rows = rows[:: max(1, len(rows) // count)]
+    worst = {"clip_t": 0.0, "clip_i": 0.0, "dino": 0.0}
+    for row in rows:
+        folder = ROOT / "experiments/concepts" / row["concept"]
+        photos = features(sorted(folder.glob("*.png")))
+        image = features([results / row["image"]])
+        words = next(
+            line.split('"')[1] for line in (folder / "concept.toml").read_text().splitlines()
+            if line.startswith("super_category")
+        )
+        theirs = {
+            "clip_t": (image[0] @ text(row["prompt"].replace("{}", words)).T).item(),
+            "clip_i": (image[0] @ photos[0].T).mean().item(),
+            "dino": (image[1] @ photos[1].T).mean().item(),
+        }
+        for metric, value in theirs.items():
+            worst[metric] = max(worst[metric], abs(value - float(row[metric])))
+    figures = ", ".join(f"{metric} {value:.1e}" for metric, value in worst.items())
+    print(f"{len(rows)} rows of scores.csv in transformers, largest difference: {figures}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=pathlib.Path, default=ROOT / "results/ablation")
+    results = parser.parse_args().results
+    check_generator()
+    check_run(results)
+    check_scores(results)

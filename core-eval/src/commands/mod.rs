@@ -1,0 +1,3 @@
+//! The commands of `core-eval`, one file each.
+
+pub mod experiment;

@@ -1,0 +1,57 @@
+//! The runs' `metrics.csv` files as one table, `curves.csv`.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// One optimiser step of one run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CurveRow {
+    /// The method.
+    pub variant: String,
+    /// The concept.
+    pub concept: String,
+    /// The seed.
+    pub seed: u64,
+    /// The stage's name.
+    pub stage: String,
+    /// From 1 in each stage.
+    pub step: u64,
+    /// The weighted total.
+    pub loss: f64,
+    /// After step and rescaling.
+    pub embedding_norm: f64,
+}
+
+/// The columns of `metrics.csv` that the table keeps.
+#[derive(Deserialize)]
+struct Metrics {
+    stage: String,
+    step: u64,
+    loss: f64,
+    embedding_norm: f64,
+}
+
+/// Reads a run's `metrics.csv`.
+///
+/// # Errors
+/// An unreadable file or a damaged row, naming the file.
+pub fn read(metrics: &Path, variant: &str, concept: &str, seed: u64) -> Result<Vec<CurveRow>> {
+    let mut reader =
+        csv::Reader::from_path(metrics).with_context(|| metrics.display().to_string())?;
+    let mut rows = Vec::new();
+    for row in reader.deserialize() {
+        let row: Metrics = row.with_context(|| metrics.display().to_string())?;
+        rows.push(CurveRow {
+            variant: variant.to_string(),
+            concept: concept.to_string(),
+            seed,
+            stage: row.stage,
+            step: row.step,
+            loss: row.loss,
+            embedding_norm: row.embedding_norm,
+        });
+    }
+    Ok(rows)
+}

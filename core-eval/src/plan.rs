@@ -1,0 +1,123 @@
+//! Which runs an experiment needs, and the address of each.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use core_model::files::{hex, sha256};
+use core_train::RunConfig;
+use core_train::data::concept::photo_files;
+use core_train::environment::model_files;
+use sha2::{Digest, Sha256};
+
+use crate::experiment::{Concept, Experiment, Variant};
+
+/// Counted up when the same configuration would train to other numbers, so that older runs are
+/// not taken for new ones.
+const RUN_FORMAT: u32 = 1;
+
+/// Letters of an address.
+const ADDRESS_LENGTH: usize = 16;
+
+/// One variant on one concept with one seed.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    /// Its place among the variants.
+    pub variant: usize,
+    /// Its place among the concepts.
+    pub concept: usize,
+    /// The seed.
+    pub seed: u64,
+    /// What is trained; `None` for the untuned model.
+    pub run: Option<PlannedRun>,
+}
+
+/// A run and where it lies.
+#[derive(Debug, Clone)]
+pub struct PlannedRun {
+    /// Everything that determines it.
+    pub config: RunConfig,
+    /// The hash of that, in hexadecimal.
+    pub address: String,
+}
+
+impl PlannedRun {
+    /// Its folder.
+    pub fn folder(&self, results: &Path) -> PathBuf {
+        results.join("runs").join(&self.address)
+    }
+}
+
+/// All cells, variants slowest, seeds fastest.
+///
+/// # Errors
+/// Unreadable photos or model files, a recipe that does not fit a concept.
+pub fn plan(experiment: &Experiment) -> Result<Vec<Cell>> {
+    let model = model_files(&experiment.model.path)?;
+    let mut photos = Vec::new();
+    for concept in &experiment.concepts {
+        photos.push(photo_hashes(concept)?);
+    }
+    let mut cells = Vec::new();
+    for (variant_index, variant) in experiment.variants.iter().enumerate() {
+        for (concept_index, concept) in experiment.concepts.iter().enumerate() {
+            for seed in &experiment.seeds {
+                let config = experiment.run_config(variant, concept, *seed)?;
+                let run = match config {
+                    Some(config) => Some(PlannedRun {
+                        address: address(&config, &model, &photos[concept_index])?,
+                        config,
+                    }),
+                    None => None,
+                };
+                cells.push(Cell {
+                    variant: variant_index,
+                    concept: concept_index,
+                    seed: *seed,
+                    run,
+                });
+            }
+        }
+    }
+    Ok(cells)
+}
+
+/// A name for the variant and the concept of a cell.
+pub fn describe(variant: &Variant, concept: &Concept, seed: u64) -> String {
+    format!("{} / {} / seed {seed}", variant.name, concept.name())
+}
+
+fn photo_hashes(concept: &Concept) -> Result<Vec<String>> {
+    let Some(config) = &concept.config else {
+        return Ok(Vec::new());
+    };
+    let files = photo_files(&config.images)?;
+    Ok(files
+        .iter()
+        .map(|file| sha256(file))
+        .collect::<core_model::Result<_>>()?)
+}
+
+/// The address depends on the recipe, the concept, the photos, the model's files, the seed and the
+/// format of runs; not on where any of them lies.
+fn address(
+    config: &RunConfig,
+    model: &BTreeMap<String, String>,
+    photos: &[String],
+) -> Result<String> {
+    let mut config = config.clone();
+    config.model.path = PathBuf::new();
+    config.concept.images = PathBuf::new();
+    let mut hasher = Sha256::new();
+    hasher.update(RUN_FORMAT.to_le_bytes());
+    hasher.update(toml::to_string(&config)?);
+    for (name, hash) in model {
+        hasher.update(format!("\0{name}\0{hash}"));
+    }
+    for hash in photos {
+        hasher.update(format!("\0{hash}"));
+    }
+    let mut address = hex(&hasher.finalize());
+    address.truncate(ADDRESS_LENGTH);
+    Ok(address)
+}

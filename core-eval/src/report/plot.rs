@@ -1,0 +1,400 @@
+//! Plots, each a function of the CSV files of a results folder.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+use super::font::{self, FAMILY};
+use super::{ALL_CONCEPTS, METRICS, SummaryRow, TokenRow, read_rows};
+use crate::curves::CurveRow;
+
+/// Colours that colour-blind readers tell apart (Okabe and Ito), then again from the start.
+const PALETTE: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(90, 90, 90),
+];
+
+const TITLES: [&str; 3] = ["CLIP-T", "CLIP-I", "DINO"];
+
+type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+
+/// Draws every plot for which the folder has rows, into `plots/`, and tells which.
+///
+/// # Errors
+/// Unreadable CSV files, an unwritable folder.
+pub fn draw_all(results: &Path) -> Result<Vec<PathBuf>> {
+    font::register()?;
+    let folder = results.join("plots");
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let summary: Vec<SummaryRow> = read_rows(&results.join("summary.csv"))?;
+    let tokens: Vec<TokenRow> = read_rows(&results.join("tokens.csv"))?;
+    let curves: Vec<CurveRow> = read_rows(&results.join("curves.csv"))?;
+    let mut drawn = Vec::new();
+    let variants = names(summary.iter().map(|row| &row.variant));
+    let overall: Vec<SummaryRow> = summary
+        .into_iter()
+        .filter(|row| row.concept == ALL_CONCEPTS)
+        .collect();
+    if !overall.is_empty() {
+        drawn.push(draw(&folder, "scores.png", (1000, 420), |area| {
+            scores(area, &overall, &variants)
+        })?);
+        drawn.push(draw(&folder, "tradeoff.png", (760, 520), |area| {
+            tradeoff(area, &overall, &variants)
+        })?);
+    }
+    if !curves.is_empty() {
+        drawn.push(draw(&folder, "curves.png", (1000, 420), |area| {
+            draw_curves(area, &curves, &variants)
+        })?);
+    }
+    if !tokens.is_empty() {
+        drawn.push(draw(&folder, "tokens.png", (860, 460), |area| {
+            draw_tokens(area, &tokens, &variants)
+        })?);
+    }
+    Ok(drawn)
+}
+
+/// Names in order of first appearance.
+fn names<'a>(all: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for name in all {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
+/// Draws beside the file and renames.
+fn draw(
+    folder: &Path,
+    name: &str,
+    size: (u32, u32),
+    paint: impl FnOnce(&Area) -> Result<()>,
+) -> Result<PathBuf> {
+    let mut pixels = vec![0; (size.0 * size.1 * 3) as usize];
+    {
+        let area = BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area();
+        area.fill(&WHITE).map_err(oops)?;
+        paint(&area)?;
+        area.present().map_err(oops)?;
+    }
+    let image = image::RgbImage::from_raw(size.0, size.1, pixels).context("a plot has pixels")?;
+    let path = folder.join(name);
+    super::write_png(&path, &image)?;
+    Ok(path)
+}
+
+fn oops(error: impl std::fmt::Display) -> anyhow::Error {
+    anyhow!("drawing: {error}")
+}
+
+fn color(variants: &[String], variant: &str) -> RGBColor {
+    let index = variants
+        .iter()
+        .position(|other| other == variant)
+        .unwrap_or(0);
+    PALETTE[index % PALETTE.len()]
+}
+
+fn text(size: u32) -> TextStyle<'static> {
+    (FAMILY, size).into_font().color(&BLACK)
+}
+
+/// The span of values with a margin on both sides.
+fn span(values: impl Iterator<Item = f64>, margin: f64) -> std::ops::Range<f64> {
+    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+    for value in values.filter(|value| value.is_finite()) {
+        (low, high) = (low.min(value), high.max(value));
+    }
+    let width = (high - low).max(1e-6);
+    low - margin * width..high + margin * width
+}
+
+/// A column of names beside coloured squares.
+fn legend(area: &Area, variants: &[String], at: (i32, i32)) -> Result<()> {
+    for (row, variant) in variants.iter().enumerate() {
+        let y = at.1 + 20 * row as i32;
+        let square = Rectangle::new(
+            [(at.0, y), (at.0 + 12, y + 12)],
+            color(variants, variant).filled(),
+        );
+        area.draw(&square).map_err(oops)?;
+        area.draw(&Text::new(variant.clone(), (at.0 + 18, y), text(14)))
+            .map_err(oops)?;
+    }
+    Ok(())
+}
+
+/// A point with its interval for every variant, a panel a score.
+fn scores(area: &Area, rows: &[SummaryRow], variants: &[String]) -> Result<()> {
+    let (plot, side) = area.split_horizontally(780);
+    let panels = plot.split_evenly((1, 3));
+    for ((metric, title), panel) in METRICS.iter().zip(TITLES).zip(&panels) {
+        let rows: Vec<&SummaryRow> = rows.iter().filter(|row| row.metric == *metric).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let y = span(rows.iter().flat_map(|row| [row.low, row.high]), 0.12);
+        let x = -0.6..variants.len() as f64 - 0.4;
+        let mut chart = ChartBuilder::on(panel)
+            .caption(title, text(18))
+            .margin(8)
+            .y_label_area_size(54)
+            .x_label_area_size(8)
+            .build_cartesian_2d(x, y)
+            .map_err(oops)?;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .x_labels(0)
+            .y_label_style(text(13))
+            .y_label_formatter(&|value| format!("{value:.3}"))
+            .light_line_style(WHITE)
+            .draw()
+            .map_err(oops)?;
+        for row in rows {
+            let at = variants.iter().position(|v| *v == row.variant).unwrap_or(0) as f64;
+            let color = color(variants, &row.variant);
+            let line = PathElement::new(vec![(at, row.low), (at, row.high)], color.stroke_width(3));
+            chart.draw_series([line]).map_err(oops)?;
+            chart
+                .draw_series([Circle::new((at, row.mean), 6, color.filled())])
+                .map_err(oops)?;
+        }
+    }
+    side.draw(&Text::new("mean, 95 % interval", (6, 22), text(14)))
+        .map_err(oops)?;
+    legend(&side, variants, (6, 50))
+}
+
+/// CLIP-T against DINO: what is gained in identity and lost in text, or not.
+fn tradeoff(area: &Area, rows: &[SummaryRow], variants: &[String]) -> Result<()> {
+    let find = |variant: &String, metric: &str| {
+        rows.iter()
+            .find(|row| row.variant == *variant && row.metric == metric)
+    };
+    let points: Vec<(&String, &SummaryRow, &SummaryRow)> = variants
+        .iter()
+        .filter_map(|v| Some((v, find(v, "clip_t")?, find(v, "dino")?)))
+        .collect();
+    if points.is_empty() {
+        return Ok(());
+    }
+    let (plot, side) = area.split_horizontally(540);
+    let x = span(points.iter().flat_map(|(_, t, _)| [t.low, t.high]), 0.08);
+    let y = span(points.iter().flat_map(|(_, _, d)| [d.low, d.high]), 0.08);
+    let mut chart = ChartBuilder::on(&plot)
+        .margin(14)
+        .x_label_area_size(46)
+        .y_label_area_size(62)
+        .build_cartesian_2d(x, y)
+        .map_err(oops)?;
+    chart
+        .configure_mesh()
+        .x_desc("CLIP-T: follows the prompt")
+        .y_desc("DINO: looks like the photos")
+        .axis_desc_style(text(15))
+        .label_style(text(13))
+        .x_label_formatter(&|value| format!("{value:.3}"))
+        .y_label_formatter(&|value| format!("{value:.3}"))
+        .light_line_style(WHITE)
+        .draw()
+        .map_err(oops)?;
+    for (variant, t, d) in points {
+        let color = color(variants, variant);
+        let lines = [
+            PathElement::new(
+                vec![(t.low, d.mean), (t.high, d.mean)],
+                color.stroke_width(2),
+            ),
+            PathElement::new(
+                vec![(t.mean, d.low), (t.mean, d.high)],
+                color.stroke_width(2),
+            ),
+        ];
+        chart.draw_series(lines).map_err(oops)?;
+        chart
+            .draw_series([Circle::new((t.mean, d.mean), 6, color.filled())])
+            .map_err(oops)?;
+    }
+    side.draw(&Text::new("mean, 95 % intervals", (6, 22), text(14)))
+        .map_err(oops)?;
+    legend(&side, variants, (6, 50))
+}
+
+/// A column of `curves.csv`.
+type Column = fn(&CurveRow) -> f64;
+
+/// Loss and embedding norm over the optimiser steps of all stages, means over concepts and seeds.
+fn draw_curves(area: &Area, rows: &[CurveRow], variants: &[String]) -> Result<()> {
+    let (plot, side) = area.split_horizontally(780);
+    let panels = plot.split_evenly((1, 2));
+    let trained = names(rows.iter().map(|row| &row.variant));
+    let order: Vec<String> = variants
+        .iter()
+        .filter(|v| trained.contains(v))
+        .cloned()
+        .collect();
+    let order = if order.is_empty() { trained } else { order };
+    let values: [(&str, Column); 2] = [
+        ("loss", |row| row.loss),
+        ("norm of the learned embedding", |row| row.embedding_norm),
+    ];
+    for ((title, value), panel) in values.into_iter().zip(&panels) {
+        let lines: Vec<(&String, Vec<(f64, f64)>)> = order
+            .iter()
+            .map(|variant| (variant, mean_curve(rows, variant, value)))
+            .collect();
+        let steps = lines.iter().map(|(_, line)| line.len()).max().unwrap_or(1);
+        let y = span(
+            lines.iter().flat_map(|(_, line)| line.iter().map(|p| p.1)),
+            0.06,
+        );
+        let mut chart = ChartBuilder::on(panel)
+            .caption(title, text(18))
+            .margin(8)
+            .x_label_area_size(44)
+            .y_label_area_size(54)
+            .build_cartesian_2d(0.0..steps as f64, y)
+            .map_err(oops)?;
+        chart
+            .configure_mesh()
+            .x_desc("optimiser step, all stages")
+            .axis_desc_style(text(14))
+            .label_style(text(13))
+            .x_label_formatter(&|value| format!("{value:.0}"))
+            .light_line_style(WHITE)
+            .draw()
+            .map_err(oops)?;
+        for (variant, line) in lines {
+            let style = color(&order, variant).stroke_width(2);
+            chart
+                .draw_series(LineSeries::new(line, style))
+                .map_err(oops)?;
+        }
+    }
+    legend(&side, &order, (6, 50))
+}
+
+/// Means over runs, then over eleven neighbouring steps, since a single step's loss is mostly noise.
+fn mean_curve(rows: &[CurveRow], variant: &str, value: fn(&CurveRow) -> f64) -> Vec<(f64, f64)> {
+    const WINDOW: usize = 5;
+    let mut runs: Vec<((&str, u64), Vec<f64>)> = Vec::new();
+    for row in rows.iter().filter(|row| row.variant == variant) {
+        let run = (row.concept.as_str(), row.seed);
+        match runs.iter_mut().find(|(other, _)| *other == run) {
+            Some((_, values)) => values.push(value(row)),
+            None => runs.push((run, vec![value(row)])),
+        }
+    }
+    let steps = runs
+        .iter()
+        .map(|(_, values)| values.len())
+        .min()
+        .unwrap_or(0);
+    let means: Vec<f64> = (0..steps)
+        .map(|step| runs.iter().map(|(_, values)| values[step]).sum::<f64>() / runs.len() as f64)
+        .collect();
+    (0..steps)
+        .map(|step| {
+            let near = &means[step.saturating_sub(WINDOW)..(step + WINDOW + 1).min(steps)];
+            (
+                (step + 1) as f64,
+                near.iter().sum::<f64>() / near.len() as f64,
+            )
+        })
+        .collect()
+}
+
+/// The cosine of every token of one prompt with what the super-category leaves there (Fig. 2),
+/// means over concepts and seeds.
+fn draw_tokens(area: &Area, rows: &[TokenRow], variants: &[String]) -> Result<()> {
+    let prompts = names(rows.iter().map(|row| &row.prompt));
+    // The prompt with the most words that all concepts of the first one's group share.
+    let words = |prompt: &String| prompt.split_whitespace().count();
+    let Some(prompt) = prompts.iter().max_by_key(|prompt| words(prompt)) else {
+        return Ok(());
+    };
+    let of_prompt: Vec<&TokenRow> = rows.iter().filter(|row| row.prompt == *prompt).collect();
+    let mut places: Vec<(usize, String)> = Vec::new();
+    for row in &of_prompt {
+        if !places.iter().any(|(position, _)| *position == row.position) {
+            places.push((row.position, row.token.clone()));
+        }
+    }
+    places.sort();
+    let trained = names(rows.iter().map(|row| &row.variant));
+    let order: Vec<String> = variants
+        .iter()
+        .filter(|v| trained.contains(v))
+        .cloned()
+        .collect();
+    let order = if order.is_empty() { trained } else { order };
+    let (plot, side) = area.split_horizontally(640);
+    let y = span(of_prompt.iter().map(|row| row.cosine).chain([1.0]), 0.05);
+    let mut chart = ChartBuilder::on(&plot)
+        .caption(format!("\"{prompt}\""), text(17))
+        .margin(10)
+        .x_label_area_size(50)
+        .y_label_area_size(58)
+        .build_cartesian_2d(-0.5..places.len() as f64 - 0.5, y)
+        .map_err(oops)?;
+    let label = |value: &f64| {
+        let index = value.round();
+        let near = (value - index).abs() < 0.01 && index >= 0.0;
+        places
+            .get(index as usize)
+            .filter(|_| near)
+            .map_or(String::new(), |(_, token)| {
+                token
+                    .replace("<|startoftext|>", "start")
+                    .replace("<|endoftext|>", "end")
+            })
+    };
+    chart
+        .configure_mesh()
+        .x_labels(2 * places.len() + 1)
+        .x_label_formatter(&label)
+        .x_desc("context token")
+        .y_desc("cosine with the class word's")
+        .axis_desc_style(text(15))
+        .label_style(text(13))
+        .light_line_style(WHITE)
+        .draw()
+        .map_err(oops)?;
+    for variant in &order {
+        let color = color(&order, variant);
+        let line: Vec<(f64, f64)> = places
+            .iter()
+            .enumerate()
+            .filter_map(|(index, (position, _))| {
+                let values: Vec<f64> = of_prompt
+                    .iter()
+                    .filter(|row| row.variant == *variant && row.position == *position)
+                    .map(|row| row.cosine)
+                    .collect();
+                let mean = values.iter().sum::<f64>() / values.len() as f64;
+                (!values.is_empty()).then_some((index as f64, mean))
+            })
+            .collect();
+        let points: Vec<_> = line
+            .iter()
+            .map(|point| Circle::new(*point, 4, color.filled()))
+            .collect();
+        chart
+            .draw_series(LineSeries::new(line, color.stroke_width(2)))
+            .map_err(oops)?;
+        chart.draw_series(points).map_err(oops)?;
+    }
+    legend(&side, &order, (6, 50))
+}

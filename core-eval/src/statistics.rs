@@ -1,0 +1,145 @@
+//! Intervals: the bootstrap over concepts or prompts, and Student's t.
+
+use core_model::rng::rng;
+use rand::RngExt;
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+/// Resamples of a bootstrap.
+const RESAMPLES: usize = 2000;
+
+/// With at least this many concepts they are what is resampled.
+pub const ENOUGH_CONCEPTS: usize = 8;
+
+/// The two-sided level of all intervals.
+const LEVEL: f64 = 0.95;
+
+/// One concept's values: a row a prompt, a column a seed.
+pub type ConceptValues = Vec<Vec<f64>>;
+
+/// A mean with its interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Interval {
+    /// The mean.
+    pub mean: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
+    let (sum, count) = values
+        .into_iter()
+        .fold((0.0, 0), |(sum, count), v| (sum + v, count + 1));
+    sum / f64::from(count.max(1))
+}
+
+fn of_concept(concept: &ConceptValues) -> f64 {
+    mean(concept.iter().map(|seeds| mean(seeds.iter().copied())))
+}
+
+/// The macro mean over concepts with its bootstrap interval.
+///
+/// With [`ENOUGH_CONCEPTS`] concepts these are resampled, seeds averaged first; with fewer, the
+/// concepts are fixed and prompts and seeds are resampled within each. The same `purpose` draws the
+/// same resamples.
+pub fn bootstrap(concepts: &[ConceptValues], purpose: &str) -> Interval {
+    let resample = |index: usize| -> f64 {
+        let mut generator = rng(0, purpose, index as u64);
+        if concepts.len() >= ENOUGH_CONCEPTS {
+            let drawn = (0..concepts.len())
+                .map(|_| of_concept(&concepts[generator.random_range(0..concepts.len())]));
+            return mean(drawn);
+        }
+        mean(concepts.iter().map(|prompts| {
+            mean((0..prompts.len()).map(|_| {
+                let seeds = &prompts[generator.random_range(0..prompts.len())];
+                mean((0..seeds.len()).map(|_| seeds[generator.random_range(0..seeds.len())]))
+            }))
+        }))
+    };
+    let mut means: Vec<f64> = (0..RESAMPLES).map(resample).collect();
+    means.sort_by(f64::total_cmp);
+    Interval {
+        mean: mean(concepts.iter().map(of_concept)),
+        low: quantile(&means, (1.0 - LEVEL) / 2.0),
+        high: quantile(&means, (1.0 + LEVEL) / 2.0),
+    }
+}
+
+/// The quantile of sorted values, between neighbours in proportion.
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let at = share * (sorted.len() - 1) as f64;
+    let (low, high) = (at.floor() as usize, at.ceil() as usize);
+    sorted[low] + (sorted[high] - sorted[low]) * (at - low as f64)
+}
+
+/// Mean and Student's 95 % interval of independent values; the interval of fewer than two is the
+/// whole line.
+pub fn t_interval(values: &[f64]) -> Interval {
+    let n = values.len() as f64;
+    let mean = mean(values.iter().copied());
+    let half = match StudentsT::new(0.0, 1.0, n - 1.0) {
+        Ok(t) if values.len() > 1 => {
+            let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
+            t.inverse_cdf((1.0 + LEVEL) / 2.0) * (variance / n).sqrt()
+        }
+        _ => f64::INFINITY,
+    };
+    Interval {
+        mean,
+        low: mean - half,
+        high: mean + half,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_t_interval_is_the_textbook_one() {
+        // 1, 2, 3: mean 2, standard error 1/sqrt(3), t(0.975, 2) = 4.302653.
+        let interval = t_interval(&[1.0, 2.0, 3.0]);
+        assert!((interval.mean - 2.0).abs() < 1e-12);
+        assert!((interval.high - 2.0 - 4.302_653 / 3.0_f64.sqrt()).abs() < 1e-5);
+        assert!((interval.low + interval.high - 4.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn one_value_says_nothing_about_its_spread() {
+        assert_eq!(t_interval(&[1.0]).high, f64::INFINITY);
+    }
+
+    #[test]
+    fn the_mean_is_macro_over_concepts_whatever_their_prompts() {
+        let concepts = vec![vec![vec![1.0]], vec![vec![3.0]; 10]];
+        assert!((bootstrap(&concepts, "test").mean - 2.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn equal_values_have_an_interval_of_no_width() {
+        let interval = bootstrap(&vec![vec![vec![0.5, 0.5]; 4]; 3], "test");
+        assert_eq!((interval.low, interval.high), (0.5, 0.5));
+    }
+
+    #[test]
+    fn few_concepts_are_fixed_and_their_prompts_resampled() {
+        // Concepts differ, prompts within them do not: nothing is left to vary.
+        let concepts = vec![vec![vec![0.0]; 4], vec![vec![1.0]; 4]];
+        let interval = bootstrap(&concepts, "test");
+        assert_eq!((interval.low, interval.high), (0.5, 0.5));
+    }
+
+    #[test]
+    fn many_concepts_are_resampled_themselves() {
+        let concepts: Vec<_> = (0..8).map(|i| vec![vec![f64::from(i % 2)]; 4]).collect();
+        let interval = bootstrap(&concepts, "test");
+        assert!(interval.low < 0.3 && interval.high > 0.7, "{interval:?}");
+    }
+
+    #[test]
+    fn quantiles_lie_between_neighbours() {
+        assert_eq!(quantile(&[0.0, 1.0, 2.0], 0.25), 0.5);
+    }
+}
