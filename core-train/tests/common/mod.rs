@@ -1,0 +1,36 @@
+//! Runs of the program's own trainer on the tiny checkpoint of `fixtures/trajectory`.
+
+#![allow(dead_code, reason = "every test uses some of it")]
+#![allow(unreachable_pub, reason = "shared by several tests")]
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use core_train::run_dir::Unfinished;
+use core_train::{RunConfig, RunOptions};
+
+/// A file of `fixtures/trajectory`.
+pub fn fixture(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/trajectory");
+    folder.join(name)
+}
+
+/// Writes a text file and returns its path.
+pub fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// Trains to the end.
+pub fn train(config: &Path, output: &Path, replay: Option<&Path>) {
+    let config = RunConfig::load(config, &[]).unwrap_or_else(|error| panic!("{error}"));
+    let options = RunOptions {
+        output,
+        unfinished: Unfinished::Refuse,
+        replay,
+        stop: &AtomicBool::new(false),
+        show_progress: false,
+    };
+    core_train::run(&config, &options).unwrap_or_else(|error| panic!("{error}"));
+}
