@@ -62,7 +62,6 @@ impl ModuleVisitor for Gradient<'_> {
 #[test]
 fn prediction_probabilities_and_gradients_are_those_of_diffusers() {
     for case in CASES {
-        println!("{case}");
         let golden = Golden::open(&format!("unet/{case}"));
         let unet = load(case);
         let names = unet.names().clone();

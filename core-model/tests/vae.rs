@@ -25,7 +25,6 @@ impl ModuleVisitor for Gradient<'_> {
 fn moments_pictures_and_gradients_are_those_of_diffusers() {
     // The second case also has the attention keys of old diffusers.
     for case in ["with-quant-conv", "without-quant-conv"] {
-        println!("{case}");
         let golden = Golden::open(&format!("vae/{case}"));
         let vae = AutoencoderKl::load(&fixture(&format!("vae/{case}")), &Device::flex()).unwrap();
         let names = vae.names().clone();

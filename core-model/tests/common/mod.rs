@@ -7,27 +7,27 @@ use core_model::checkpoint::Checkpoint;
 use core_model::params::to_vec;
 
 /// What float32 networks must agree to: the largest difference over the largest value.
-pub const TOLERANCE: f32 = 1e-4;
+pub(crate) const TOLERANCE: f32 = 1e-4;
 
 /// A folder of golden files.
-pub fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures")
         .join(name)
 }
 
 /// The inputs and outputs that the reference implementation gave.
-pub struct Golden(Checkpoint);
+pub(crate) struct Golden(Checkpoint);
 
 impl Golden {
     /// Opens `io.safetensors` of a fixture.
-    pub fn open(name: &str) -> Self {
+    pub(crate) fn open(name: &str) -> Self {
         let path = fixture(name).join("io.safetensors");
         Self(Checkpoint::open(&path, |key| Some(key.to_string())).unwrap())
     }
 
     /// A tensor of the file.
-    pub fn tensor<const D: usize>(&self, key: &str) -> Tensor<D> {
+    pub(crate) fn tensor<const D: usize>(&self, key: &str) -> Tensor<D> {
         let (values, shape) = self
             .0
             .read_f32(key)
@@ -37,7 +37,7 @@ impl Golden {
     }
 
     /// Fails when a tensor is not the golden one.
-    pub fn check<const D: usize>(&self, key: &str, ours: Tensor<D>) {
+    pub(crate) fn check<const D: usize>(&self, key: &str, ours: Tensor<D>) {
         let (golden, shape) = self
             .0
             .read_f32(key)
@@ -58,7 +58,7 @@ impl Golden {
     }
 
     /// Whether the file holds a key.
-    pub fn contains(&self, key: &str) -> bool {
+    pub(crate) fn contains(&self, key: &str) -> bool {
         self.0.info(key).is_some()
     }
 }
