@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-/// `L = mean((target - model_pred)^2)` over batch, channels and pixels: shape [1].
+/// `L = mean((target - model_pred)^2)` over batch, channels and pixels: shape `[1]`.
 ///
 /// * `model_pred`: eps_theta(z_t, t, c(y, v*)), the U-Net's output, [batch, channels, h, w].
 /// * `target`: the noise eps, or the velocity for checkpoints that predict it; same shape.

@@ -8,11 +8,11 @@ use crate::regularizer::{Regularizer, RegularizerInput};
 /// The objective of one step with its parts.
 #[derive(Debug, Clone)]
 pub struct LossTerms {
-    /// `L = L_diffusion + sum of lambda * term`, shape [1]; what is differentiated.
+    /// `L = L_diffusion + sum of lambda * term`, shape `[1]`; what is differentiated.
     pub total: Tensor<1>,
-    /// The diffusion loss, shape [1]; absent in test-time optimisation.
+    /// The diffusion loss, shape `[1]`; absent in test-time optimisation.
     pub diffusion: Option<Tensor<1>>,
-    /// The unweighted value of every term by its `kind`, in the order given, shape [1] each;
+    /// The unweighted value of every term by its `kind`, in the order given, shape `[1]` each;
     /// `None` for a term of weight zero, which is not computed.
     pub terms: Vec<(&'static str, Option<Tensor<1>>)>,
 }

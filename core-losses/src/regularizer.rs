@@ -37,7 +37,7 @@ pub trait Regularizer {
     /// Whether the term reads [`RegularizerInput::attention`], which costs U-Net passes.
     fn needs_attention(&self) -> bool;
 
-    /// The unweighted value, shape [1].
+    /// The unweighted value, shape `[1]`.
     ///
     /// # Panics
     /// When attention is needed and absent, or shapes do not fit: a programmer's error.

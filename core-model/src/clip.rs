@@ -236,7 +236,7 @@ impl ClipModel {
         &self.names
     }
 
-    /// Logarithm of the inverse temperature, [1].
+    /// Logarithm of the inverse temperature, `[1]`.
     pub fn logit_scale(&self) -> Option<Tensor<1>> {
         self.logit_scale.as_ref().map(Param::val)
     }

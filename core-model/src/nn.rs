@@ -1,5 +1,5 @@
 //! The layers that every network is made of: parameters in torch's layout, arithmetic in
-//! [`ops`](crate::ops).
+//! [`ops`].
 
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
@@ -13,7 +13,7 @@ use crate::params::{Init, ParamBuilder};
 pub struct Linear {
     /// [out, in].
     pub weight: Param<Tensor<2>>,
-    /// [out].
+    /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
 }
 
@@ -72,7 +72,7 @@ impl Conv2dConfig {
 pub struct Conv2d {
     /// [out, in, kernel, kernel].
     pub weight: Param<Tensor<4>>,
-    /// [out].
+    /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
     config: Conv2dConfig,
@@ -119,9 +119,9 @@ impl Conv2d {
 /// Layer normalisation over the last dimension.
 #[derive(Module, Debug)]
 pub struct LayerNorm {
-    /// Scale, [channels].
+    /// Scale, `[channels]`.
     pub weight: Param<Tensor<1>>,
-    /// Shift, [channels].
+    /// Shift, `[channels]`.
     pub bias: Param<Tensor<1>>,
     #[module(skip)]
     eps: f64,
@@ -147,9 +147,9 @@ impl LayerNorm {
 /// Group normalisation over channels and pixels.
 #[derive(Module, Debug)]
 pub struct GroupNorm {
-    /// Scale, [channels].
+    /// Scale, `[channels]`.
     pub weight: Param<Tensor<1>>,
-    /// Shift, [channels].
+    /// Shift, `[channels]`.
     pub bias: Param<Tensor<1>>,
     #[module(skip)]
     groups: usize,

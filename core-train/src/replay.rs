@@ -6,7 +6,7 @@
 //! | `latents` | [steps, batch, channels, h, w] | scaled latents of the photos |
 //! | `noise` | same | |
 //! | `timesteps` | [steps, batch] | integers |
-//! | `template_index` | [steps] | integers into `regularization_prompts`; unused without terms |
+//! | `template_index` | `[steps]` | integers into `regularization_prompts`; unused without terms |
 
 use std::path::{Path, PathBuf};
 

@@ -9,7 +9,7 @@ use clap::Args;
 pub struct ExperimentArgs {
     /// The experiment's TOML file, as in experiments/.
     pub experiment: PathBuf,
-    /// Where to compute instead of the file's `device`: cpu, wgpu[:i] or cuda[:i].
+    /// Where to compute instead of the file's `device`: cpu, wgpu, wgpu:1, cuda ....
     #[arg(long)]
     pub device: Option<String>,
     /// Only list the runs, with estimated time and memory.

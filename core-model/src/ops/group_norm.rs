@@ -12,7 +12,7 @@ use super::plain;
 use super::simd::{fma, moments, sum_by, vectorised};
 use super::tape::{Gradient, Operand, is_fused, record};
 
-/// Group normalisation of [batch, channels, ..]; `gamma`, `beta` [channels].
+/// Group normalisation of [batch, channels, ..]; `gamma`, `beta` `[channels]`.
 pub fn group_norm<const D: usize>(
     x: Tensor<D>,
     groups: usize,

@@ -14,7 +14,7 @@ use super::tape::{Gradient, Operand, is_fused, record};
 /// Rows that one task handles.
 const ROWS: usize = 64;
 
-/// Layer normalisation over the last dimension; `gamma`, `beta` [channels].
+/// Layer normalisation over the last dimension; `gamma`, `beta` `[channels]`.
 pub fn layer_norm<const D: usize>(
     x: Tensor<D>,
     gamma: Tensor<1>,

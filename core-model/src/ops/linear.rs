@@ -13,7 +13,7 @@ use super::tape::{Gradient, Operand, is_fused, record};
 /// Multiplications that make a task worth its start.
 const TASK: usize = 1 << 20;
 
-/// `x W^T + b`: [.., in] with `weight` [out, in] and `bias` [out] to [.., out].
+/// `x W^T + b`: [.., in] with `weight` [out, in] and `bias` `[out]` to [.., out].
 pub fn linear<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,

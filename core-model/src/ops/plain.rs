@@ -36,7 +36,7 @@ pub fn geglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     a * gelu(x.narrow(D - 1, half, half))
 }
 
-/// Layer normalisation over the last dimension; `gamma`, `beta` [channels].
+/// Layer normalisation over the last dimension; `gamma`, `beta` `[channels]`.
 pub fn layer_norm<const D: usize>(
     x: Tensor<D>,
     gamma: Tensor<1>,
@@ -49,7 +49,7 @@ pub fn layer_norm<const D: usize>(
     centred / (variance + eps).sqrt() * gamma.unsqueeze() + beta.unsqueeze()
 }
 
-/// Group normalisation of [batch, channels, ..]; `gamma`, `beta` [channels].
+/// Group normalisation of [batch, channels, ..]; `gamma`, `beta` `[channels]`.
 pub fn group_norm<const D: usize>(
     x: Tensor<D>,
     groups: usize,

@@ -13,7 +13,7 @@ use crate::pretrain;
 pub struct PretrainArgs {
     /// The network's TOML file, as in experiments/pretrain/.
     config: PathBuf,
-    /// Where to compute: cpu, wgpu[:i] or cuda[:i].
+    /// Where to compute: cpu, wgpu, wgpu:1, cuda ....
     #[arg(long, default_value = "cpu")]
     device: String,
     /// Only print the held-out quality of the weights that are there.

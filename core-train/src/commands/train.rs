@@ -20,7 +20,7 @@ pub struct TrainArgs {
     /// Where to compute: cpu, wgpu[:i] or cuda[:i]; wins over the file
     #[arg(long)]
     device: Option<String>,
-    /// The run folder [default: results/<name of the file>]
+    /// The run folder (results/NAME for NAME.toml when absent)
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Change a value of the file, as in stages.0.learning_rate=1e-3; may be repeated

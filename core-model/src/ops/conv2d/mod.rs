@@ -17,7 +17,7 @@ use super::tape::{Gradient, Operand, is_fused, record};
 use geometry::Geometry;
 
 /// Convolution of [batch, in, height, width] with `weight` [out, in, kernel, kernel] and `bias`
-/// [out]; `padding` are zeros at top, left, bottom, right.
+/// `[out]`; `padding` are zeros at top, left, bottom, right.
 pub fn conv2d(
     x: Tensor<4>,
     weight: Tensor<4>,
