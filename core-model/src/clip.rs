@@ -181,7 +181,7 @@ impl ClipModel {
         );
         let scale = Init::Constant(config.logit_scale_init_value);
         let logit_scale = (pb.is_random() || pb.contains("logit_scale"))
-            .then(|| pb.get("logit_scale", [1], scale))
+            .then(|| pb.get_stored_as("logit_scale", [1], &[], scale))
             .transpose()?;
         Ok(Self {
             text_model: TextTransformer::new(&config.text_config, &pb.pp("text_model"))?,

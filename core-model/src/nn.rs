@@ -30,6 +30,20 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
+    /// A 1x1 convolution, to be computed on [.., channels]: the same product, but checkpoints hold
+    /// its weight as [out, in, 1, 1].
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor.
+    pub fn pointwise(inputs: usize, outputs: usize, pb: &ParamBuilder) -> Result<Self> {
+        let init = Init::FanIn(inputs);
+        let stored = [outputs, inputs, 1, 1];
+        Ok(Self {
+            weight: pb.get_stored_as("weight", [outputs, inputs], &stored, init)?,
+            bias: Some(pb.get("bias", [outputs], init)?),
+        })
+    }
+
     /// [.., in] to [.., out].
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         ops::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))

@@ -35,9 +35,16 @@ pub enum Init {
     FanIn(usize),
 }
 
+/// What a parameter is called in a checkpoint, and its shape there.
+#[derive(Debug, Clone)]
+struct Stored {
+    name: String,
+    shape: Vec<usize>,
+}
+
 /// The checkpoint key of every parameter of a network.
 #[derive(Debug, Clone, Default)]
-pub struct ParamNames(Arc<HashMap<ParamId, String>>);
+pub struct ParamNames(Arc<HashMap<ParamId, Stored>>);
 
 impl ParamNames {
     /// The same parameters under other keys.
@@ -46,7 +53,11 @@ impl ParamNames {
         Self(Arc::new(
             self.0
                 .iter()
-                .map(|(id, name)| (*id, rename(name)))
+                .map(|(id, stored)| {
+                    let name = rename(&stored.name);
+                    let shape = stored.shape.clone();
+                    (*id, Stored { name, shape })
+                })
                 .collect(),
         ))
     }
@@ -56,8 +67,21 @@ impl ParamNames {
     /// # Panics
     /// When the parameter belongs to another network: a programmer's error.
     pub fn name(&self, id: ParamId) -> &str {
+        &self.stored(id).name
+    }
+
+    /// The shape under which checkpoints hold a parameter: [out, in, 1, 1] where a 1x1 convolution
+    /// is computed as a linear layer, nothing for a number on its own.
+    ///
+    /// # Panics
+    /// As [`name`](Self::name).
+    pub fn shape(&self, id: ParamId) -> &[usize] {
+        &self.stored(id).shape
+    }
+
+    fn stored(&self, id: ParamId) -> &Stored {
         match self.0.get(&id) {
-            Some(name) => name,
+            Some(stored) => stored,
             None => panic!("parameter {id} is not of this network"),
         }
     }
@@ -74,7 +98,7 @@ struct Shared {
     source: Source,
     device: Device,
     used: RefCell<BTreeSet<String>>,
-    names: RefCell<HashMap<ParamId, String>>,
+    names: RefCell<HashMap<ParamId, Stored>>,
 }
 
 /// Hands out the parameters below one path of a checkpoint, or fresh ones.
@@ -168,15 +192,33 @@ impl ParamBuilder {
         shape: [usize; D],
         init: Init,
     ) -> Result<Param<Tensor<D>>> {
+        self.get_stored_as(name, shape, &shape, init)
+    }
+
+    /// The same, for a parameter that checkpoints hold with another shape, `stored`.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn get_stored_as<const D: usize>(
+        &self,
+        name: &str,
+        shape: [usize; D],
+        stored: &[usize],
+        init: Init,
+    ) -> Result<Param<Tensor<D>>> {
         let key = self.key(name);
         let values = match &self.shared.source {
-            Source::Checkpoint(checkpoint) => read(checkpoint, &key, &shape)?,
+            Source::Checkpoint(checkpoint) => read(checkpoint, &key, stored)?,
             Source::Random(seed) => draw(*seed, &key, shape.iter().product(), init),
         };
         let tensor = Tensor::from_data(TensorData::new(values, shape), &self.shared.device);
         let param = Param::initialized(ParamId::new(), tensor);
         self.shared.used.borrow_mut().insert(key.clone());
-        self.shared.names.borrow_mut().insert(param.id, key);
+        let stored = Stored {
+            name: key,
+            shape: stored.to_vec(),
+        };
+        self.shared.names.borrow_mut().insert(param.id, stored);
         Ok(param)
     }
 

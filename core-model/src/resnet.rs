@@ -20,6 +20,8 @@ pub(crate) struct ResnetConfig {
     pub(crate) time_channels: Option<usize>,
     pub(crate) groups: usize,
     pub(crate) eps: f64,
+    /// What the sum of both ways is divided by.
+    pub(crate) output_scale_factor: f64,
 }
 
 /// Two normed convolutions beside a shortcut.
@@ -31,6 +33,8 @@ pub(crate) struct ResnetBlock {
     norm2: GroupNorm,
     conv2: Conv2d,
     conv_shortcut: Option<Conv2d>,
+    #[module(skip)]
+    output_scale_factor: f64,
 }
 
 impl ResnetBlock {
@@ -41,6 +45,7 @@ impl ResnetBlock {
             time_channels,
             groups,
             eps,
+            output_scale_factor,
         } = config;
         let shortcut = || {
             Conv2d::new(
@@ -57,6 +62,7 @@ impl ResnetBlock {
             norm2: GroupNorm::new(groups, outputs, eps, &pb.pp("norm2"))?,
             conv2: Conv2d::new(Conv2dConfig::same(outputs, outputs, 3), &pb.pp("conv2"))?,
             conv_shortcut: (inputs != outputs).then(shortcut).transpose()?,
+            output_scale_factor,
         })
     }
 
@@ -69,9 +75,15 @@ impl ResnetBlock {
             h = h + time.reshape([batch, channels, 1, 1]);
         }
         let h = self.conv2.forward(self.norm2.forward_silu(h));
-        match &self.conv_shortcut {
-            Some(conv) => conv.forward(x) + h,
-            None => x + h,
+        let x = match &self.conv_shortcut {
+            Some(conv) => conv.forward(x),
+            None => x,
+        };
+        let sum = ops::add(x, h);
+        if self.output_scale_factor == 1.0 {
+            sum
+        } else {
+            sum / self.output_scale_factor
         }
     }
 }

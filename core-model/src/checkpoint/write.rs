@@ -32,9 +32,6 @@ pub struct TensorToWrite {
     pub values: Vec<f32>,
 }
 
-/// The one parameter of the family that is a number without dimensions.
-const SCALAR: &str = "logit_scale";
-
 /// A safetensors file: the size of its header, the header, the values of all tensors.
 ///
 /// Names and metadata are sorted, so that equal content gives equal bytes; the safetensors crate
@@ -99,7 +96,7 @@ pub fn save_tensors(
     write_atomically(path, &serialize(tensors, precision, &metadata))
 }
 
-/// Writes every parameter of a network under the key it was read from.
+/// Writes every parameter of a network under the key and with the shape of its checkpoint.
 ///
 /// # Errors
 /// [`Error::Io`] naming the file; an old file at `path` is then untouched.
@@ -115,16 +112,10 @@ pub fn save_module<M: Module>(
     }
     impl ModuleVisitor for Collector<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let tensor = param.val();
-            let name = self.names.name(param.id);
             self.tensors.push(TensorToWrite {
-                name: name.to_string(),
-                shape: if name == SCALAR {
-                    Vec::new()
-                } else {
-                    tensor.dims().to_vec()
-                },
-                values: crate::params::to_vec(tensor),
+                name: self.names.name(param.id).to_string(),
+                shape: self.names.shape(param.id).to_vec(),
+                values: crate::params::to_vec(param.val()),
             });
         }
     }

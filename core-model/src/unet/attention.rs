@@ -113,11 +113,11 @@ impl BasicTransformerBlock {
         } else {
             h.clone()
         };
-        let x = x + self.attn1.forward(h, seen, None);
+        let x = ops::add(x, self.attn1.forward(h, seen, None));
         let h = self.norm2.forward(x.clone());
-        let x = x + self.attn2.forward(h, prompt.clone(), maps);
+        let x = ops::add(x, self.attn2.forward(h, prompt.clone(), maps));
         let h = ops::geglu(self.ff_in.forward(self.norm3.forward(x.clone())));
-        x + self.ff_out.forward(h)
+        ops::add(x, self.ff_out.forward(h))
     }
 }
 
@@ -131,12 +131,11 @@ pub(crate) struct TransformerConfig {
     pub(crate) context: usize,
     pub(crate) groups: usize,
     pub(crate) only_cross_attention: bool,
+    /// Whether the projections are linear layers, as in SD 2.x, or 1x1 convolutions, as in SD 1.x.
+    pub(crate) linear_projection: bool,
 }
 
 /// Pixels as tokens, through blocks, and back, beside a shortcut.
-///
-/// The projections are 1x1 convolutions in SD 1.x and linear layers in SD 2.x; on tokens both are
-/// the same product.
 #[derive(Module, Debug)]
 pub(crate) struct Transformer2D {
     norm: GroupNorm,
@@ -149,13 +148,17 @@ impl Transformer2D {
     pub(crate) fn new(config: &TransformerConfig, pb: &ParamBuilder) -> Result<Self> {
         let channels = config.channels;
         let blocks = pb.pp("transformer_blocks");
+        let projection = |name: &str| match config.linear_projection {
+            true => Linear::new(channels, channels, true, &pb.pp(name)),
+            false => Linear::pointwise(channels, channels, &pb.pp(name)),
+        };
         Ok(Self {
             norm: GroupNorm::new(config.groups, channels, GROUP_NORM_EPS, &pb.pp("norm"))?,
-            proj_in: Linear::new(channels, channels, true, &pb.pp("proj_in"))?,
+            proj_in: projection("proj_in")?,
             transformer_blocks: (0..config.layers)
                 .map(|index| BasicTransformerBlock::new(config, &blocks.pp(index)))
                 .collect::<Result<_>>()?,
-            proj_out: Linear::new(channels, channels, true, &pb.pp("proj_out"))?,
+            proj_out: projection("proj_out")?,
         })
     }
 
@@ -176,6 +179,6 @@ impl Transformer2D {
             .forward(tokens)
             .swap_dims(1, 2)
             .reshape([batch, channels, h, w]);
-        out + x
+        ops::add(out, x)
     }
 }

@@ -81,6 +81,8 @@ pub struct UNet2DConditionConfig {
     pub layers_per_block: PerLevel<usize>,
     /// Zeros around the downsampling convolution.
     pub downsample_padding: usize,
+    /// What the middle's residual blocks divide their sums by.
+    pub mid_block_scale_factor: f64,
     /// Groups of the group norms.
     pub norm_num_groups: usize,
     /// Epsilon of the group norms.
@@ -96,8 +98,9 @@ pub struct UNet2DConditionConfig {
     pub num_attention_heads: Option<PerLevel<usize>>,
     /// Whether transformers project with linear layers instead of 1x1 convolutions.
     pub use_linear_projection: bool,
-    /// Whether attention is computed in float32, which this project always does.
-    pub upcast_attention: bool,
+    /// Whether attention is computed in float32, which this project always does. Some published
+    /// configs say null.
+    pub upcast_attention: Option<bool>,
 }
 
 impl Default for UNet2DConditionConfig {
@@ -127,6 +130,7 @@ impl Default for UNet2DConditionConfig {
             block_out_channels: vec![320, 640, 1280, 1280],
             layers_per_block: PerLevel::All(2),
             downsample_padding: 1,
+            mid_block_scale_factor: 1.0,
             norm_num_groups: 32,
             norm_eps: 1e-5,
             cross_attention_dim: PerLevel::All(1280),
@@ -134,18 +138,20 @@ impl Default for UNet2DConditionConfig {
             attention_head_dim: PerLevel::All(8),
             num_attention_heads: None,
             use_linear_projection: false,
-            upcast_attention: false,
+            upcast_attention: Some(false),
         }
     }
 }
 
 /// Keys that would change the computation, and the only value that this project honours.
-const FIXED: [(&str, &str); 21] = [
+const FIXED: [(&str, &str); 23] = [
     ("act_fn", "\"silu\""),
     ("mid_block_type", "\"UNetMidBlock2DCrossAttn\""),
-    ("mid_block_scale_factor", "1"),
+    ("dropout", "0"),
+    ("reverse_transformer_layers_per_block", "null"),
     ("dual_cross_attention", "false"),
     ("class_embed_type", "null"),
+    ("class_embeddings_concat", "false"),
     ("num_class_embeds", "null"),
     ("addition_embed_type", "null"),
     ("encoder_hid_dim", "null"),
@@ -192,6 +198,21 @@ impl UNet2DConditionConfig {
             .at(level)
     }
 
+    fn heads_key(&self) -> &'static str {
+        match self.num_attention_heads {
+            Some(_) => "num_attention_heads",
+            None => "attention_head_dim",
+        }
+    }
+
+    /// Whether any block at a level's resolution has transformers; the middle, at the last, has.
+    fn has_attention(&self, level: usize) -> bool {
+        let last = self.block_out_channels.len() - 1;
+        level == last
+            || self.down_block_types.get(level) == Some(&DownBlockType::CrossAttnDownBlock2D)
+            || self.up_block_types.get(last - level) == Some(&UpBlockType::CrossAttnUpBlock2D)
+    }
+
     /// The first inconsistency: key, value, what was expected.
     pub(crate) fn check(&self) -> Result<(), (String, String, String)> {
         let levels = self.block_out_channels.len();
@@ -231,34 +252,40 @@ impl UNet2DConditionConfig {
         }
         let groups = self.norm_num_groups;
         for (level, channels) in self.block_out_channels.iter().enumerate() {
-            if groups == 0 || !channels.is_multiple_of(groups) {
+            if groups == 0 || *channels == 0 || !channels.is_multiple_of(groups) {
                 let expected = format!("multiples of norm_num_groups, {groups}");
                 return fail("block_out_channels", channels.to_string(), expected);
             }
             let heads = self.heads(level).unwrap_or(0);
-            if heads == 0 || !channels.is_multiple_of(heads) {
+            if self.has_attention(level) && (heads == 0 || !channels.is_multiple_of(heads)) {
                 let expected = format!("a divisor of {channels}, the channels of level {level}");
-                return fail("attention_head_dim", heads.to_string(), expected);
+                return fail(self.heads_key(), heads.to_string(), expected);
             }
+        }
+        if let PerLevel::Each(widths) = &self.cross_attention_dim
+            && widths.iter().any(|width| *width != widths[0])
+        {
+            let expected = "one width, that of the prompt's hidden states".into();
+            return fail("cross_attention_dim", format!("{widths:?}"), expected);
         }
         Ok(())
     }
 }
 
-/// Refuses keys with other values than the supported one; absent keys and null are fine where the
-/// class's default is supported, which it is for all of them.
+/// Refuses keys with other values than the supported one, which is the class's default, so that
+/// absent keys are fine. null is as good as false.
 pub(crate) fn check_fixed(
     path: &Path,
     object: &Map<String, Value>,
     fixed: &[(&str, &str)],
 ) -> Result<()> {
     for (key, supported) in fixed {
-        let Some(value) = object.get(*key).filter(|value| !value.is_null()) else {
+        let Some(value) = object.get(*key) else {
             continue;
         };
         let is_supported = match serde_json::from_str::<Value>(supported) {
             Ok(Value::Number(number)) => number.as_f64() == value.as_f64(),
-            Ok(other) => other == *value,
+            Ok(other) => other == *value || (value.is_null() && other == false),
             Err(_) => false,
         };
         if !is_supported {
@@ -271,4 +298,38 @@ pub(crate) fn check_fixed(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Keys without effect, alone or beside the values that are supported.
+    const HARMLESS: [&str; 6] = [
+        "_class_name",
+        "_diffusers_version",
+        "addition_embed_type_num_heads",
+        "addition_time_embed_dim",
+        "mid_block_only_cross_attention",
+        "projection_class_embeddings_input_dim",
+    ];
+
+    #[test]
+    fn every_key_that_diffusers_writes_is_honoured_or_checked() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/unet/mini-like");
+        let written = read_object(&folder.join("config.json")).unwrap();
+        let Value::Object(ours) = serde_json::to_value(UNet2DConditionConfig {
+            num_attention_heads: Some(PerLevel::All(1)),
+            ..Default::default()
+        })
+        .unwrap() else {
+            panic!("a config is an object")
+        };
+        for key in written.keys() {
+            let fixed = FIXED.iter().any(|(fixed, _)| fixed == key);
+            let known = ours.contains_key(key) || HARMLESS.contains(&key.as_str());
+            assert!(fixed || known, "{key}");
+        }
+    }
 }

@@ -20,13 +20,13 @@ pub(crate) fn timestep_embedding(
     device: &Device,
 ) -> Tensor<2> {
     let half = channels / 2;
+    // diffusers computes in float32 up to the angle.
+    let frequency = |index: usize| {
+        (-MAX_PERIOD.ln() as f32 * index as f32 / (half as f64 - freq_shift) as f32).exp()
+    };
     let mut values = Vec::with_capacity(timesteps.len() * channels);
     for timestep in timesteps {
-        let angle = |index: usize| {
-            let exponent = -MAX_PERIOD.ln() * index as f64 / (half as f64 - freq_shift);
-            // diffusers computes the frequency in float32.
-            f64::from(timestep * exponent.exp() as f32)
-        };
+        let angle = |index: usize| f64::from(timestep * frequency(index));
         let sines = (0..half).map(|i| angle(i).sin() as f32);
         let cosines = (0..half).map(|i| angle(i).cos() as f32);
         if flip_sin_to_cos {

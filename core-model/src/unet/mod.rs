@@ -228,6 +228,7 @@ impl Levels<'_> {
             time_channels: Some(self.time_channels),
             groups: self.config.norm_num_groups,
             eps: self.config.norm_eps,
+            output_scale_factor: 1.0,
         }
     }
 
@@ -240,6 +241,7 @@ impl Levels<'_> {
             context: config.cross_attention_dim.at(level).unwrap_or(0),
             groups: config.norm_num_groups,
             only_cross_attention: config.only_cross_attention.at(level).unwrap_or(false),
+            linear_projection: config.use_linear_projection,
         }
     }
 
@@ -273,8 +275,15 @@ impl Levels<'_> {
         let channels = self.config.block_out_channels[level];
         let config = LevelConfig {
             layers: 1,
-            resnet: self.resnet(channels, channels),
-            transformer: Some(self.transformer(level)),
+            resnet: ResnetConfig {
+                output_scale_factor: self.config.mid_block_scale_factor,
+                ..self.resnet(channels, channels)
+            },
+            // The middle has self-attention even where `only_cross_attention` is true.
+            transformer: Some(TransformerConfig {
+                only_cross_attention: false,
+                ..self.transformer(level)
+            }),
         };
         MidBlock::new(&config, &pb.pp("mid_block"))
     }

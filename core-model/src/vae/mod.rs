@@ -1,0 +1,156 @@
+//! The autoencoder of Stable Diffusion, `AutoencoderKL` in diffusers.
+
+mod coders;
+mod config;
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+pub use config::{DownBlockType, UpBlockType, VaeConfig};
+
+use crate::checkpoint::{Checkpoint, Precision, canonical, save_module};
+use crate::config::write_config;
+use crate::error::{Error, Result};
+use crate::nn::{Conv2d, Conv2dConfig};
+use crate::params::{ParamBuilder, ParamNames};
+use coders::{Decoder, Encoder};
+
+/// The logarithm of the variance is kept inside these bounds.
+const LOGVAR: (f64, f64) = (-30.0, 20.0);
+
+/// The file that diffusers keeps the weights in.
+const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
+
+/// The normal distribution of latents that a picture stands for.
+#[derive(Debug, Clone)]
+pub struct LatentDistribution {
+    /// [batch, latent channels, h, w], not scaled by `scaling_factor`.
+    pub mean: Tensor<4>,
+    /// Logarithm of the variance, same shape, between -30 and 20.
+    pub logvar: Tensor<4>,
+}
+
+impl LatentDistribution {
+    /// `mean + std * noise`.
+    pub fn sample(&self, noise: Tensor<4>) -> Tensor<4> {
+        self.mean.clone() + (self.logvar.clone() * 0.5).exp() * noise
+    }
+}
+
+/// Pictures to latents and back.
+#[derive(Module, Debug)]
+pub struct AutoencoderKl {
+    encoder: Encoder,
+    decoder: Decoder,
+    quant_conv: Option<Conv2d>,
+    post_quant_conv: Option<Conv2d>,
+    #[module(skip)]
+    config: VaeConfig,
+    #[module(skip)]
+    names: ParamNames,
+}
+
+impl AutoencoderKl {
+    /// Reads a `vae` folder.
+    ///
+    /// # Errors
+    /// An absent or damaged file, an unsupported config, tensors that do not fit it.
+    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
+        let config = VaeConfig::from_file(&folder.join("config.json"))?;
+        let file = Checkpoint::open(&folder.join(WEIGHTS), canonical)?;
+        Self::new(&config, &ParamBuilder::from_checkpoint(file, device))
+    }
+
+    /// A fresh network.
+    ///
+    /// # Errors
+    /// Impossible sizes.
+    pub fn init(config: &VaeConfig, seed: u64, device: &Device) -> Result<Self> {
+        Self::new(config, &ParamBuilder::random(seed, device))
+    }
+
+    /// A network below `pb`.
+    ///
+    /// # Errors
+    /// Impossible sizes, tensors that do not fit the config.
+    pub fn new(config: &VaeConfig, pb: &ParamBuilder) -> Result<Self> {
+        config.check().map_err(|(key, value, expected)| {
+            Error::Invalid(format!(
+                "autoencoder: `{key}` is {value}, expected {expected}"
+            ))
+        })?;
+        let z = config.latent_channels;
+        let pointwise = |channels: usize, name: &str| {
+            Conv2d::new(Conv2dConfig::same(channels, channels, 1), &pb.pp(name))
+        };
+        Ok(Self {
+            encoder: Encoder::new(config, &pb.pp("encoder"))?,
+            decoder: Decoder::new(config, &pb.pp("decoder"))?,
+            quant_conv: config
+                .use_quant_conv
+                .then(|| pointwise(2 * z, "quant_conv"))
+                .transpose()?,
+            post_quant_conv: config
+                .use_post_quant_conv
+                .then(|| pointwise(z, "post_quant_conv"))
+                .transpose()?,
+            config: config.clone(),
+            names: pb.finish()?,
+        })
+    }
+
+    /// Writes `config.json` and weights as diffusers does.
+    ///
+    /// # Errors
+    /// An unwritable folder.
+    pub fn save(&self, folder: &Path, precision: Precision) -> Result<()> {
+        write_config(
+            &folder.join("config.json"),
+            "AutoencoderKL",
+            None,
+            &self.config,
+        )?;
+        save_module(&folder.join(WEIGHTS), self, &self.names, precision)
+    }
+
+    /// The facts of the checkpoint.
+    pub fn config(&self) -> &VaeConfig {
+        &self.config
+    }
+
+    /// The same network with another `scaling_factor`, which pretraining measures at its end.
+    #[must_use]
+    pub fn with_scaling_factor(mut self, scaling_factor: f64) -> Self {
+        self.config.scaling_factor = scaling_factor;
+        self
+    }
+
+    /// The key of every parameter.
+    pub fn names(&self) -> &ParamNames {
+        &self.names
+    }
+
+    /// The latents of pictures [batch, 3, height, width] in [-1, 1].
+    pub fn encode(&self, pixels: Tensor<4>) -> LatentDistribution {
+        let mut moments = self.encoder.forward(pixels);
+        if let Some(conv) = &self.quant_conv {
+            moments = conv.forward(moments);
+        }
+        let z = self.config.latent_channels;
+        LatentDistribution {
+            mean: moments.clone().narrow(1, 0, z),
+            logvar: moments.narrow(1, z, z).clamp(LOGVAR.0, LOGVAR.1),
+        }
+    }
+
+    /// The pictures [batch, 3, height, width], about in [-1, 1], of latents that are not scaled.
+    pub fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
+        let latents = match &self.post_quant_conv {
+            Some(conv) => conv.forward(latents),
+            None => latents,
+        };
+        self.decoder.forward(latents)
+    }
+}
