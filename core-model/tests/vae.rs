@@ -3,30 +3,25 @@
 
 mod common;
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Gradients, Tensor};
-use common::{Golden, fixture};
-use core_model::params::{ParamNames, set_trainable};
+use burn::tensor::Device;
+use common::{Golden, edited, fixture, stored_tensors};
+use core_model::checkpoint::Precision;
+use core_model::params::set_trainable;
 use core_model::vae::AutoencoderKl;
+use serde_json::json;
 
-struct Gradient<'a>(&'a Golden, &'a ParamNames, &'a Gradients, usize);
+/// The second case has the attention keys of diffusers before 0.18.
+const CASES: [&str; 3] = ["with-quant-conv", "without-quant-conv", "odd-size"];
 
-impl ModuleVisitor for Gradient<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let key = format!("grad.{}", self.1.name(param.id));
-        if self.0.contains(&key) {
-            self.0.check(&key, param.val().grad(self.2).unwrap());
-            self.3 += 1;
-        }
-    }
+fn load(case: &str) -> AutoencoderKl {
+    AutoencoderKl::load(&fixture(&format!("vae/{case}")), &Device::flex()).unwrap()
 }
 
 #[test]
 fn moments_pictures_and_gradients_are_those_of_diffusers() {
-    // The second case also has the attention keys of old diffusers.
-    for case in ["with-quant-conv", "without-quant-conv"] {
+    for case in CASES {
         let golden = Golden::open(&format!("vae/{case}"));
-        let vae = AutoencoderKl::load(&fixture(&format!("vae/{case}")), &Device::flex()).unwrap();
+        let vae = load(case);
         let names = vae.names().clone();
         let vae = set_trainable(vae, &names, |_| true);
         let posterior = vae.encode(golden.tensor("pixels"));
@@ -34,10 +29,88 @@ fn moments_pictures_and_gradients_are_those_of_diffusers() {
         golden.check("logvar", posterior.logvar.clone().inner());
         let decoded = vae.decode(posterior.sample(golden.tensor("noise")));
         golden.check("decoded", decoded.clone().inner());
-        let loss = (decoded * golden.tensor::<4>("weight")).mean() + posterior.logvar.mean();
-        let grads = loss.backward();
-        let mut visitor = Gradient(&golden, &names, &grads, 0);
-        vae.visit(&mut visitor);
-        assert_eq!(visitor.3, 2);
+        let weight = golden.tensor::<4>("weight");
+        let grads = ((decoded * weight).mean() + posterior.logvar.mean()).backward();
+        golden.check_gradients(&vae, &names, &grads);
+    }
+}
+
+#[test]
+fn saving_and_loading_gives_the_same_network() {
+    for case in CASES {
+        let folder = tempfile::tempdir().unwrap();
+        let golden = Golden::open(&format!("vae/{case}"));
+        let vae = load(case).with_scaling_factor(0.5);
+        vae.save(folder.path(), Precision::Full).unwrap();
+        let again = AutoencoderKl::load(folder.path(), &Device::flex()).unwrap();
+        assert_eq!(again.config(), vae.config());
+        assert_eq!(again.config().scaling_factor, 0.5);
+        golden.check("mean", again.encode(golden.tensor("pixels")).mean);
+    }
+}
+
+#[test]
+fn saved_weights_have_the_keys_and_shapes_of_today_s_diffusers() {
+    for case in CASES {
+        let folder = tempfile::tempdir().unwrap();
+        load(case).save(folder.path(), Precision::Half).unwrap();
+        let expected = stored_tensors(&fixture(&format!("vae/{case}")))
+            .into_iter()
+            .map(|(key, shape)| {
+                let key = key
+                    .replace(".query.", ".to_q.")
+                    .replace(".key.", ".to_k.")
+                    .replace(".value.", ".to_v.")
+                    .replace(".proj_attn.", ".to_out.0.");
+                (key, shape)
+            })
+            .collect();
+        assert_eq!(stored_tensors(folder.path()), expected);
+    }
+    let legacy = "encoder.mid_block.attentions.0.proj_attn.weight";
+    assert!(stored_tensors(&fixture("vae/without-quant-conv")).contains_key(legacy));
+}
+
+#[test]
+fn files_that_do_not_fit_are_refused_with_file_key_and_shapes() {
+    let weights = "diffusion_pytorch_model.safetensors";
+    let config = "config.json";
+    let cases: [(&str, _, &[&str]); 8] = [
+        ("latent_channels", json!(8), &[weights, "[8, 12", "[16, 12"]),
+        (
+            "use_quant_conv",
+            json!(false),
+            &[weights, "quant_conv", "belongs to no part"],
+        ),
+        (
+            "layers_per_block",
+            json!(2),
+            &[weights, "resnets.1.norm1.weight", "is missing"],
+        ),
+        ("act_fn", json!("relu"), &[config, "act_fn", "relu"]),
+        ("shift_factor", json!(0.1), &[config, "shift_factor", "0.1"]),
+        (
+            "latents_mean",
+            json!([0.0, 0.0, 0.0, 0.0]),
+            &[config, "latents_mean"],
+        ),
+        (
+            "norm_num_groups",
+            json!(5),
+            &[config, "block_out_channels", "norm_num_groups, 5"],
+        ),
+        (
+            "down_block_types",
+            json!(["DownBlock2D"]),
+            &[config, "DownBlock2D", "DownEncoderBlock2D"],
+        ),
+    ];
+    for (key, value, parts) in cases {
+        let folder = edited("vae/with-quant-conv", key, value);
+        let error = AutoencoderKl::load(folder.path(), &Device::flex()).unwrap_err();
+        let message = error.to_string();
+        for part in parts {
+            assert!(message.contains(part), "{key}: {message}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-"""A small seeded autoencoder of diffusers: moments, decoded pictures, gradients.
+"""Small seeded autoencoders of diffusers: moments, decoded pictures, gradients.
 
 Writes ../fixtures/vae/<case>/{config.json,diffusion_pytorch_model.safetensors,io.safetensors}.
 Run with diffusers installed:
@@ -14,6 +14,8 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
+# Gradients smaller than this part of the largest are rounding: that of `to_k.bias` is zero.
+FLOOR = 1e-4
 FOLDER = pathlib.Path(__file__).parent.parent / "fixtures" / "vae"
 COMMON = {
     "down_block_types": ["DownEncoderBlock2D"] * 3,
@@ -30,8 +32,23 @@ CASES = {
         "use_post_quant_conv": False,
         "layers_per_block": 2,
     },
+    # Sides that no power of two divides, no attention.
+    "odd-size": {
+        "block_out_channels": [8, 12],
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+        "mid_block_add_attention": False,
+        "latent_channels": 3,
+    },
 }
+SIZES = {"odd-size": ((23, 18), (11, 9))}
 LEGACY = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+
+def summary(gradient):
+    """Two numbers that stand for a gradient: its norm and its product with a wave."""
+    flat = gradient.double().flatten()
+    return torch.stack([flat.norm(), flat @ torch.arange(flat.numel(), dtype=flat.dtype).cos()])
 
 
 def run(net, pixels, noise, weight):
@@ -42,6 +59,7 @@ def run(net, pixels, noise, weight):
     result = {"mean": posterior.mean, "logvar": posterior.logvar, "decoded": decoded}
     for name in ["encoder.conv_in.weight", "decoder.conv_out.weight"]:
         result[f"grad.{name}"] = dict(net.named_parameters())[name].grad
+    result |= {f"summary.{name}": summary(value.grad) for name, value in net.named_parameters()}
     return {name: value.detach().clone() for name, value in result.items()}
 
 
@@ -51,17 +69,23 @@ def write(name, config):
     with torch.no_grad():
         for value in net.parameters():
             value.copy_(value.half().float())
-    pixels, noise = torch.rand(2, 3, 24, 32) * 2 - 1, torch.randn(2, 4, 6, 8)
-    weight = torch.randn(2, 3, 24, 32)
+    (height, width), latent = SIZES.get(name, ((24, 32), (6, 8)))
+    pixels = torch.rand(2, 3, height, width) * 2 - 1
+    noise = torch.randn(2, net.config.latent_channels, latent[0], latent[1])
+    weight = torch.randn_like(net.decode(noise).sample)
     result = run(net, pixels, noise, weight)
     wide = run(net.double(), pixels.double(), noise.double(), weight.double())
+    largest = max(value[0] for key, value in wide.items() if key.startswith("summary."))
     for key, value in result.items():
-        error = ((value - wide[key]).abs().max() / wide[key].abs().max()).item()
+        scale = wide[key].abs().max()
+        if key.startswith("summary."):
+            scale = max(scale, FLOOR * largest)
+        error = ((value - wide[key]).abs().max() / scale).item()
         assert error < 2e-5, f"{name} {key}: rounding alone gives {error:.1e}"
     folder = FOLDER / name
     net.half().save_pretrained(folder)
     tensors = {"pixels": pixels, "noise": noise, "weight": weight} | result
-    save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "io.safetensors")
+    save_file({key: value.float().contiguous() for key, value in tensors.items()}, folder / "io.safetensors")
     if name == "without-quant-conv":
         # The spelling of diffusers before 0.18.
         path = folder / "diffusion_pytorch_model.safetensors"
