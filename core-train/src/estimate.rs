@@ -27,7 +27,7 @@ pub struct Estimate {
 /// As [`run`](crate::run) before the first step.
 pub fn measure(config: &RunConfig, replay: Option<&Path>) -> Result<Estimate> {
     let device = parse_device(&config.device)?;
-    let learner = Learner::load(config, &device, replay)?;
+    let learner = Learner::load(config, &device, replay, None)?;
     let mut step_seconds = Vec::new();
     for (index, stage_config) in config.stages.iter().enumerate() {
         let mut stage = learner.stage(index);

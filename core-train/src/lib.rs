@@ -6,6 +6,7 @@
 //! | the loop over stages | [`trainer`] |
 //! | one step: the terms of the objective | [`step`] |
 //! | which weights move, and how | [`trainable`], [`optimizer`] |
+//! | one prompt made better, after training | [`optimize`] |
 //! | photos, prompts, randomness | [`data`], [`conditioning`], [`draws`], [`replay`] |
 //! | what a run leaves behind | [`run_dir`], [`metrics`], [`state`] |
 //! | how the mini models came to be | [`pretrain`] |
@@ -19,6 +20,7 @@ pub mod environment;
 pub mod error;
 pub mod estimate;
 pub mod metrics;
+pub mod optimize;
 pub mod optimizer;
 pub mod pretrain;
 pub mod progress;

@@ -278,6 +278,15 @@ fn finite(what: &str, value: Tensor<1>) -> Result<f32, Fault> {
     }
 }
 
+/// Whether a step with finite gradients led out of the numbers all the same.
+pub(crate) fn diverged(weights: &Weights) -> Option<Fault> {
+    let value = norm(&weights.rows);
+    (!value.is_finite()).then(|| Fault {
+        what: "the norm of the embedding".into(),
+        value,
+    })
+}
+
 /// The Euclidean norm of all vectors together, as `torch.norm` of the whole parameter: what the
 /// authors' code rescales. With one vector it is the vector's.
 pub(crate) fn norm(rows: &Tensor<2>) -> f32 {

@@ -19,7 +19,7 @@ pub fn time_steps(
     on_step: &mut dyn FnMut(f64) -> bool,
 ) -> Result<()> {
     let device = parse_device(&config.device)?;
-    let learner = Learner::load(config, &device, None)?;
+    let learner = Learner::load(config, &device, None, None)?;
     let steps = config.stages[stage].steps;
     let mut stage = learner.stage(stage);
     let mut weights = learner.first_weights();

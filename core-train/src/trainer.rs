@@ -20,10 +20,11 @@ use crate::draws::Source;
 use crate::environment;
 use crate::error::{Error, Result};
 use crate::metrics::MetricsWriter;
+use crate::optimizer::Optimizer;
 use crate::progress::Progress;
 use crate::replay::{Replay, ReplayFit};
 use crate::run_dir::{EMBEDDING, ENVIRONMENT, METRICS, RunDir, UNET, Unfinished, VALIDATION};
-use crate::stage::{Fault, Stage};
+use crate::stage::{self, Fault, Stage};
 use crate::state::{Position, StateFolder, Weights};
 use crate::validation;
 
@@ -54,8 +55,9 @@ pub struct RunOptions<'a> {
 /// step; [`Error::NotFinite`] and [`Error::Interrupted`] later, with the state saved.
 pub fn run(config: &RunConfig, options: &RunOptions<'_>) -> Result<PathBuf> {
     let device = parse_device(&config.device)?;
-    let learner = Learner::load(config, &device, options.replay)?;
+    let learner = Learner::load(config, &device, options.replay, None)?;
     let (dir, position) = RunDir::open(options.output, config, options.unfinished)?;
+    warn_of_idle_windows(config);
     learner.train(&dir, position, options)?;
     dir.complete()
 }
@@ -78,12 +80,14 @@ impl<'a> Learner<'a> {
         config: &'a RunConfig,
         device: &Device,
         replay: Option<&Path>,
+        tuned_unet: Option<&Path>,
     ) -> Result<Self> {
         let model = &config.model.path;
         if !model.exists() {
             return Err(absent_model(model));
         }
-        let mut pipeline = StableDiffusionPipeline::load(model, device)?;
+        let unet = tuned_unet.map_or_else(|| model.join("unet"), Path::to_path_buf);
+        let mut pipeline = StableDiffusionPipeline::load_with_unet(model, &unet, device)?;
         let first_rows = initial_rows(config, &pipeline, device)?;
         let concept = &config.concept;
         let token = concept.placeholder_token();
@@ -157,7 +161,7 @@ impl<'a> Learner<'a> {
     }
 
     fn train(
-        self,
+        &self,
         dir: &RunDir,
         position: Option<Position>,
         options: &RunOptions<'_>,
@@ -207,6 +211,7 @@ impl<'a> Learner<'a> {
 
             for step in done + 1..=config.steps {
                 let save = |weights: &Weights, stage: &Stage<'_>, step: usize| {
+                    self.save_embedding(weights, folder)?;
                     let position = Position {
                         stage: index,
                         step,
@@ -220,12 +225,21 @@ impl<'a> Learner<'a> {
                     Err(fault) => {
                         metrics.sync()?;
                         save(&weights, &stage, step - 1)?;
-                        self.save_embedding(&weights, folder)?;
                         return Err(not_finite(config, step, fault, folder));
                     }
                 };
                 // 4. step
+                let before = (weights.rows.clone(), keep_optimizer(&stage));
                 weights = stage.update(weights, &gradients, step);
+                if let Some(fault) = stage::diverged(&weights) {
+                    metrics.sync()?;
+                    if let (rows, Some(optimizer)) = before {
+                        weights.rows = rows;
+                        stage.optimizer = optimizer;
+                        save(&weights, &stage, step - 1)?;
+                    }
+                    return Err(not_finite(config, step, fault, folder));
+                }
                 // 5. log
                 let row = stage.row(&terms, &weights, step);
                 metrics.write(&row)?;
@@ -347,6 +361,11 @@ impl<'a> Learner<'a> {
     }
 }
 
+/// The optimiser before a step, where its tensors are few.
+fn keep_optimizer(stage: &Stage<'_>) -> Option<Optimizer> {
+    (!stage.config.trains_unet()).then(|| stage.optimizer.clone())
+}
+
 fn not_finite(config: &StageConfig, step: usize, fault: Fault, folder: &Path) -> Error {
     Error::NotFinite {
         stage: config.name.clone(),
@@ -355,6 +374,20 @@ fn not_finite(config: &StageConfig, step: usize, fault: Fault, folder: &Path) ->
         value: fault.value,
         kept: step - 1,
         folder: folder.to_path_buf(),
+    }
+}
+
+/// A window after the last step is most likely left over from a longer stage.
+fn warn_of_idle_windows(config: &RunConfig) {
+    for stage in &config.stages {
+        if let Some(window) = stage.rescale_window().filter(|w| w.from >= stage.steps) {
+            tracing::warn!(
+                "stage `{}` ends at step {} and never rescales, which would begin after step {}",
+                stage.name,
+                stage.steps,
+                window.from
+            );
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::randn;
 use image::{ImageFormat, RgbImage};
 
+use crate::optimize::optimize_for_prompt;
 use crate::progress::Progress;
 
 /// The key of latents in `--init-latents` and `--save-latents` files.
@@ -71,6 +72,12 @@ pub struct GenerateArgs {
     /// cpu, wgpu[:i] or cuda[:i]
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// Steps of the paper's test-time optimisation on this prompt (it takes 10); needs --run
+    #[arg(long, value_name = "N", conflicts_with = "model", value_parser = at_least_one)]
+    optimize_steps: Option<usize>,
+    /// Its learning rate
+    #[arg(long, value_name = "LR", default_value_t = 5e-4, value_parser = finite)]
+    optimize_learning_rate: f64,
     /// Initial noise: key `latents`, [num-images, channels, height, width], unit variance
     #[arg(long, value_name = "FILE")]
     init_latents: Option<PathBuf>,
@@ -138,7 +145,12 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     };
     kind.build(&pipeline.scheduler_config, args.steps)?;
     let width = pipeline.text_encoder.config().hidden_size;
-    let concept = source.concept(args, width)?;
+    let mut concept = source.concept(args, width)?;
+    if let (Some(concept), Some(run), Some(steps)) = (&mut concept, &args.run, args.optimize_steps)
+    {
+        let rate = args.optimize_learning_rate;
+        concept.embedding = optimize_for_prompt(run, &args.prompt, steps, rate, &device)?;
+    }
     let placeholder_rows = match &concept {
         Some(concept) => Some(pipeline.add_concept(&concept.embedding, &concept.token, &device)?),
         None => None,

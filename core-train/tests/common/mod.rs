@@ -34,3 +34,16 @@ pub fn train(config: &Path, output: &Path, replay: Option<&Path>) {
     };
     core_train::run(&config, &options).unwrap_or_else(|error| panic!("{error}"));
 }
+
+/// Three small photos.
+pub fn photos(folder: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    for number in 0..3_u8 {
+        let pixel = |x: u32, y: u32| {
+            let wave = (x * (3 + u32::from(number)) + y * 5) % 256;
+            image::Rgb([wave as u8, 90 * number, 255 - wave as u8])
+        };
+        let photo = image::RgbImage::from_fn(48, 40, pixel);
+        photo.save(folder.join(format!("{number}.png"))).unwrap();
+    }
+}
