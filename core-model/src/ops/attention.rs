@@ -11,9 +11,13 @@ use super::memory::{Output, View, buffer, dims, run, strided, tensor, values, wi
 use super::plain;
 use super::softmax::{softmax_gradient_rows, softmax_rows};
 use super::tape::{Gradient, Operand, is_fused, record};
+use super::transpose::transpose;
 
 /// Queries whose scores exist at a time.
 const TILE: usize = 64;
+
+/// Queries of a task, for which the keys are transposed once.
+const TASK: usize = 512;
 
 /// Scaled dot-product attention on [batch, heads, n, d]; with `causal`, position i sees 0..=i.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, causal: bool, scale: f64) -> Tensor<4> {
@@ -27,20 +31,25 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, causal: bool, scale: 
         let heads = Heads::new(sizes.queries, sizes.values, sizes);
         let mut output = heads.buffer();
         let target = Output::new(&mut output);
-        let tiles = sizes.queries.div_ceil(TILE);
-        run(sizes.count() * tiles, sizes.work(), |i| {
-            let (head, first) = (i / tiles, i % tiles * TILE);
-            let rows = TILE.min(sizes.queries - first);
-            with_scratch(rows * sizes.keys, |p| {
-                let [q, k, v] = [&q, &k, &v].map(|x| sizes.matrix(x, head));
-                let tile = Tile { sizes, first, rows };
-                tile.probabilities(q, k, causal, scale, p);
-                let p = View::rows(p, sizes.keys);
-                #[expect(unsafe_code, reason = "each task writes its own tile")]
-                // SAFETY: this tile of this head belongs to this task; the inputs are alive.
-                unsafe {
-                    let target = heads.view(target, head).from(first, 0);
-                    gemm([rows, sizes.values, sizes.keys], target, false, p, v);
+        let tasks = sizes.queries.div_ceil(TASK);
+        run(sizes.count() * tasks, sizes.work(), |i| {
+            let (head, first) = (i / tasks, i % tasks * TASK);
+            let [q, k, v] = [&q, &k, &v].map(|x| sizes.matrix(x, head));
+            let tiles = Tile::between(sizes, first, first + TASK);
+            let turned = sizes.keys * sizes.channels;
+            with_scratch(turned + TILE.min(sizes.queries) * sizes.keys, |scratch| {
+                let (turned, p) = scratch.split_at_mut(turned);
+                turn(k, sizes.keys, sizes.channels, turned);
+                for tile in tiles {
+                    let p = &mut p[..tile.rows * sizes.keys];
+                    tile.probabilities(q, turned, causal, scale, p);
+                    let p = View::rows(p, sizes.keys);
+                    #[expect(unsafe_code, reason = "each task writes its own queries")]
+                    // SAFETY: these queries of this head belong to this task; inputs are alive.
+                    unsafe {
+                        let target = heads.view(target, head).from(tile.first, 0);
+                        gemm([tile.rows, sizes.values, sizes.keys], target, false, p, v);
+                    }
                 }
             });
         });
@@ -75,7 +84,10 @@ pub fn attention_with_probabilities(
             // SAFETY: the probabilities of this head belong to this task alone.
             let p = unsafe { target.part(head * len, len) };
             let [q, k] = [&q, &k].map(|x| sizes.matrix(x, head));
-            Tile::whole(sizes).probabilities(q, k, false, scale as f32, p);
+            with_scratch(sizes.keys * sizes.channels, |turned| {
+                turn(k, sizes.keys, sizes.channels, turned);
+                Tile::whole(sizes).probabilities(q, turned, false, scale as f32, p);
+            });
         });
         let p = tensor(p, [sizes.batch, sizes.heads, sizes.queries, sizes.keys]);
         let gradient = ProbabilitiesGradient {
@@ -105,6 +117,15 @@ pub fn attention_with_probabilities(
         (heads.tensor(output), WeighingGradient { p, v })
     });
     (output, probabilities)
+}
+
+/// Into `target` the transposed of a matrix of one head.
+fn turn(x: View, rows: usize, columns: usize, target: &mut [f32]) {
+    #[expect(unsafe_code, reason = "matrices of one head with their own strides")]
+    // SAFETY: views are of tensors that the callers hold, with these sizes.
+    unsafe {
+        transpose(x, rows, columns, target);
+    }
 }
 
 /// The sizes of one attention.
@@ -223,15 +244,27 @@ impl Tile {
         }
     }
 
-    /// Into `p` [rows, keys] the probabilities of these queries.
-    fn probabilities(&self, q: View, k: View, causal: bool, scale: f32, p: &mut [f32]) {
+    /// The tiles of the queries from `first` to `end`.
+    fn between(sizes: Sizes, first: usize, end: usize) -> impl Iterator<Item = Self> {
+        let end = end.min(sizes.queries);
+        (first..end).step_by(TILE).map(move |first| Self {
+            sizes,
+            first,
+            rows: TILE.min(end - first),
+        })
+    }
+
+    /// Into `p` [rows, keys] the probabilities of these queries; `k` is transposed,
+    /// [channels, keys].
+    fn probabilities(&self, q: View, k: &[f32], causal: bool, scale: f32, p: &mut [f32]) {
         let keys = self.sizes.keys;
         let scores = Output::new(p).view(0, keys, 1);
         #[expect(unsafe_code, reason = "matrices of one head with their own strides")]
         // SAFETY: `p` is this task's own; the views are of live tensors with these sizes.
         unsafe {
             let shape = [self.rows, keys, self.sizes.channels];
-            gemm(shape, scores, false, q.from(self.first, 0), k.transposed());
+            let k = View::rows(k, keys);
+            gemm(shape, scores, false, q.from(self.first, 0), k);
         }
         if causal {
             for (i, row) in p.chunks_exact_mut(keys).enumerate() {
@@ -269,20 +302,25 @@ impl Gradient<3> for AttentionGradient {
         run(sizes.count(), 3 * sizes.work(), |head| {
             let [q, k, v, g] = [&self.q, &self.k, &self.v, &grad].map(|x| sizes.matrix(x, head));
             let views: [View; 3] = std::array::from_fn(|i| shapes[i].view(targets[i], head));
-            let tile = TILE.min(sizes.queries);
-            with_scratch(2 * tile * sizes.keys, |scratch| {
-                for first in (0..sizes.queries).step_by(TILE) {
-                    let rows = TILE.min(sizes.queries - first);
-                    let (p, ds) = scratch.split_at_mut(tile * sizes.keys);
-                    let (p, ds) = (&mut p[..rows * sizes.keys], &mut ds[..rows * sizes.keys]);
-                    let tile = Tile { sizes, first, rows };
-                    tile.probabilities(q, k, self.causal, self.scale, p);
+            let tile = TILE.min(sizes.queries) * sizes.keys;
+            let turned = [sizes.keys * sizes.channels, sizes.keys * sizes.values];
+            with_scratch(2 * tile + turned[0] + turned[1], |scratch| {
+                let (p, scratch) = scratch.split_at_mut(tile);
+                let (ds, scratch) = scratch.split_at_mut(tile);
+                let (turned_k, turned_v) = scratch.split_at_mut(turned[0]);
+                turn(k, sizes.keys, sizes.channels, turned_k);
+                turn(v, sizes.keys, sizes.values, turned_v);
+                for tile in Tile::between(sizes, 0, sizes.queries) {
+                    let len = tile.rows * sizes.keys;
+                    let (p, ds) = (&mut p[..len], &mut ds[..len]);
+                    tile.probabilities(q, turned_k, self.causal, self.scale, p);
                     let gradients = TileGradient {
                         tile,
                         views,
                         wanted,
                         scale: self.scale,
                     };
+                    let v = View::rows(turned_v, sizes.keys);
                     gradients.add([q, k, v, g], p, ds);
                 }
             });
@@ -304,6 +342,7 @@ struct TileGradient {
 }
 
 impl TileGradient {
+    /// Adds the share; `v` is transposed.
     fn add(&self, [q, k, v, g]: [View; 4], p: &[f32], ds: &mut [f32]) {
         let Tile { sizes, first, rows } = self.tile;
         let (q, g) = (q.from(first, 0), g.from(first, 0));
@@ -321,7 +360,7 @@ impl TileGradient {
             }
             let scores = Output::new(ds).view(0, sizes.keys, 1);
             let shape = [rows, sizes.keys, sizes.values];
-            gemm(shape, scores, false, g, v.transposed());
+            gemm(shape, scores, false, g, v);
             softmax_gradient_rows(p, ds, sizes.keys, self.scale);
             if self.wanted[0] {
                 let shape = [rows, sizes.channels, sizes.keys];
@@ -411,7 +450,10 @@ impl Gradient<2> for WeighingGradient {
                 if wanted[0] {
                     let target = targets[0].view(head * len, sizes.keys, 1);
                     let shape = [sizes.queries, sizes.keys, sizes.values];
-                    gemm(shape, target, false, g, v.transposed());
+                    with_scratch(sizes.keys * sizes.values, |turned| {
+                        turn(v, sizes.keys, sizes.values, turned);
+                        gemm(shape, target, false, g, View::rows(turned, sizes.keys));
+                    });
                 }
                 if wanted[1] {
                     let shape = [sizes.keys, sizes.values, sizes.queries];

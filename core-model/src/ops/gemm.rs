@@ -1,6 +1,11 @@
 //! Matrix products of one thread; the operations divide their work among threads themselves.
 
-use super::memory::View;
+use super::kernel::{Columns, Product, Start, Steps, lanes};
+use super::memory::{View, with_scratch};
+
+/// Rows of the right matrix that are multiplied at a time: with three vectors of columns they
+/// fill a first-level cache.
+const DEPTH: usize = 192;
 
 /// `target = left right`, or `target += left right` with `add`; left is [m, k], right [k, n].
 ///
@@ -12,6 +17,12 @@ use super::memory::View;
     reason = "matrices with arbitrary strides in shared buffers"
 )]
 pub(super) unsafe fn gemm([m, n, k]: [usize; 3], target: View, add: bool, left: View, right: View) {
+    let forward = [target.row, left.row, left.column, right.row];
+    if right.column == 1 && target.column == 1 && forward.iter().all(|&stride| stride >= 0) {
+        // SAFETY: the caller vouches for the matrices.
+        unsafe { by_rows([m, n, k], target, add, left, right) };
+        return;
+    }
     // SAFETY: the caller vouches for the matrices.
     unsafe {
         gemm::gemm(
@@ -36,4 +47,63 @@ pub(super) unsafe fn gemm([m, n, k]: [usize; 3], target: View, add: bool, left: 
             gemm::Parallelism::None,
         );
     }
+}
+
+/// [`gemm`] of a right matrix and target with adjacent columns.
+#[expect(
+    unsafe_code,
+    reason = "matrices with arbitrary strides in shared buffers"
+)]
+unsafe fn by_rows([m, n, k]: [usize; 3], target: View, add: bool, left: View, right: View) {
+    let product = Product {
+        rows: m,
+        depth: k,
+        left: left.at,
+        left_rows: Steps::Stride(left.row as usize),
+        left_column: left.column as usize,
+        right: right.at,
+        right_rows: Steps::Stride(right.row as usize),
+        columns: Columns::First(n),
+        target: target.at.cast_mut(),
+        target_row: target.row as usize,
+        start: if add { Start::Target } else { Start::Zero },
+    };
+    if m < 48 || k * n <= 8192 {
+        // SAFETY: the caller vouches for the matrices.
+        unsafe { product.run() };
+        return;
+    }
+    // A right matrix larger than the cache is copied a panel at a time, to be read in sequence.
+    let width = 3 * lanes();
+    with_scratch(DEPTH * width, |panel| {
+        for first_row in (0..k).step_by(DEPTH) {
+            let depth = DEPTH.min(k - first_row);
+            for first_column in (0..n).step_by(width) {
+                let columns = width.min(n - first_column);
+                let source = right.from(first_row, first_column);
+                for (i, row) in panel.chunks_exact_mut(width).take(depth).enumerate() {
+                    let source = source.from(i, 0).at;
+                    // SAFETY: this part of a row lies within the right matrix.
+                    let source = unsafe { std::slice::from_raw_parts(source, columns) };
+                    row[..columns].copy_from_slice(source);
+                }
+                let part = Product {
+                    depth,
+                    left: left.from(0, first_row).at,
+                    right: panel.as_ptr(),
+                    right_rows: Steps::Stride(width),
+                    columns: Columns::First(columns),
+                    target: target.from(0, first_column).at.cast_mut(),
+                    start: if first_row > 0 {
+                        Start::Target
+                    } else {
+                        product.start
+                    },
+                    ..product
+                };
+                // SAFETY: a part of the caller's matrices and the panel just written.
+                unsafe { part.run() };
+            }
+        }
+    });
 }

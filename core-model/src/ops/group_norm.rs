@@ -174,7 +174,7 @@ vectorised! {
             } else {
                 dx.copy_from_slice(g);
             }
-            let dx = &*dx;
+            let (dx, x) = (&dx[..pixels], &x[..pixels]);
             let channel_sum = sum_by(pixels, |i| dx[i]);
             let channel_moment = sum_by(pixels, |i| dx[i] * (x[i] - mean));
             sums[2 * c] = channel_sum;

@@ -96,6 +96,7 @@ vectorised! {
         let rows = || rows.clone().zip(stats.chunks_exact(2));
         for (((x, g), stats), dx) in rows().zip(dx.chunks_exact_mut(width)) {
             let (mean, reciprocal) = (stats[0], stats[1]);
+            let (x, g, gamma) = (&x[..width], &g[..width], &gamma[..width]);
             let sum = sum_by(width, |i| g[i] * gamma[i]) / width as f32;
             let moment = sum_by(width, |i| g[i] * gamma[i] * (x[i] - mean)) / width as f32;
             let slope = moment * reciprocal * reciprocal;
@@ -108,6 +109,8 @@ vectorised! {
             let (scale, shift) = sums.split_at_mut(width);
             for ((x, g), stats) in rows().take(dx.len() / width) {
                 let (mean, reciprocal) = (stats[0], stats[1]);
+                let (x, g) = (&x[..width], &g[..width]);
+                let (scale, shift) = (&mut scale[..width], &mut shift[..width]);
                 for i in 0..width {
                     scale[i] = fma::<FMA>(g[i], (x[i] - mean) * reciprocal, scale[i]);
                     shift[i] += g[i];

@@ -5,10 +5,11 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
 use super::gemm::gemm;
-use super::memory::{Output, View, buffer, dims, run, tensor, values};
+use super::memory::{Output, View, buffer, dims, run, tensor, values, with_scratch};
 use super::plain;
 use super::simd::vectorised;
 use super::tape::{Gradient, Operand, is_fused, record};
+use super::transpose::transpose;
 
 /// Multiplications that make a task worth its start.
 const TASK: usize = 1 << 20;
@@ -117,7 +118,16 @@ impl Rows {
         let last = shape.num_dims() - 1;
         shape[last] = outputs;
         let mut y = buffer(self.batches * self.rows * outputs);
-        self.multiply(View::of(weight, 1, 0, &[]), outputs, bias, &mut y);
+        with_scratch(self.columns * outputs, |transposed_weight| {
+            let source = View::of(weight, 0, 1, &[]);
+            #[expect(unsafe_code, reason = "a weight with arbitrary strides")]
+            // SAFETY: a view of the weight, which has these sizes.
+            unsafe {
+                transpose(source, outputs, self.columns, transposed_weight);
+            }
+            let right = View::rows(transposed_weight, outputs);
+            self.multiply(right, outputs, bias, &mut y);
+        });
         tensor(y, shape)
     }
 

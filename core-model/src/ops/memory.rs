@@ -1,6 +1,6 @@
 //! Buffers of fused operations: reading tensors, making them, sharing an output among threads.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::{Bytes, DType, Shape};
@@ -183,15 +183,15 @@ pub(super) fn chunks(
 /// are arbitrary.
 pub(super) fn with_scratch<R>(len: usize, task: impl FnOnce(&mut [f32]) -> R) -> R {
     thread_local! {
-        static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+        // A stack, for tasks that ask for scratch while they hold some.
+        static SCRATCH: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
     }
-    // Taken out, so that a task which itself asks for scratch gets another buffer.
-    let mut values = SCRATCH.take();
-    if values.len() < len {
-        values = buffer(len);
-    }
+    let kept = SCRATCH.with_borrow_mut(Vec::pop);
+    let mut values = kept.filter(|values| values.len() >= len);
+    let values = values.get_or_insert_with(|| buffer(len));
     let result = task(&mut values[..len]);
-    SCRATCH.set(values);
+    let values = std::mem::take(values);
+    SCRATCH.with_borrow_mut(|kept| kept.push(values));
     result
 }
 

@@ -16,6 +16,7 @@ mod attention;
 mod conv2d;
 mod gemm;
 mod group_norm;
+mod kernel;
 mod layer_norm;
 mod linear;
 mod memory;
@@ -23,6 +24,7 @@ pub mod plain;
 mod simd;
 mod softmax;
 mod tape;
+mod transpose;
 mod upsample;
 
 pub use activation::{geglu, gelu, gelu_approximate, quick_gelu, silu};

@@ -166,59 +166,87 @@ pub(super) fn normal_pdf<const FMA: bool>(x: f32) -> f32 {
     0.398_942_3 * exp::<FMA>(-0.5 * x * x)
 }
 
-/// Partial sums kept side by side; enough to fill the pipelines of AVX-512.
-const LANES: usize = 64;
+/// Partial results kept side by side: one vector of AVX-512.
+const LANES: usize = 16;
+
+/// Combines the lanes pairwise.
+#[inline(always)]
+fn reduce(lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
+    let [mut eight, mut four] = [[0.0f32; 8], [0.0; 8]];
+    for i in 0..8 {
+        eight[i] = combine(lanes[i], lanes[i + 8]);
+    }
+    for i in 0..4 {
+        four[i] = combine(eight[i], eight[i + 4]);
+    }
+    combine(combine(four[0], four[2]), combine(four[1], four[3]))
+}
 
 /// Sums `term(i)`; the order of additions is fixed by the length alone.
 #[inline(always)]
 pub(super) fn sum_by(len: usize, term: impl Fn(usize) -> f32) -> f32 {
     // Blocks are added in f64, so that long sums keep float32's precision.
     const BLOCK: usize = 4096;
+    if len <= 256 {
+        return short_sum(0, len, &term);
+    }
     let mut total = 0.0f64;
-    let mut start = 0;
-    while start < len {
-        let end = (start + BLOCK).min(len);
-        let mut lanes = [0.0f32; LANES];
-        let mut i = start;
-        while i + LANES <= end {
-            for (j, lane) in lanes.iter_mut().enumerate() {
-                *lane += term(i + j);
-            }
-            i += LANES;
-        }
-        let mut width = LANES / 2;
-        while width > 0 {
-            for j in 0..width {
-                lanes[j] += lanes[j + width];
-            }
-            width /= 2;
-        }
-        let mut rest = 0.0;
-        while i < end {
-            rest += term(i);
-            i += 1;
-        }
-        total += f64::from(lanes[0] + rest);
-        start = end;
+    for start in (0..len).step_by(BLOCK) {
+        total += f64::from(long_sum(start, (start + BLOCK).min(len), &term));
     }
     total as f32
+}
+
+/// With four vectors of partial sums, enough to fill the pipelines.
+#[inline(always)]
+fn long_sum(start: usize, end: usize, term: &impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0.0f32; 4 * LANES];
+    let mut i = start;
+    while i + 4 * LANES <= end {
+        for (j, lane) in lanes.iter_mut().enumerate() {
+            *lane += term(i + j);
+        }
+        i += 4 * LANES;
+    }
+    let mut sums = [0.0; LANES];
+    for j in 0..LANES {
+        let second = lanes[j + LANES] + lanes[j + 3 * LANES];
+        sums[j] = (lanes[j] + lanes[j + 2 * LANES]) + second;
+    }
+    reduce(sums, |a, b| a + b) + short_sum(i, end, term)
+}
+
+#[inline(always)]
+fn short_sum(start: usize, end: usize, term: &impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let mut i = start;
+    while i + LANES <= end {
+        for (j, lane) in lanes.iter_mut().enumerate() {
+            *lane += term(i + j);
+        }
+        i += LANES;
+    }
+    let mut sum = reduce(lanes, |a, b| a + b);
+    while i < end {
+        sum += term(i);
+        i += 1;
+    }
+    sum
 }
 
 /// The largest value.
 #[inline(always)]
 pub(super) fn max(x: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; 32];
-    let mut parts = x.chunks_exact(32);
+    let larger = |a: f32, b: f32| if a > b { a } else { b };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let mut parts = x.chunks_exact(LANES);
     for part in &mut parts {
         for (lane, &x) in lanes.iter_mut().zip(part) {
-            *lane = if x > *lane { x } else { *lane };
+            *lane = larger(x, *lane);
         }
     }
-    let mut largest = f32::NEG_INFINITY;
-    for &x in lanes.iter().chain(parts.remainder()) {
-        largest = if x > largest { x } else { largest };
-    }
-    largest
+    let rest = parts.remainder().iter();
+    rest.fold(reduce(lanes, larger), |m, &x| larger(x, m))
 }
 
 /// Mean and `1 / sqrt(variance + eps)` of the values, the variance being the biased one.

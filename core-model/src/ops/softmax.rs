@@ -39,6 +39,7 @@ vectorised! {
             for x in row.iter_mut() {
                 *x = exp::<FMA>(fma::<FMA>(scale, *x, shift));
             }
+            let row = &mut row[..width];
             let total = 1.0 / sum_by(width, |i| row[i]);
             for x in row.iter_mut() {
                 *x *= total;
@@ -56,6 +57,7 @@ vectorised! {
         scale: f32,
     ) {
         for (y, g) in y.chunks_exact(width).zip(g.chunks_exact_mut(width)) {
+            let (y, g) = (&y[..width], &mut g[..width]);
             let inner = sum_by(width, |i| y[i] * g[i]);
             for (g, &y) in g.iter_mut().zip(y) {
                 *g = scale * y * (*g - inner);

@@ -99,6 +99,11 @@ impl Geometry {
         self.kernel == [1, 1] && self.stride == 1 && self.padding == [0; 4]
     }
 
+    /// Whether it moves by one pixel and looks at several, with padding smaller than the kernel.
+    pub(super) fn is_stencil(&self) -> bool {
+        self.kernel != [1, 1] && self.transposed().is_some()
+    }
+
     /// The convolution that computes the gradient of the input, if it is one.
     pub(super) fn transposed(&self) -> Option<Self> {
         let [kh, kw] = self.kernel;

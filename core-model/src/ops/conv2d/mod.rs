@@ -4,6 +4,8 @@
 //! a task: unfold, multiply, store. Small images share a block.
 
 mod geometry;
+mod stencil;
+mod weight_gradient;
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
@@ -60,9 +62,15 @@ fn convolve(
 ) -> FlexTensor {
     let Geometry { batch, outputs, .. } = *geometry;
     let (input, pixels, depth) = (values(x), geometry.pixels(), geometry.depth());
-    let weight = View::rows(values(weight), depth);
+    let [height, width] = geometry.output;
     let mut y = buffer(batch * outputs * pixels);
     let target = Output::new(&mut y);
+    if geometry.is_stencil() {
+        let bias = bias.map(values);
+        stencil::convolve(input, values(weight), bias, geometry, target);
+        return tensor(y, [batch, outputs, height, width]);
+    }
+    let weight = View::rows(values(weight), depth);
     let blocks = geometry.blocks();
     run(blocks.len(), geometry.work(), |i| {
         let block = &blocks[i];
@@ -105,7 +113,6 @@ fn convolve(
             }
         });
     });
-    let [height, width] = geometry.output;
     tensor(y, [batch, outputs, height, width])
 }
 
@@ -209,6 +216,10 @@ impl ConvolutionGradient {
         let taps = depth / inputs;
         let size = inputs.div_ceil(4).clamp(1, 16);
         let mut dw = buffer(outputs * depth);
+        if geometry.is_stencil() {
+            weight_gradient::weight_gradient(input, g, geometry, &mut dw);
+            return tensor(dw, self.weight.shape());
+        }
         let target = Output::new(&mut dw);
         let blocks = geometry.blocks();
         run(inputs.div_ceil(size), geometry.work(), |i| {

@@ -1,0 +1,247 @@
+//! Convolutions of stride 1 without unfolding.
+//!
+//! The rows of an image are laid one after another with the zeros of the padding between them, so
+//! that every tap of the kernel sees the image at a constant distance. The convolution is then a
+//! matrix product whose right matrix has, for each channel and tap, a row that begins elsewhere in
+//! the same memory. The zeros to the right of one row serve as those to the left of the next.
+//!
+//! Images narrower than a vector are laid out once for each column of the kernel, shifted by it:
+//! then no place between rows is needed, and none is computed in vain.
+
+use std::ops::Range;
+
+use super::geometry::{Block, Geometry};
+use crate::ops::kernel::{Columns, Product, Start, Steps, lanes};
+use crate::ops::memory::{Output, run, with_scratch};
+
+/// How the padded images of a block lie in memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Padded {
+    /// Floats from one row to the next.
+    row: usize,
+    /// Rows from one sample to the next.
+    rows: usize,
+    /// Floats from one channel to the next, or from one shifted copy of a channel to the next.
+    plane: usize,
+    /// Copies of each channel: one, or one for each column of the kernel.
+    copies: usize,
+    /// Outputs of a channel that are computed, valid ones and those between rows.
+    computed: usize,
+}
+
+impl Padded {
+    /// For some rows of one sample or for whole samples.
+    pub(super) fn new(geometry: &Geometry, block: &Block) -> Self {
+        let [kh, kw] = geometry.kernel;
+        let [top, left, bottom, right] = geometry.padding;
+        let samples = block.samples.len();
+        let shifted = geometry.output == geometry.input
+            && geometry.output[1] < lanes()
+            && geometry.pixels().is_multiple_of(lanes())
+            && block.rows.len() == geometry.output[0];
+        let (row, rows, copies) = match (shifted, samples) {
+            (true, _) => (geometry.output[1], geometry.input[0] + top.max(bottom), kw),
+            (false, 1) => (geometry.input[1] + left.max(right), block.rows.len(), 1),
+            (false, _) => (
+                geometry.input[1] + left.max(right),
+                geometry.input[0] + top.max(bottom),
+                1,
+            ),
+        };
+        let last_row = (samples - 1) * rows + block.rows.len() - 1;
+        Self {
+            row,
+            rows,
+            // one vector may be read beyond the end
+            plane: (samples * rows + kh) * row + kw + lanes(),
+            copies,
+            computed: last_row * row + geometry.output[1],
+        }
+    }
+
+    /// Floats of all channels.
+    pub(super) fn len(&self, channels: usize) -> usize {
+        channels * self.copies * self.plane
+    }
+
+    /// Outputs of a channel that are computed, valid ones and those between rows.
+    pub(super) fn computed(&self) -> usize {
+        self.computed
+    }
+
+    /// Copies the images of some channels into `target`.
+    pub(super) fn fill(
+        &self,
+        geometry: &Geometry,
+        block: &Block,
+        channels: Range<usize>,
+        x: &[f32],
+        target: &mut [f32],
+    ) {
+        if self.copies > 1 {
+            return self.fill_shifted(geometry, block, channels, x, target);
+        }
+        let [height, width] = geometry.input;
+        let [top, left, ..] = geometry.padding;
+        let image = height * width;
+        let needed = block.rows.len() + geometry.kernel[0] - 1;
+        for (c, plane) in channels.zip(target.chunks_exact_mut(self.plane)) {
+            plane.fill(0.0);
+            for (n, sample) in block.samples.clone().enumerate() {
+                let image = &x[(sample * geometry.inputs + c) * image..][..image];
+                for j in 0..needed {
+                    let y = (block.rows.start + j).wrapping_sub(top);
+                    if y < height {
+                        let start = (n * self.rows + j) * self.row + left;
+                        plane[start..start + width]
+                            .copy_from_slice(&image[y * width..(y + 1) * width]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// [`Self::fill`] with a shifted copy for each column of the kernel.
+    fn fill_shifted(
+        &self,
+        geometry: &Geometry,
+        block: &Block,
+        channels: Range<usize>,
+        x: &[f32],
+        target: &mut [f32],
+    ) {
+        let width = geometry.input[1];
+        let [top, left, ..] = geometry.padding;
+        let len = geometry.pixels();
+        for (c, planes) in channels.zip(target.chunks_exact_mut(self.copies * self.plane)) {
+            for (kx, plane) in planes.chunks_exact_mut(self.plane).enumerate() {
+                plane.fill(0.0);
+                for (n, sample) in block.samples.clone().enumerate() {
+                    let image = &x[(sample * geometry.inputs + c) * len..][..len];
+                    let copy = &mut plane[(n * self.rows + top) * width..][..len];
+                    // The whole image is shifted at once; what crossed an edge becomes zero.
+                    if kx < left {
+                        let shift = left - kx;
+                        copy[shift.min(len)..].copy_from_slice(&image[..len.saturating_sub(shift)]);
+                        for row in copy.chunks_exact_mut(width) {
+                            row[..shift.min(width)].fill(0.0);
+                        }
+                    } else {
+                        let shift = kx - left;
+                        copy[..len.saturating_sub(shift)].copy_from_slice(&image[shift.min(len)..]);
+                        for row in copy.chunks_exact_mut(width) {
+                            row[width.saturating_sub(shift)..].fill(0.0);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where each channel and tap begins.
+    pub(super) fn taps(&self, geometry: &Geometry, channels: usize) -> Vec<u32> {
+        let [kh, kw] = geometry.kernel;
+        let tap = |c: usize, ky: usize, kx: usize| {
+            let place = match self.copies {
+                1 => c * self.plane + kx,
+                copies => (c * copies + kx) * self.plane,
+            };
+            (place + ky * self.row) as u32
+        };
+        (0..channels)
+            .flat_map(|c| (0..kh).flat_map(move |ky| (0..kw).map(move |kx| tap(c, ky, kx))))
+            .collect()
+    }
+
+    /// Where the valid rows of outputs begin: sample and row within the block, place in memory.
+    pub(super) fn output_rows(&self, block: &Block) -> impl Iterator<Item = (usize, usize, usize)> {
+        let (rows, per_sample, row) = (block.rows.len(), self.rows, self.row);
+        (0..block.samples.len())
+            .flat_map(move |n| (0..rows).map(move |y| (n, y, (n * per_sample + y) * row)))
+    }
+}
+
+/// Convolves into `target` [batch, out, height, width]; `weight` is [out, in * kernel].
+pub(super) fn convolve(
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    geometry: &Geometry,
+    target: Output,
+) {
+    let blocks = geometry.blocks();
+    run(blocks.len(), geometry.work(), |i| {
+        let block = &blocks[i];
+        let padded = Padded::new(geometry, block);
+        let images = padded.len(geometry.inputs);
+        let [.., width] = geometry.output;
+        let whole = padded.copies > 1 || width.is_multiple_of(lanes());
+        let sums = if whole {
+            0
+        } else {
+            geometry.outputs * padded.computed
+        };
+        let taps = padded.taps(geometry, geometry.inputs);
+        with_scratch(images + sums, |scratch| {
+            let (images, sums) = scratch.split_at_mut(images);
+            padded.fill(geometry, block, 0..geometry.inputs, x, images);
+            let pixels = geometry.pixels();
+            let sample = geometry.outputs * pixels;
+            let start = block.samples.start * sample + block.first_pixel(geometry);
+            let product = Product {
+                rows: geometry.outputs,
+                depth: geometry.depth(),
+                left: weight.as_ptr(),
+                left_rows: Steps::Stride(geometry.depth()),
+                left_column: 1,
+                right: images.as_ptr(),
+                right_rows: Steps::Table(&taps),
+                columns: Columns::First(padded.computed),
+                target: sums.as_mut_ptr(),
+                target_row: padded.computed,
+                start: bias.map_or(Start::Zero, Start::Rows),
+            };
+            if whole {
+                // vectors of valid outputs only, stored where they belong
+                let (mut rights, mut targets) = (Vec::new(), Vec::new());
+                for (n, y, place) in padded.output_rows(block) {
+                    let first = y * width;
+                    // narrow rows share a vector, which belongs to the first of them
+                    let columns = (0..width).filter(|x| (first + x).is_multiple_of(lanes()));
+                    for x in columns {
+                        rights.push((place + x) as u32);
+                        targets.push((n * sample + first + x) as u32);
+                    }
+                }
+                let product = Product {
+                    columns: Columns::Vectors {
+                        right: &rights,
+                        target: &targets,
+                    },
+                    target: target.view(start, 0, 1).at.cast_mut(),
+                    target_row: pixels,
+                    ..product
+                };
+                #[expect(unsafe_code, reason = "each task writes its own block")]
+                // SAFETY: the tables stay within the padded images and this task's outputs.
+                unsafe {
+                    product.run();
+                }
+                return;
+            }
+            #[expect(unsafe_code, reason = "each task writes its own block")]
+            // SAFETY: the sums are this task's own, and so are the rows of outputs below.
+            unsafe {
+                product.run();
+                for (o, sums) in sums.chunks_exact(padded.computed).enumerate() {
+                    for (n, y, place) in padded.output_rows(block) {
+                        let start = start + n * sample + o * pixels + y * width;
+                        target
+                            .part(start, width)
+                            .copy_from_slice(&sums[place..place + width]);
+                    }
+                }
+            }
+        });
+    });
+}
