@@ -2,18 +2,35 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use core_eval::commands::experiment::ExperimentArgs;
+use clap::{Parser, Subcommand};
+use core_eval::commands::{doctor, experiment, plots, score};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Train, draw, score and compare.
 #[derive(Parser)]
-#[command(version)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    arg_required_else_help = true
+)]
 struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
     #[command(flatten)]
-    experiment: ExperimentArgs,
+    experiment: Option<experiment::ExperimentArgs>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Score images that any tool made: CLIP-T, CLIP-I, DINO.
+    Score(Box<score::ScoreArgs>),
+    /// Say which devices and checkpoints are there and work.
+    Doctor(doctor::DoctorArgs),
+    /// Draw the plots of a results folder again from its CSV files.
+    Plots(plots::PlotsArgs),
 }
 
 fn main() -> ExitCode {
@@ -22,7 +39,17 @@ fn main() -> ExitCode {
         .without_time()
         .with_target(false)
         .init();
-    match core_eval::harness::run(&Cli::parse().experiment) {
+    let cli = Cli::parse();
+    let result = match (&cli.command, &cli.experiment) {
+        (Some(Command::Score(args)), _) => score::run(args),
+        (Some(Command::Doctor(args)), _) => doctor::run(args),
+        (Some(Command::Plots(args)), _) => plots::run(args),
+        (None, Some(args)) => core_eval::harness::run(args),
+        (None, None) => Err(anyhow::anyhow!(
+            "name an experiment, as in experiments/ablation.toml"
+        )),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

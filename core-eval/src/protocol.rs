@@ -46,7 +46,8 @@ impl Protocol {
         match (self, given) {
             (Self::Core, false) => bail!(
                 "protocol `core` scores masked foregrounds and needs masks for images and photos; \
-                 give them, or use protocol `dreambooth`"
+                 give them to `core-eval score` with --generated-masks and --references-masks, or \
+                 use protocol `dreambooth`"
             ),
             (Self::Dreambooth, true) => bail!(
                 "protocol `dreambooth` scores whole pictures and uses no masks; drop them, or use \
@@ -76,6 +77,7 @@ impl Protocol {
             "averaging": "over images of a prompt, prompts, then macro over concepts",
             "text": "{} replaced by the super-category",
             "masked": masked,
+            "outside_the_mask": if masked { json!("black") } else { Value::Null },
             "left_out_of_clip_i_and_dino": if masked { json!(["style", "outfit"]) } else { json!([]) },
         });
         Ok(serde_json::to_string_pretty(&protocol)? + "\n")

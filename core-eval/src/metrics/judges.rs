@@ -11,7 +11,7 @@ use core_model::params::to_vec;
 use core_model::tokenizer::Tokenizer;
 use image::RgbImage;
 
-use super::{Feature, normalised};
+use super::{Feature, References, normalised};
 
 /// Images looked at together; fixed, so that a score does not depend on how many there are.
 const BATCH: usize = 16;
@@ -85,6 +85,17 @@ impl Judges {
     pub fn dino_features(&self, images: &[RgbImage]) -> Result<Vec<Feature>> {
         self.features(images, &self.dino_processor, |pixels| {
             self.dino.features(pixels)
+        })
+    }
+
+    /// Both features of a concept's photos.
+    ///
+    /// # Errors
+    /// A photo that a processor refuses.
+    pub fn references(&self, photos: &[RgbImage]) -> Result<References> {
+        Ok(References {
+            clip: self.clip_image_features(photos)?,
+            dino: self.dino_features(photos)?,
         })
     }
 

@@ -20,6 +20,36 @@ pub fn mean_cosine(image: &[f32], photos: &[Feature]) -> f64 {
     photos.iter().map(|photo| cosine(image, photo)).sum::<f64>() / photos.len() as f64
 }
 
+/// The scores of one image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scores {
+    /// Cosine of image and text.
+    pub clip_t: f64,
+    /// Mean cosine to the photos by CLIP; absent where the protocol leaves it out.
+    pub clip_i: Option<f64>,
+    /// The same by DINO.
+    pub dino: Option<f64>,
+}
+
+/// The features of a concept's photos.
+#[derive(Debug, Clone)]
+pub struct References {
+    pub(crate) clip: Vec<Feature>,
+    pub(crate) dino: Vec<Feature>,
+}
+
+impl References {
+    /// CLIP-I of an image with this feature.
+    pub fn clip_i(&self, image: &[f32]) -> f64 {
+        mean_cosine(image, &self.clip)
+    }
+
+    /// DINO of an image with this feature.
+    pub fn dino(&self, image: &[f32]) -> f64 {
+        mean_cosine(image, &self.dino)
+    }
+}
+
 /// The vector scaled to length 1.
 pub(crate) fn normalised(values: &[f32]) -> Feature {
     let norm = values

@@ -1,0 +1,107 @@
+//! `core-eval doctor`: what this machine and this checkout have.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use burn::tensor::Device;
+use clap::Args;
+use core_model::clip::ClipModel;
+use core_model::device::parse_device;
+use core_model::dino::DinoModel;
+use core_model::image_processor::ImageProcessor;
+use core_model::pipeline::StableDiffusionPipeline;
+use core_model::tokenizer::Tokenizer;
+
+use super::say;
+use crate::workers::cores;
+
+/// Arguments of `core-eval doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Folder of the shipped checkpoints [default: models, here or in the checkout]
+    #[arg(long, value_name = "DIR")]
+    models: Option<PathBuf>,
+}
+
+/// What a folder holds, in words.
+type Check = fn(&Path) -> Result<String>;
+
+/// Prints versions, devices and checkpoints.
+///
+/// # Errors
+/// A shipped checkpoint that cannot be loaded, after everything was printed.
+pub fn run(args: &DoctorArgs) -> Result<()> {
+    say(&format!(
+        "core-eval {}, burn 0.22.1, {} {}, {} threads",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::OS,
+        std::env::consts::ARCH,
+        cores(),
+    ));
+    for name in ["cpu", "wgpu", "cuda"] {
+        match parse_device(name) {
+            Ok(_) => say(&format!("device {name}: present")),
+            Err(error) => say(&error.to_string()),
+        }
+    }
+    let models = args.models.clone().unwrap_or_else(models_folder);
+    let checks: [(&str, Check); 3] = [
+        ("mini", generator),
+        ("mini-clip", clip),
+        ("mini-dino", dino),
+    ];
+    let mut broken = Vec::new();
+    for (name, check) in checks {
+        let folder = models.join(name);
+        match check(&folder) {
+            Ok(what) => say(&format!("{}: {what}", folder.display())),
+            Err(error) => {
+                say(&format!("{}: cannot be used: {error:#}", folder.display()));
+                broken.push(name);
+            }
+        }
+    }
+    if broken.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "{} cannot be used; restore {} from the repository or train again with `core-train pretrain`",
+        broken.join(", "),
+        models.display()
+    )
+}
+
+/// `models` in the working folder, else in the checkout that this program was built from.
+fn models_folder() -> PathBuf {
+    let here = PathBuf::from("models");
+    if here.is_dir() {
+        return here;
+    }
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map_or(here.clone(), |checkout| checkout.join("models"))
+}
+
+fn generator(folder: &Path) -> Result<String> {
+    let pipeline = StableDiffusionPipeline::load(folder, &Device::flex())?;
+    let [_, height, width] = pipeline.latent_shape()?;
+    Ok(format!(
+        "generator, {} tokens, latents of {height} x {width}",
+        pipeline.tokenizer.vocab_size()
+    ))
+}
+
+fn clip(folder: &Path) -> Result<String> {
+    let model = ClipModel::load(folder, &Device::flex())?;
+    let side = model.config().vision_config.image_size;
+    ImageProcessor::from_dir(folder)?.check_side(side)?;
+    Tokenizer::from_dir(folder)?.fit(&model.config().text_config)?;
+    Ok(format!("CLIP, pictures of {side} x {side}"))
+}
+
+fn dino(folder: &Path) -> Result<String> {
+    let model = DinoModel::load(folder, &Device::flex())?;
+    let side = model.config().image_size;
+    ImageProcessor::from_dir(folder)?.check_side(side)?;
+    Ok(format!("DINO, pictures of {side} x {side}"))
+}

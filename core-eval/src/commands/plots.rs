@@ -1,0 +1,37 @@
+//! `core-eval plots`: the plots of a results folder, from its CSV files alone.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+
+use super::say;
+use crate::report::plot::draw_all;
+
+/// Arguments of `core-eval plots`.
+#[derive(Debug, Args)]
+pub struct PlotsArgs {
+    /// Folder with summary.csv, tokens.csv and curves.csv, as in results/ablation
+    folder: PathBuf,
+}
+
+/// Draws every plot for which there are rows.
+///
+/// # Errors
+/// No folder, no CSV files, damaged ones, an unwritable folder.
+pub fn run(args: &PlotsArgs) -> Result<()> {
+    let folder = args.folder.display();
+    ensure!(
+        args.folder.is_dir(),
+        "{folder}: no such folder; name one that an experiment wrote, as results/ablation"
+    );
+    let drawn = draw_all(&args.folder)?;
+    ensure!(
+        !drawn.is_empty(),
+        "{folder}: holds no rows to draw; expected summary.csv, tokens.csv or curves.csv"
+    );
+    for path in drawn {
+        say(&path.display().to_string());
+    }
+    Ok(())
+}

@@ -1,0 +1,260 @@
+//! `core-eval score` in all its forms.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use common::{Sandbox, copy, core_eval};
+
+fn score(sandbox: &Sandbox) -> Command {
+    let mut command = core_eval();
+    command.arg("score");
+    for (flag, name) in [("--clip", "clip"), ("--dino", "dino"), ("--out", "out.csv")] {
+        command.arg(flag).arg(sandbox.path(name));
+    }
+    command
+}
+
+fn generated(sandbox: &Sandbox) -> Command {
+    let mut command = score(sandbox);
+    for (flag, name) in [
+        ("--generated", "striped-cup"),
+        ("--references", "spotted-dog"),
+    ] {
+        command.arg(flag).arg(sandbox.path(name));
+    }
+    command
+}
+
+fn output(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Columns of a row as numbers, from the first score on.
+fn numbers(row: &str, first: usize) -> Vec<f64> {
+    row.split(',')
+        .skip(first)
+        .map(|value| value.parse().unwrap())
+        .collect()
+}
+
+/// White masks for every picture of a folder, with one black corner.
+fn make_masks(pictures: &Path, masks: &Path) {
+    std::fs::create_dir_all(masks).unwrap();
+    for index in 0..5 {
+        let picture = image::open(pictures.join(format!("{index}.png"))).unwrap();
+        let mask = image::GrayImage::from_fn(picture.width(), picture.height(), |x, y| {
+            image::Luma([if x < 20 && y < 30 { 0 } else { 255 }])
+        });
+        mask.save(masks.join(format!("{index}.png"))).unwrap();
+    }
+}
+
+#[test]
+fn a_folder_is_scored_in_the_order_of_names_and_means_are_printed() {
+    let sandbox = Sandbox::new();
+    let mut command = generated(&sandbox);
+    command.args(["--prompt", "a photo of a cup"]);
+    let printed = output(command);
+    let text = sandbox.read("out.csv");
+    let rows: Vec<&str> = text.lines().collect();
+    insta::assert_snapshot!(rows[0], @"image,clip_t,clip_i,dino");
+    assert_eq!(rows.len(), 6);
+    let mut means = [0.0; 3];
+    for (index, row) in rows[1..].iter().enumerate() {
+        assert!(row.starts_with(&format!("{index}.png,")), "{row}");
+        for (mean, value) in means.iter_mut().zip(numbers(row, 1)) {
+            assert!((-1.0..=1.0).contains(&value), "{row}");
+            *mean += value / 5.0;
+        }
+    }
+    let [t, i, d] = means;
+    assert_eq!(
+        printed.trim(),
+        format!("clip_t {t:.6} clip_i {i:.6} dino {d:.6}")
+    );
+}
+
+#[test]
+fn an_image_among_its_own_references_has_cosine_one_with_itself() {
+    let sandbox = Sandbox::new();
+    let photo = sandbox.path("one/0.png");
+    std::fs::create_dir_all(photo.parent().unwrap()).unwrap();
+    std::fs::copy(sandbox.path("spotted-dog/0.png"), photo).unwrap();
+    let mut command = score(&sandbox);
+    for flag in ["--generated", "--references"] {
+        command.arg(flag).arg(sandbox.path("one"));
+    }
+    command.args(["--prompt", "a dog"]);
+    output(command);
+    let text = sandbox.read("out.csv");
+    let scores = numbers(text.lines().nth(1).unwrap(), 1);
+    assert!(
+        (scores[1] - 1.0).abs() < 1e-6 && (scores[2] - 1.0).abs() < 1e-6,
+        "{text}"
+    );
+}
+
+#[test]
+fn prompts_may_differ_by_image_and_each_image_needs_one() {
+    let sandbox = Sandbox::new();
+    let prompts = |rows: &[&str]| {
+        sandbox.write(
+            "prompts-of.csv",
+            &format!("image,prompt\n{}\n", rows.join("\n")),
+        )
+    };
+    let all = [
+        "3.png,a cat",
+        "0.png,a photo",
+        "1.png,a photo",
+        "2.png,a photo",
+        "4.png,a photo",
+    ];
+    let path = prompts(&all);
+    let with = || {
+        let mut command = generated(&sandbox);
+        command.arg("--prompts").arg(&path);
+        command
+    };
+    output(with());
+    let text = sandbox.read("out.csv");
+    assert_eq!(text.lines().count(), 6);
+    prompts(&all[1..]);
+    let message = Sandbox::failure(with());
+    assert!(
+        message.contains("3.png") && message.contains("no prompt"),
+        "{message}"
+    );
+    prompts(&[&all[..], &["9.png,a photo"]].concat());
+    let message = Sandbox::failure(with());
+    assert!(
+        message.contains("9.png") && message.contains("not there"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_list_of_images_gives_the_scores_of_an_experiment() {
+    let sandbox = Sandbox::new();
+    let mut experiment = sandbox.command("results");
+    assert!(experiment.arg("--quick").output().unwrap().status.success());
+    let scores = sandbox.read("results/small-quick/scores.csv");
+    let mut list = String::from("image,concept,prompt,kind\n");
+    let mut expected = Vec::new();
+    for row in scores.lines().skip(1) {
+        let fields: Vec<&str> = row.split(',').collect();
+        let word = if fields[1] == "spotted-dog" {
+            "dog"
+        } else {
+            "cup"
+        };
+        list += &format!(
+            "{},{},{},{}\n",
+            fields[6],
+            fields[1],
+            fields[5].replace("{}", word),
+            fields[4]
+        );
+        expected.push((fields[6].to_string(), fields[7..].join(",")));
+    }
+    let list = sandbox.write("results/small-quick/images.csv", &list);
+    copy(
+        &sandbox.path("spotted-dog"),
+        &sandbox.path("photos/spotted-dog"),
+    );
+    copy(
+        &sandbox.path("striped-cup"),
+        &sandbox.path("photos/striped-cup"),
+    );
+    let mut command = score(&sandbox);
+    command
+        .arg("--images")
+        .arg(list)
+        .arg("--references")
+        .arg(sandbox.path("photos"));
+    let printed = output(command);
+    assert!(printed.contains("mean of 2 concepts: clip_t"), "{printed}");
+    let text = sandbox.read("out.csv");
+    insta::assert_snapshot!(text.lines().next().unwrap(), @"image,concept,clip_t,clip_i,dino");
+    for (row, (image, expected)) in text.lines().skip(1).zip(expected) {
+        assert!(row.starts_with(&image), "{row}");
+        let (ours, theirs) = (numbers(row, 2), numbers(&expected, 0));
+        for (ours, theirs) in ours.into_iter().zip(theirs) {
+            assert!((ours - theirs).abs() < 1e-6, "{row}: {expected}");
+        }
+    }
+}
+
+#[test]
+fn the_masked_protocol_needs_masks_and_leaves_style_out_of_identity() {
+    let sandbox = Sandbox::new();
+    let mut command = generated(&sandbox);
+    command.args(["--prompt", "a cup", "--protocol", "core"]);
+    let message = Sandbox::failure(command);
+    assert!(message.contains("--generated-masks"), "{message}");
+    assert!(!sandbox.path("out.csv").exists());
+
+    copy(&sandbox.path("striped-cup"), &sandbox.path("photos/cup"));
+    make_masks(&sandbox.path("photos/cup"), &sandbox.path("masks/cup"));
+    make_masks(
+        &sandbox.path("striped-cup"),
+        &sandbox.path("striped-cup-masks/striped-cup"),
+    );
+    let list = sandbox.write(
+        "images.csv",
+        "image,concept,prompt,kind\n\
+         striped-cup/0.png,cup,a cup,plain\n\
+         striped-cup/0.png,cup,a sketch of a cup,style\n",
+    );
+    let mut command = score(&sandbox);
+    command.arg("--images").arg(list);
+    for (flag, name) in [
+        ("--references", "photos"),
+        ("--references-masks", "masks"),
+        ("--generated-masks", "striped-cup-masks"),
+    ] {
+        command.arg(flag).arg(sandbox.path(name));
+    }
+    command.args(["--protocol", "core"]);
+    output(command);
+    let text = sandbox.read("out.csv");
+    let rows: Vec<&str> = text.lines().collect();
+    assert!(numbers(rows[1], 2).len() == 3, "{text}");
+    assert!(rows[2].ends_with(",,"), "{text}");
+}
+
+#[test]
+fn what_is_absent_or_damaged_is_named() {
+    let sandbox = Sandbox::new();
+    std::fs::create_dir_all(sandbox.path("empty")).unwrap();
+    let with = |generated: &str| {
+        let mut command = score(&sandbox);
+        command.arg("--generated").arg(sandbox.path(generated));
+        command.arg("--references").arg(sandbox.path("spotted-dog"));
+        command.args(["--prompt", "a dog"]);
+        command
+    };
+    for (generated, part) in [("absent", "absent"), ("empty", "no pictures")] {
+        let message = Sandbox::failure(with(generated));
+        assert!(message.contains(part), "{message}");
+    }
+    sandbox.write("damaged/0.png", "no picture");
+    let message = Sandbox::failure(with("damaged"));
+    assert!(message.contains("damaged/0.png"), "{message}");
+    let message = Sandbox::failure({
+        let mut command = with("striped-cup");
+        command.args(["--protocol", "clip"]);
+        command
+    });
+    assert!(message.contains("dreambooth, core"), "{message}");
+    assert!(!sandbox.path("out.csv").exists());
+}
