@@ -1,5 +1,7 @@
 //! Claims about an experiment, each with a 95 % interval.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, bail};
 use serde::Serialize;
 
@@ -137,7 +139,7 @@ fn interval(effect: &Effect, variant: &str, values: &[f64]) -> Result<(f64, f64,
     Ok((mean, low, high))
 }
 
-/// Logarithm of last to first norm over the first stage of every run.
+/// Logarithm of last to first norm of every run; stages that leave the embedding alone keep its norm.
 fn norm_growth(curves: &[CurveRow], variant: &str) -> Vec<f64> {
     let mut runs: Vec<((&str, u64), Vec<f64>)> = Vec::new();
     for row in curves.iter().filter(|row| row.variant == variant) {
@@ -153,25 +155,120 @@ fn norm_growth(curves: &[CurveRow], variant: &str) -> Vec<f64> {
         .collect()
 }
 
-/// The mean cosine of the context tokens of every concept and seed.
-///
-/// The text encoder is causal: tokens before the concept are the same whatever the concept is, so
-/// only those after it are averaged.
+/// The mean cosine of the context tokens of every concept and seed: over the positions that Eq. 3
+/// sums, then over prompts.
 fn context_cosines(tokens: &[TokenRow], variant: &str) -> Vec<((String, u64), f64)> {
-    let mut cells: Vec<((String, u64), Vec<f64>)> = Vec::new();
-    for row in tokens
-        .iter()
-        .filter(|row| row.variant == variant && row.cosine < 1.0 - 1e-6)
-    {
-        let cell = (row.concept.clone(), row.seed);
-        match cells.iter_mut().find(|(other, _)| *other == cell) {
-            Some((_, cosines)) => cosines.push(row.cosine),
-            None => cells.push((cell, vec![row.cosine])),
-        }
+    let mut prompts: BTreeMap<(&str, u64, &str), Vec<f64>> = BTreeMap::new();
+    for row in tokens.iter().filter(|row| row.variant == variant) {
+        let prompt = (row.concept.as_str(), row.seed, row.prompt.as_str());
+        prompts.entry(prompt).or_default().push(row.cosine);
     }
-    let mean = |cosines: Vec<f64>| cosines.iter().sum::<f64>() / cosines.len() as f64;
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let mut cells: BTreeMap<(String, u64), Vec<f64>> = BTreeMap::new();
+    for ((concept, seed, _), cosines) in prompts {
+        let cell = (concept.to_string(), seed);
+        cells.entry(cell).or_default().push(mean(&cosines));
+    }
     cells
         .into_iter()
-        .map(|(cell, cosines)| (cell, mean(cosines)))
+        .map(|(cell, means)| (cell, mean(&means)))
         .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn token(variant: &str, concept: &str, prompt: &str, cosine: f64) -> TokenRow {
+        TokenRow {
+            variant: variant.into(),
+            concept: concept.into(),
+            seed: 0,
+            prompt: prompt.into(),
+            position: 0,
+            token: "a".into(),
+            cosine,
+        }
+    }
+
+    fn step(concept: &str, step: u64, embedding_norm: f64) -> CurveRow {
+        CurveRow {
+            variant: "TI".into(),
+            concept: concept.into(),
+            seed: 0,
+            stage: "embedding".into(),
+            step,
+            loss: 0.0,
+            embedding_norm,
+        }
+    }
+
+    fn effects(text: &str) -> Vec<Effect> {
+        #[derive(serde::Deserialize)]
+        struct File {
+            effects: Vec<Effect>,
+        }
+        toml::from_str::<File>(text).unwrap().effects
+    }
+
+    #[test]
+    fn claims_are_measured_per_concept_and_seed() {
+        let tokens = [
+            token("TI", "dog", "p", 0.6),
+            token("TI", "dog", "p", 0.8),
+            token("TI", "dog", "q", 0.9),
+            token("TI", "cat", "p", 0.6),
+            token("CoRe", "dog", "p", 0.9),
+            token("CoRe", "dog", "q", 0.9),
+            token("CoRe", "cat", "p", 0.9),
+        ];
+        let e = std::f64::consts::E;
+        let curves = [
+            step("dog", 1, 1.0),
+            step("dog", 2, e),
+            step("cat", 1, 1.0),
+            step("cat", 2, e * e),
+        ];
+        let evidence = Evidence {
+            difference: &|_, _, _| None,
+            tokens: &tokens,
+            curves: &curves,
+        };
+        let effects = effects(
+            r#"effects = [
+                { name = "drift", kind = "context_drift", variant = "TI" },
+                { name = "nearer", kind = "context_cosine", variant = "CoRe", baseline = "TI" },
+                { name = "norm", kind = "norm_growth", variant = "TI" },
+            ]"#,
+        );
+        let rows = measure(&effects, evidence).unwrap();
+        // Dog: prompts .7 and .9, so .8; cat: .6.
+        assert!((rows[0].mean - (0.2 + 0.4) / 2.0).abs() < 1e-12);
+        assert!((rows[1].mean - (0.1 + 0.3) / 2.0).abs() < 1e-12);
+        assert!((rows[2].mean - 1.5).abs() < 1e-12);
+        assert!(rows.iter().all(|row| row.n == 2));
+        // t(0.975, 1) = 12.706, standard error 0.5: the interval holds zero.
+        assert!(!rows[2].holds && (rows[2].high - 1.5 - 12.706 * 0.5).abs() < 1e-3);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("effects.csv");
+        crate::report::write_rows(&path, &rows).unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        insta::assert_snapshot!(text.lines().next().unwrap(), @"name,kind,mean,low,high,n,holds");
+    }
+
+    #[test]
+    fn a_claim_without_measurements_is_an_error() {
+        let evidence = Evidence {
+            difference: &|_, _, _| None,
+            tokens: &[],
+            curves: &[],
+        };
+        let drift = r#"effects = [{ name = "drift", kind = "context_drift", variant = "TI" }]"#;
+        let message = measure(&effects(drift), evidence).unwrap_err().to_string();
+        assert!(
+            message.contains("drift") && message.contains("TI"),
+            "{message}"
+        );
+    }
 }

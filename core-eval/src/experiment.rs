@@ -9,6 +9,9 @@ use core_train::config::{ConceptConfig, Group, ModelConfig, Recipe, from_tree, p
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use crate::protocol::Protocol;
+use crate::report::METRICS;
+
 /// An experiment with everything that it refers to read and checked.
 #[derive(Debug, Clone)]
 pub struct Experiment {
@@ -71,8 +74,8 @@ pub struct Variant {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sampling {
-    /// The sampler.
-    pub scheduler: SchedulerKind,
+    /// The sampler; the checkpoint's own when absent.
+    pub scheduler: Option<SchedulerKind>,
     /// Denoising steps.
     pub steps: usize,
     /// Strength of classifier-free guidance.
@@ -105,6 +108,27 @@ pub struct Evaluation {
     pub dino: PathBuf,
     /// How scores are computed.
     pub protocol: OneOrMore,
+    /// Folder of a network that makes masks; not supported.
+    pub clipseg: Option<PathBuf>,
+}
+
+impl Evaluation {
+    /// The protocols, the first of which gives the files without suffix.
+    ///
+    /// # Errors
+    /// Unknown names, a name twice, none at all.
+    pub fn protocols(&self) -> Result<Vec<Protocol>> {
+        let names = self.protocol.names();
+        for (index, name) in names.iter().enumerate() {
+            if names[..index].contains(name) {
+                bail!("`evaluation.protocol` names `{name}` twice");
+            }
+        }
+        if names.is_empty() {
+            bail!("`evaluation.protocol` names no protocol; write \"dreambooth\"");
+        }
+        names.into_iter().map(Protocol::named).collect()
+    }
 }
 
 /// A name or a list of names.
@@ -201,7 +225,7 @@ struct File {
     concepts: Vec<PathBuf>,
     #[serde(default = "first_seed")]
     seeds: Vec<u64>,
-    recipe: PathBuf,
+    recipe: Option<PathBuf>,
     variants: Vec<VariantEntry>,
     sampling: Sampling,
     evaluation: Evaluation,
@@ -267,6 +291,15 @@ impl Experiment {
             }
         }
         for effect in &file.effects {
+            if let Effect::ScoreDifference { metric, .. } = effect
+                && !METRICS.contains(&metric.as_str())
+            {
+                fail(format!(
+                    "effect `{}`: `metric` is `{metric}`, expected {}",
+                    effect.name(),
+                    METRICS.join(", ")
+                ))?;
+            }
             for name in effect.variants() {
                 if file.variants.iter().all(|variant| variant.name != *name) {
                     fail(format!(
@@ -288,6 +321,16 @@ impl Experiment {
         }
         let prompts = read_prompts(&sampling.prompts)?;
         let mut evaluation = file.evaluation;
+        evaluation
+            .protocols()
+            .with_context(|| path.display().to_string())?;
+        if evaluation.clipseg.is_some() {
+            fail(
+                "`evaluation.clipseg` is not supported: no network makes masks here; leave it out \
+                 and take protocol \"dreambooth\""
+                    .into(),
+            )?;
+        }
         evaluation.clip = base.join(&evaluation.clip);
         evaluation.dino = base.join(&evaluation.dino);
         let mut model = match file.model {
@@ -301,17 +344,43 @@ impl Experiment {
         if base.join(&model.path).exists() {
             model.path = base.join(&model.path);
         }
-        let recipe = base.join(&file.recipe);
+        let recipe = file.recipe.map(|recipe| base.join(recipe));
         let concepts = file.concepts.iter().map(|c| concept(&base.join(c)));
+        let concepts: Vec<Concept> = concepts.collect::<Result<_>>()?;
+        for (index, concept) in concepts.iter().enumerate() {
+            let name = concept.name();
+            if concepts[..index].iter().any(|other| other.name() == name) {
+                fail(format!("two concepts are called `{name}`"))?;
+            }
+            let Some(config) = &concept.config else {
+                continue;
+            };
+            if !prompts
+                .iter()
+                .any(|prompt| Some(prompt.group) == config.group)
+            {
+                let prompts = sampling.prompts.display();
+                fail(format!(
+                    "the concept `{name}` has no prompts: its `group` in concept.toml is {}, and \
+                     {prompts} has no row for that",
+                    config.group.map_or("absent", Group::name)
+                ))?;
+            }
+        }
+        for (index, seed) in file.seeds.iter().enumerate() {
+            if file.seeds[..index].contains(seed) {
+                fail(format!("`seeds` holds {seed} twice"))?;
+            }
+        }
         let variants = file
             .variants
             .iter()
-            .map(|entry| variant(entry, &recipe, base, path));
+            .map(|entry| variant(entry, recipe.as_deref(), base, path));
         Ok(Self {
             name: file.name,
             model,
             device: file.device,
-            concepts: concepts.collect::<Result<_>>()?,
+            concepts,
             seeds: file.seeds,
             variants: variants.collect::<Result<_>>()?,
             sampling,
@@ -321,12 +390,11 @@ impl Experiment {
         })
     }
 
-    /// The prompts for a concept, in the order of the file.
+    /// The prompts for a concept's group, in the order of the file.
     pub fn prompts_for(&self, concept: &ConceptConfig) -> Vec<EvaluationPrompt> {
-        let group = concept.group.unwrap_or(Group::Inanimate);
         self.prompts
             .iter()
-            .filter(|prompt| prompt.group == group)
+            .filter(|prompt| Some(prompt.group) == concept.group)
             .cloned()
             .collect()
     }
@@ -354,46 +422,6 @@ impl Experiment {
         };
         let origin = Path::new("").join(format!("variant `{}`", variant.name));
         Ok(Some(run.complete(&origin)?))
-    }
-
-    /// Smaller numbers of steps, concepts, prompts and images, so that the whole path is seen in
-    /// a minute; results go to another folder.
-    #[must_use]
-    pub fn quick(mut self) -> Self {
-        const STEPS: usize = 6;
-        self.name.push_str("-quick");
-        self.concepts.truncate(1);
-        self.seeds.truncate(1);
-        for variant in &mut self.variants {
-            for stage in variant
-                .recipe
-                .iter_mut()
-                .flat_map(|recipe| &mut recipe.stages)
-            {
-                if let core_train::config::Rescale::Window(window) = &mut stage.rescale {
-                    let scaled = |step: usize| (step * STEPS / stage.steps.max(1)).max(1);
-                    (window.from, window.to) = (
-                        scaled(window.from),
-                        scaled(window.to).max(scaled(window.from) + 1),
-                    );
-                }
-                stage.steps = stage.steps.min(STEPS);
-            }
-        }
-        self.sampling.steps = self.sampling.steps.min(3);
-        self.sampling.images_per_prompt = 1;
-        let mut kept = Vec::new();
-        for group in [Group::Animate, Group::Inanimate] {
-            kept.extend(
-                self.prompts
-                    .iter()
-                    .filter(|p| p.group == group)
-                    .take(3)
-                    .cloned(),
-            );
-        }
-        self.prompts = kept;
-        self
     }
 
     /// Only the named variants and the baseline.
@@ -448,7 +476,12 @@ fn concept(folder: &Path) -> Result<Concept> {
 }
 
 /// A variant's recipe: its own or the common one, with terms removed and values set.
-fn variant(entry: &VariantEntry, common: &Path, base: &Path, origin: &Path) -> Result<Variant> {
+fn variant(
+    entry: &VariantEntry,
+    common: Option<&Path>,
+    base: &Path,
+    origin: &Path,
+) -> Result<Variant> {
     let name = entry.name.clone();
     let about = |reason: String| format!("{}: variant `{name}`: {reason}", origin.display());
     if entry.untuned {
@@ -459,11 +492,17 @@ fn variant(entry: &VariantEntry, common: &Path, base: &Path, origin: &Path) -> R
         }
         return Ok(Variant { name, recipe: None });
     }
-    let path = entry
-        .recipe
-        .as_ref()
-        .map_or(common.to_path_buf(), |own| base.join(own));
+    let own = entry.recipe.as_ref().map(|own| base.join(own));
+    let Some(path) = own.or(common.map(Path::to_path_buf)) else {
+        bail!(about(
+            "there is no `recipe`, neither its own nor the experiment's".into()
+        ));
+    };
     let mut tree: Table = parse(&path)?;
+    // Paths count the terms as the recipe lists them, so values are set before terms go.
+    for (key, value) in &entry.set {
+        set_path(&mut tree, key, value.clone()).map_err(|reason| anyhow::anyhow!(about(reason)))?;
+    }
     for kind in &entry.remove {
         if !remove_regularizer(&mut tree, kind) {
             bail!(about(format!(
@@ -471,9 +510,6 @@ fn variant(entry: &VariantEntry, common: &Path, base: &Path, origin: &Path) -> R
                 path.display()
             )));
         }
-    }
-    for (key, value) in &entry.set {
-        set_path(&mut tree, key, value.clone()).map_err(|reason| anyhow::anyhow!(about(reason)))?;
     }
     let recipe: Recipe = from_tree(&path, tree).with_context(|| about("its recipe".into()))?;
     Ok(Variant {

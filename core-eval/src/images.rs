@@ -1,17 +1,21 @@
 //! The evaluation images: same noise for every variant, drawn once, kept as files.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::device::parse_device;
 use core_model::files::{hex, read_to_string, write_atomically};
 use core_model::learned_embedding::LearnedEmbedding;
+use core_model::noise_scheduler::SchedulerKind;
 use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::standard_normal;
 use core_train::config::ConceptConfig;
 use core_train::data::prompts::fill;
 use core_train::run_dir::{EMBEDDING, UNET};
+use image::RgbImage;
 use sha2::{Digest, Sha256};
 
 use crate::experiment::{EvaluationPrompt, Experiment};
@@ -64,62 +68,120 @@ fn folder(experiment: &Experiment, cell: &Cell, concept: &ConceptConfig) -> Path
         .join(cell.seed.to_string())
 }
 
-/// Draws the images of a cell that are not there yet; those of another run or another sampling are
-/// removed first.
+/// The images of one cell.
+#[derive(Debug, Clone, Copy)]
+pub struct Painting<'a> {
+    /// What is drawn, and how.
+    pub experiment: &'a Experiment,
+    /// Of which variant, concept and seed.
+    pub cell: &'a Cell,
+    /// The experiment's folder.
+    pub results: &'a Path,
+    /// Tells one model from another.
+    pub model: &'a str,
+    /// Becomes true when drawing is to stop.
+    pub stop: &'a AtomicBool,
+}
+
+impl Painting<'_> {
+    /// Draws the images that are not there yet; those of another run or another sampling are
+    /// removed first.
+    ///
+    /// # Errors
+    /// An unreadable model, an unwritable folder, a request to stop.
+    pub fn draw(&self, on_image: &(dyn Fn() + Sync)) -> Result<()> {
+        let Self {
+            experiment,
+            cell,
+            results,
+            ..
+        } = *self;
+        let Some(concept) = &experiment.concepts[cell.concept].config else {
+            return Ok(());
+        };
+        self.prepare(&results.join(folder(experiment, cell, concept)), concept)?;
+        let device = parse_device(&experiment.device)?;
+        let mut painter: Option<Painter> = None;
+        // Batches are the same whatever is there already, so that an interrupted experiment draws
+        // the same bits.
+        for batch in wanted(experiment, cell).chunks(batch_size(experiment)?) {
+            if self.stop.load(Ordering::Relaxed) {
+                bail!("stopped; the same command goes on from here");
+            }
+            let is_there = |image: &Wanted| results.join(&image.file).exists();
+            if !batch.iter().all(is_there) {
+                let painter = match &mut painter {
+                    Some(painter) => painter,
+                    None => {
+                        let run = cell.run.as_ref().map(|run| run.folder(results));
+                        painter.insert(Painter::new(
+                            experiment,
+                            concept,
+                            cell.seed,
+                            run.as_deref(),
+                            &device,
+                        )?)
+                    }
+                };
+                let images = painter.draw(batch, experiment.sampling.steps)?;
+                for (wanted, image) in batch.iter().zip(images) {
+                    write(&results.join(&wanted.file), &image)?;
+                }
+            }
+            batch.iter().for_each(|_| on_image());
+        }
+        Ok(())
+    }
+
+    /// Empties the folder when its images come from elsewhere.
+    fn prepare(&self, folder: &Path, concept: &ConceptConfig) -> Result<()> {
+        let source = source(self.experiment, self.cell, concept, self.model)?;
+        let path = folder.join(SOURCE);
+        if path.exists() && read_to_string(&path)? == source {
+            return Ok(());
+        }
+        if folder.exists() {
+            std::fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
+        }
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        Ok(write_atomically(&path, source.as_bytes())?)
+    }
+}
+
+fn write(path: &Path, image: &RgbImage) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    write_png(path, image)
+}
+
+/// Seconds that an image takes in a full batch, from two denoising steps of the untuned model.
 ///
 /// # Errors
-/// An unreadable model, an unwritable folder, a prompt that cannot be encoded.
-pub fn draw(
-    experiment: &Experiment,
-    cell: &Cell,
-    results: &Path,
-    model: &str,
-    on_image: &(dyn Fn() + Sync),
-) -> Result<()> {
-    let Some(concept) = &experiment.concepts[cell.concept].config else {
-        return Ok(());
-    };
-    let folder = results.join(folder(experiment, cell, concept));
-    let source = source(experiment, cell, concept, model)?;
-    let path = folder.join(SOURCE);
-    let known = if path.exists() {
-        read_to_string(&path)?
-    } else {
-        String::new()
-    };
-    if known != source {
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        }
-        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        write_atomically(&path, source.as_bytes())?;
-    }
-    let wanted = wanted(experiment, cell);
-    // Batches are the same whatever is there already, so that an interrupted experiment draws the
-    // same bits.
+/// An unreadable model.
+pub fn time_image(experiment: &Experiment, concept: &ConceptConfig) -> Result<f64> {
+    const STEPS: usize = 2;
     let device = parse_device(&experiment.device)?;
-    let mut painter: Option<Painter> = None;
-    let mut batches = Vec::new();
-    let batch_size = batch_size(experiment)?;
-    for batch in wanted.chunks(batch_size) {
-        batches.push(batch);
-    }
-    for batch in batches {
-        if batch
-            .iter()
-            .any(|image| !results.join(&image.file).exists())
-        {
-            let painter = match &mut painter {
-                Some(painter) => painter,
-                None => painter.insert(Painter::new(experiment, cell, concept, results, &device)?),
-            };
-            painter.draw(batch, results)?;
-        }
-        for _ in batch {
-            on_image();
-        }
-    }
-    Ok(())
+    let seed = experiment.seeds[0];
+    let painter = Painter::new(experiment, concept, seed, None, &device)?;
+    let prompts = experiment.prompts_for(concept);
+    let size = batch_size(experiment)?;
+    let batch: Vec<Wanted> = prompts
+        .iter()
+        .cycle()
+        .take(size)
+        .map(|prompt| Wanted {
+            prompt_index: 0,
+            prompt: prompt.clone(),
+            image: 0,
+            file: PathBuf::new(),
+        })
+        .collect();
+    painter.draw(&batch, STEPS)?;
+    let start = Instant::now();
+    painter.draw(&batch, STEPS)?;
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(seconds * experiment.sampling.steps as f64 / (STEPS * size) as f64)
 }
 
 /// Images drawn together; fixed by the model alone.
@@ -149,7 +211,7 @@ fn source(
         "run": cell.run.as_ref().map(|run| &run.address),
         "model": hex(&hasher.finalize()),
         "super_category": concept.super_category,
-        "scheduler": sampling.scheduler.name(),
+        "scheduler": sampling.scheduler.map(SchedulerKind::name),
         "steps": sampling.steps,
         "guidance_scale": sampling.guidance_scale,
         "images_per_prompt": sampling.images_per_prompt,
@@ -173,50 +235,41 @@ struct Painter<'a> {
 impl<'a> Painter<'a> {
     fn new(
         experiment: &'a Experiment,
-        cell: &Cell,
         concept: &'a ConceptConfig,
-        results: &Path,
+        seed: u64,
+        run: Option<&Path>,
         device: &Device,
     ) -> Result<Self> {
-        let run = cell.run.as_ref().map(|run| run.folder(results));
-        let (pipeline, word, rows) = open(&experiment.model.path, concept, run.as_deref(), device)?;
-        let device = device.clone();
+        let (pipeline, word, rows) = open(&experiment.model.path, concept, run, device)?;
         Ok(Self {
             experiment,
             concept,
-            seed: cell.seed,
+            seed,
             word,
             pipeline,
             rows,
-            device,
+            device: device.clone(),
         })
     }
 
-    fn draw(&self, batch: &[Wanted], results: &Path) -> Result<()> {
-        let sampling = &self.experiment.sampling;
+    fn draw(&self, batch: &[Wanted], steps: usize) -> Result<Vec<RgbImage>> {
         let prompts: Vec<String> = batch
             .iter()
             .map(|image| fill(&image.prompt.prompt, &self.word))
             .collect();
         let cond = self.pipeline.encode_prompts(&prompts, self.rows.as_ref());
         let uncond = self.pipeline.encode_prompts(&[String::new()], None);
+        let sampling = &self.experiment.sampling;
         let options = SamplingOptions {
-            kind: Some(sampling.scheduler),
-            num_inference_steps: sampling.steps,
+            kind: sampling.scheduler,
+            num_inference_steps: steps,
             guidance_scale: sampling.guidance_scale,
         };
         let noise = self.noise(batch)?;
         let latents = self
             .pipeline
             .sample(cond, uncond, noise, &options, &mut |_| {})?;
-        for (wanted, image) in batch.iter().zip(self.pipeline.decode(latents)) {
-            let path = results.join(&wanted.file);
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-            }
-            write_png(&path, &image)?;
-        }
-        Ok(())
+        Ok(self.pipeline.decode(latents))
     }
 
     /// Noise of every image, a function of seed, concept, prompt and number alone, so that

@@ -3,23 +3,28 @@
 //! | what | module |
 //! |---|---|
 //! | the TOML file and what it refers to | [`experiment`] |
-//! | from file to tables | [`harness`] |
-//! | addresses of runs, work on all cores | [`plan`], [`workers`] |
+//! | from file to tables | [`harness`], [`dry_run`] |
+//! | addresses of runs, training, work on all cores | [`plan`], [`training`], [`workers`] |
 //! | evaluation images with paired noise | [`images`] |
-//! | CLIP-T, CLIP-I, DINO and how they are computed | [`metrics`], [`protocol`] |
+//! | CLIP-T, CLIP-I, DINO and how they are computed | [`metrics`], [`scoring`], [`protocol`], [`pictures`] |
 //! | context tokens, learning curves, claims | [`tokens`], [`curves`], [`effects`] |
 //! | intervals, tables, plots | [`statistics`], [`report`] |
 
 pub mod commands;
 pub mod curves;
+pub mod dry_run;
 pub mod effects;
 pub mod experiment;
 pub mod harness;
 pub mod images;
 pub mod metrics;
+pub mod pictures;
 pub mod plan;
 pub mod protocol;
+mod quick;
 pub mod report;
+pub mod scoring;
 pub mod statistics;
 pub mod tokens;
+pub mod training;
 pub mod workers;

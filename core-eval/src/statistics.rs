@@ -1,11 +1,11 @@
 //! Intervals: the bootstrap over concepts or prompts, and Student's t.
 
 use core_model::rng::rng;
-use rand::RngExt;
+use rand::{Rng, RngExt};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 /// Resamples of a bootstrap.
-const RESAMPLES: usize = 2000;
+const RESAMPLES: usize = 10_000;
 
 /// With at least this many concepts they are what is resampled.
 pub const ENOUGH_CONCEPTS: usize = 8;
@@ -13,7 +13,7 @@ pub const ENOUGH_CONCEPTS: usize = 8;
 /// The two-sided level of all intervals.
 const LEVEL: f64 = 0.95;
 
-/// One concept's values: a row a prompt, a column a seed.
+/// One concept's values: a row a prompt, a column a seed; all rows have the same seeds.
 pub type ConceptValues = Vec<Vec<f64>>;
 
 /// A mean with its interval.
@@ -38,33 +38,43 @@ fn of_concept(concept: &ConceptValues) -> f64 {
     mean(concept.iter().map(|seeds| mean(seeds.iter().copied())))
 }
 
-/// The macro mean over concepts with its bootstrap interval.
+/// The macro mean over concepts with its bootstrap interval (percentiles).
 ///
 /// With [`ENOUGH_CONCEPTS`] concepts these are resampled, seeds averaged first; with fewer, the
-/// concepts are fixed and prompts and seeds are resampled within each. The same `purpose` draws the
-/// same resamples.
+/// concepts are fixed, and within each the seeds and the prompts are resampled: a seed as a whole,
+/// since one training serves all prompts. The same `purpose` and shape draw the same resamples, so
+/// that variants are compared on equal ones.
 pub fn bootstrap(concepts: &[ConceptValues], purpose: &str) -> Interval {
-    let resample = |index: usize| -> f64 {
-        let mut generator = rng(0, purpose, index as u64);
+    let mut generator = rng(0, purpose, 0);
+    let whole: Vec<f64> = concepts.iter().map(of_concept).collect();
+    let mut resample = || -> f64 {
         if concepts.len() >= ENOUGH_CONCEPTS {
-            let drawn = (0..concepts.len())
-                .map(|_| of_concept(&concepts[generator.random_range(0..concepts.len())]));
-            return mean(drawn);
+            return mean((0..whole.len()).map(|_| whole[generator.random_range(0..whole.len())]));
         }
-        mean(concepts.iter().map(|prompts| {
-            mean((0..prompts.len()).map(|_| {
-                let seeds = &prompts[generator.random_range(0..prompts.len())];
-                mean((0..seeds.len()).map(|_| seeds[generator.random_range(0..seeds.len())]))
-            }))
-        }))
+        mean(
+            concepts
+                .iter()
+                .map(|prompts| of_concept_resampled(prompts, &mut generator)),
+        )
     };
-    let mut means: Vec<f64> = (0..RESAMPLES).map(resample).collect();
+    let mut means: Vec<f64> = (0..RESAMPLES).map(|_| resample()).collect();
     means.sort_by(f64::total_cmp);
     Interval {
-        mean: mean(concepts.iter().map(of_concept)),
+        mean: mean(whole),
         low: quantile(&means, (1.0 - LEVEL) / 2.0),
         high: quantile(&means, (1.0 + LEVEL) / 2.0),
     }
+}
+
+fn of_concept_resampled(prompts: &ConceptValues, generator: &mut impl Rng) -> f64 {
+    let count = prompts.first().map_or(0, Vec::len);
+    let seeds: Vec<usize> = (0..count)
+        .map(|_| generator.random_range(0..count))
+        .collect();
+    mean((0..prompts.len()).map(|_| {
+        let prompt = &prompts[generator.random_range(0..prompts.len())];
+        mean(seeds.iter().map(|seed| prompt[*seed]))
+    }))
 }
 
 /// The quantile of sorted values, between neighbours in proportion.
@@ -129,6 +139,26 @@ mod tests {
         let concepts = vec![vec![vec![0.0]; 4], vec![vec![1.0]; 4]];
         let interval = bootstrap(&concepts, "test");
         assert_eq!((interval.low, interval.high), (0.5, 0.5));
+    }
+
+    #[test]
+    fn a_seed_is_resampled_for_all_prompts_at_once() {
+        // Only seeds differ: one of 0, 0.5 and 1 with chances 1/4, 1/2, 1/4 whatever the prompts.
+        let concepts = vec![vec![vec![0.0, 1.0]; 50]];
+        let interval = bootstrap(&concepts, "test");
+        assert_eq!(
+            (interval.low, interval.mean, interval.high),
+            (0.0, 0.5, 1.0)
+        );
+    }
+
+    #[test]
+    fn the_bootstrap_of_a_mean_is_as_wide_as_theory_says() {
+        // 100 prompts, half 0 and half 1: standard error 0.05, so 0.5 -+ 1.96 * 0.05.
+        let prompts: Vec<_> = (0..100).map(|i| vec![f64::from(i % 2)]).collect();
+        let interval = bootstrap(&[prompts], "test");
+        assert!((interval.low - 0.402).abs() < 0.011, "{interval:?}");
+        assert!((interval.high - 0.598).abs() < 0.011, "{interval:?}");
     }
 
     #[test]

@@ -3,74 +3,125 @@
 
 use std::path::Path;
 
-use anyhow::Result;
-use burn::tensor::Tensor;
-use core_losses::{Context, ContextPair, PromptSpan};
-use core_model::device::parse_device;
+use anyhow::{Context as _, Result};
+use burn::tensor::{Device, Tensor};
+use core_losses::Context;
+use core_model::learned_embedding::LearnedEmbedding;
 use core_model::params::to_vec;
-use core_model::tokenizer::Encoding;
-use core_train::data::prompts::fill;
+use core_model::text_encoder::TextEncoder;
+use core_model::tokenizer::Tokenizer;
+use core_train::config::ConceptConfig;
+use core_train::data::prompts::ConceptWords;
+use core_train::run_dir::EMBEDDING;
 
 use crate::experiment::Experiment;
-use crate::images::open;
 use crate::plan::Cell;
 use crate::report::TokenRow;
 
-/// The rows of one cell, prompts in order, positions in order; none for the untuned model.
-///
-/// # Errors
-/// An unreadable run, a prompt whose words differ in number.
-pub fn rows(experiment: &Experiment, cell: &Cell, results: &Path) -> Result<Vec<TokenRow>> {
-    let (Some(run), Some(concept)) = (&cell.run, &experiment.concepts[cell.concept].config) else {
-        return Ok(Vec::new());
-    };
-    let device = parse_device(&experiment.device)?;
-    let folder = run.folder(results);
-    let (pipeline, token, vectors) = open(&experiment.model.path, concept, Some(&folder), &device)?;
-    let hidden = |encoding: &Encoding, rows: Option<Tensor<2>>| -> Vec<f32> {
-        to_vec(
-            pipeline
-                .text_encoder
-                .forward(std::slice::from_ref(&encoding.ids), rows),
-        )
-    };
-    let width = pipeline.text_encoder.config().hidden_size;
-    let mut rows = Vec::new();
-    for prompt in experiment.prompts_for(concept) {
-        let learned = pipeline.tokenizer.encode(&fill(&prompt.prompt, &token));
-        let reference = pipeline
-            .tokenizer
-            .encode(&fill(&prompt.prompt, &concept.super_category));
-        let span = learned.placeholder.clone().unwrap_or(0..0);
-        // Outside the concept both prompts have the same words, so the reference's concept is as
-        // much longer as the whole prompt is.
-        let words = (reference.length + span.len()).saturating_sub(learned.length);
-        let span_of = |encoding: &Encoding, concept: std::ops::Range<usize>| PromptSpan {
-            length: encoding.length,
-            concept,
-            context_length: encoding.ids.len(),
-        };
-        let reference_span = span.start..span.start + words;
-        let pair = ContextPair::new(
-            span_of(&learned, span.clone()),
-            span_of(&reference, reference_span),
-        )?;
-        let (ours, theirs) = (hidden(&learned, vectors.clone()), hidden(&reference, None));
-        let [kept, counterparts] = pair.kept(Context::Prompt);
-        for (position, counterpart) in kept.into_iter().zip(counterparts) {
-            let row = |values: &[f32], at: usize| values[at * width..(at + 1) * width].to_vec();
-            rows.push(TokenRow {
-                variant: experiment.variants[cell.variant].name.clone(),
-                concept: concept.name.clone(),
-                seed: cell.seed,
-                prompt: prompt.prompt.clone(),
-                position,
-                token: pipeline.tokenizer.token(learned.ids[position]),
-                cosine: cosine(&row(&ours, position), &row(&theirs, counterpart)),
-            });
-        }
+/// The half of the generator that reads prompts.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    experiment: &'a Experiment,
+    tokenizer: Tokenizer,
+    text_encoder: TextEncoder,
+    device: Device,
+}
+
+impl<'a> Reader<'a> {
+    /// Loads tokenizer and text encoder.
+    ///
+    /// # Errors
+    /// Absent or damaged files.
+    pub fn load(experiment: &'a Experiment, device: &Device) -> Result<Self> {
+        let model = &experiment.model.path;
+        let text_encoder = TextEncoder::load(&model.join("text_encoder"), device)?;
+        let tokenizer = Tokenizer::from_dir(&model.join("tokenizer"))?;
+        Ok(Self {
+            experiment,
+            tokenizer: tokenizer.fit(text_encoder.config())?,
+            text_encoder,
+            device: device.clone(),
+        })
     }
-    Ok(rows)
+
+    /// Refuses prompts that are too long for the text encoder and placeholders that are words.
+    ///
+    /// # Errors
+    /// Naming concept and prompt.
+    pub fn check_prompts(&self) -> Result<()> {
+        let concepts = self.experiment.concepts.iter();
+        for concept in concepts.filter_map(|concept| concept.config.as_ref()) {
+            let failed = || format!("concept `{}`", concept.name);
+            let (tokenizer, token) = self.with_concept(concept).with_context(failed)?;
+            let words = words(&tokenizer, &token, concept);
+            for prompt in self.experiment.prompts_for(concept) {
+                words
+                    .regularization_prompt(&prompt.prompt)
+                    .with_context(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of one cell, prompts in order, positions in order; none for the untuned model.
+    ///
+    /// # Errors
+    /// An unreadable run.
+    pub fn rows(&self, cell: &Cell, results: &Path) -> Result<Vec<TokenRow>> {
+        let experiment = self.experiment;
+        let (Some(run), Some(concept)) = (&cell.run, &experiment.concepts[cell.concept].config)
+        else {
+            return Ok(Vec::new());
+        };
+        let (tokenizer, token) = self.with_concept(concept)?;
+        let learned = LearnedEmbedding::load(&run.folder(results).join(EMBEDDING))?;
+        let vectors = learned.to_tensor(&self.device);
+        let words = words(&tokenizer, &token, concept);
+        let hidden = |ids: &Vec<u32>, rows: Option<Tensor<2>>| -> Vec<f32> {
+            to_vec(self.text_encoder.forward(std::slice::from_ref(ids), rows))
+        };
+        let width = self.text_encoder.config().hidden_size;
+        let mut rows = Vec::new();
+        for prompt in experiment.prompts_for(concept) {
+            let filled = words.regularization_prompt(&prompt.prompt)?;
+            let ours = hidden(&filled.learned, Some(vectors.clone()));
+            let theirs = hidden(&filled.reference, None);
+            let [kept, counterparts] = filled.pair.kept(Context::Prompt);
+            for (position, counterpart) in kept.into_iter().zip(counterparts) {
+                let ours = &ours[position * width..][..width];
+                let theirs = &theirs[counterpart * width..][..width];
+                rows.push(TokenRow {
+                    variant: experiment.variants[cell.variant].name.clone(),
+                    concept: concept.name.clone(),
+                    seed: cell.seed,
+                    prompt: prompt.prompt.clone(),
+                    position,
+                    token: tokenizer.token(filled.learned[position]),
+                    cosine: cosine(ours, theirs),
+                });
+            }
+        }
+        Ok(rows)
+    }
+
+    fn with_concept(&self, concept: &ConceptConfig) -> Result<(Tokenizer, String)> {
+        let mut tokenizer = self.tokenizer.clone();
+        let token = concept.placeholder_token();
+        tokenizer.add_placeholder(&token, concept.num_vectors)?;
+        Ok((tokenizer, token))
+    }
+}
+
+fn words<'a>(
+    tokenizer: &'a Tokenizer,
+    token: &'a str,
+    concept: &'a ConceptConfig,
+) -> ConceptWords<'a> {
+    ConceptWords {
+        tokenizer,
+        placeholder_token: token,
+        super_category: &concept.super_category,
+    }
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {

@@ -1,60 +1,105 @@
-//! Independent work on several cores: one worker a core, each with one thread of its own.
+//! Independent work on several cores.
 //!
-//! Small networks gain nothing from sharing an operation among cores. One thread a task also makes
-//! its result independent of how much else is to be done.
+//! Small networks gain nothing from sharing an operation among cores: each core is a worker with
+//! one thread of its own. Large networks and GPUs are one worker's with all threads, since one task
+//! fills the memory. Which it is depends on model and device only, never on how much is to be done.
+
+use std::path::Path;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, anyhow};
 
-/// Workers that this machine affords.
-pub fn count() -> usize {
+/// The largest U-Net, in bytes on disk, of which every core gets one of its own.
+const SMALL: u64 = 256 << 20;
+
+/// The cores of this machine.
+pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Does all tasks, each exactly once, and reports the first failure in the order of the tasks;
-/// after a failure no further task is begun.
-///
-/// # Errors
-/// What a task reported; a panic inside a task is such a report too.
-pub fn for_each<T: Sync>(tasks: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
-    let next = AtomicUsize::new(0);
-    let failed = AtomicBool::new(false);
-    let failures = Mutex::new(Vec::new());
-    let worker = || -> Result<()> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(1)
+/// How many tasks go at once, and the threads of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workers {
+    /// Tasks at once.
+    pub count: usize,
+    /// Threads of a task.
+    pub threads: usize,
+}
+
+impl Workers {
+    /// For tasks with a model folder on a device.
+    pub fn for_model(model: &Path, device: &str) -> Self {
+        let unet = model.join("unet/diffusion_pytorch_model.safetensors");
+        let small = std::fs::metadata(unet).is_ok_and(|file| file.len() <= SMALL);
+        let [count, threads] = if device == "cpu" && small {
+            [cores(), 1]
+        } else {
+            [1, cores()]
+        };
+        Self { count, threads }
+    }
+
+    /// Does something with the threads of one task.
+    ///
+    /// # Errors
+    /// What it reported.
+    pub fn alone<T: Send>(self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.pool()?.install(work)
+    }
+
+    fn pool(self) -> Result<rayon::ThreadPool> {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(self.threads)
             .build()
-            .context("starting a worker thread")?;
-        while !failed.load(Ordering::Relaxed) {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(task) = tasks.get(index) else { break };
-            if let Err(error) = pool.install(|| work(task)) {
-                failed.store(true, Ordering::Relaxed);
-                if let Ok(mut failures) = failures.lock() {
-                    failures.push((index, error));
+            .context("starting a worker thread")
+    }
+
+    /// Does all tasks, each exactly once, and reports the first failure in the order of the tasks;
+    /// after a failure no further task is begun.
+    ///
+    /// # Errors
+    /// What a task reported; a panic inside a task is such a report too.
+    pub fn for_each<T: Sync>(
+        self,
+        tasks: &[T],
+        work: impl Fn(&T) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let failed = AtomicBool::new(false);
+        let failures = Mutex::new(Vec::new());
+        let worker = || -> Result<()> {
+            let pool = self.pool()?;
+            while !failed.load(Ordering::Relaxed) {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(task) = tasks.get(index) else { break };
+                if let Err(error) = pool.install(|| work(task)) {
+                    failed.store(true, Ordering::Relaxed);
+                    if let Ok(mut failures) = failures.lock() {
+                        failures.push((index, error));
+                    }
                 }
             }
+            Ok(())
+        };
+        std::thread::scope(|scope| -> Result<()> {
+            let workers: Vec<_> = (0..self.count.min(tasks.len()))
+                .map(|_| scope.spawn(worker))
+                .collect();
+            for worker in workers {
+                worker
+                    .join()
+                    .map_err(|_| anyhow!("a worker ended by a panic, reported above"))??;
+            }
+            Ok(())
+        })?;
+        let mut failures = failures.into_inner().unwrap_or_default();
+        failures.sort_by_key(|(index, _)| *index);
+        match failures.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
         }
-        Ok(())
-    };
-    std::thread::scope(|scope| -> Result<()> {
-        let workers: Vec<_> = (0..count().min(tasks.len()))
-            .map(|_| scope.spawn(worker))
-            .collect();
-        for worker in workers {
-            worker
-                .join()
-                .map_err(|_| anyhow!("a worker ended by a panic, reported above"))??;
-        }
-        Ok(())
-    })?;
-    let mut failures = failures.into_inner().unwrap_or_default();
-    failures.sort_by_key(|(index, _)| *index);
-    match failures.into_iter().next() {
-        Some((_, error)) => Err(error),
-        None => Ok(()),
     }
 }
 
@@ -64,14 +109,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn small_models_get_a_core_each_and_gpus_one_worker() {
+        let model = tempfile::tempdir().unwrap();
+        let workers = |device: &str| Workers::for_model(model.path(), device);
+        assert_eq!(workers("cpu").count, 1);
+        std::fs::create_dir(model.path().join("unet")).unwrap();
+        let file = model
+            .path()
+            .join("unet/diffusion_pytorch_model.safetensors");
+        std::fs::write(file, b"small").unwrap();
+        assert_eq!((workers("cpu").count, workers("cpu").threads), (cores(), 1));
+        assert_eq!(workers("cuda:1").count, 1);
+    }
+
+    #[test]
     fn every_task_is_done_once_on_one_thread() {
         let done = Mutex::new(Vec::new());
-        for_each(&[3, 1, 2], |task| {
+        let workers = Workers {
+            count: 2,
+            threads: 1,
+        };
+        let work = |task: &i32| {
             assert_eq!(rayon::current_num_threads(), 1);
             done.lock().unwrap().push(*task);
             Ok(())
-        })
-        .unwrap();
+        };
+        workers.for_each(&[3, 1, 2], work).unwrap();
         let mut done = done.into_inner().unwrap();
         done.sort_unstable();
         assert_eq!(done, [1, 2, 3]);
@@ -80,7 +143,11 @@ mod tests {
     #[test]
     fn a_failure_is_reported_and_stops_the_rest() {
         let tasks: Vec<usize> = (0..100).collect();
-        let error = for_each(&tasks, |task| {
+        let workers = Workers {
+            count: 2,
+            threads: 1,
+        };
+        let error = workers.for_each(&tasks, |task| {
             if *task == 0 {
                 Err(anyhow!("task {task} failed"))
             } else {

@@ -32,15 +32,16 @@ pub struct SummaryRow {
     pub difference_low: Option<f64>,
     /// Upper end.
     pub difference_high: Option<f64>,
-    /// Images.
+    /// Concepts behind the macro mean, prompts behind a concept's; images and seeds are averaged
+    /// first.
     pub n: usize,
 }
 
 /// The values of one variant and metric, by concept, prompt and seed; images of a prompt are
 /// averaged. Order is that of first appearance, so that variants pair up.
-fn table(rows: &[ScoreRow], variant: &str, metric: &str) -> Vec<(String, ConceptValues, usize)> {
+fn table(rows: &[ScoreRow], variant: &str, metric: &str) -> Vec<(String, ConceptValues)> {
     type Prompts = Vec<(String, Vec<(u64, Vec<f64>)>)>;
-    let mut concepts: Vec<(String, Prompts, usize)> = Vec::new();
+    let mut concepts: Vec<(String, Prompts)> = Vec::new();
     for row in rows.iter().filter(|row| row.variant == variant) {
         let Some(value) = row.metric(metric) else {
             continue;
@@ -48,9 +49,8 @@ fn table(rows: &[ScoreRow], variant: &str, metric: &str) -> Vec<(String, Concept
         let concept = at(
             &mut concepts,
             |c| c.0 == row.concept,
-            || (row.concept.clone(), Vec::new(), 0),
+            || (row.concept.clone(), Vec::new()),
         );
-        concept.2 += 1;
         let prompt = at(
             &mut concept.1,
             |p| p.0 == row.prompt,
@@ -66,12 +66,12 @@ fn table(rows: &[ScoreRow], variant: &str, metric: &str) -> Vec<(String, Concept
     let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
     concepts
         .into_iter()
-        .map(|(name, prompts, n)| {
+        .map(|(name, prompts)| {
             let values = prompts
                 .into_iter()
                 .map(|(_, seeds)| seeds.into_iter().map(|(_, values)| mean(values)).collect())
                 .collect();
-            (name, values, n)
+            (name, values)
         })
         .collect()
 }
@@ -131,7 +131,10 @@ pub fn summarize(rows: &[ScoreRow], variants: &[String]) -> Vec<SummaryRow> {
                     difference: difference.map(|d| d.mean),
                     difference_low: difference.map(|d| d.low),
                     difference_high: difference.map(|d| d.high),
-                    n: chosen.iter().map(|i| ours[*i].2).sum(),
+                    n: match values.as_slice() {
+                        [prompts] if concept != ALL_CONCEPTS => prompts.len(),
+                        concepts => concepts.len(),
+                    },
                 });
             };
             let all: Vec<usize> = (0..ours.len()).collect();
@@ -179,7 +182,9 @@ mod tests {
         let base = find("base", "dino").expect("a row");
         assert!((base.mean - 0.5).abs() < 1e-12);
         assert_eq!(base.difference, None);
-        assert_eq!(base.n, 2);
+        assert_eq!(base.n, 1, "one concept");
+        let of_concept = summary.iter().find(|row| row.concept == "dog");
+        assert_eq!(of_concept.expect("a row").n, 2, "two prompts");
         let other = find("other", "dino").expect("a row");
         // Every prompt differs by exactly 0.1, so the paired interval has no width.
         for value in [

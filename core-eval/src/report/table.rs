@@ -22,22 +22,22 @@ pub fn table_markdown(summary: &[SummaryRow], variants: &[String]) -> String {
             .collect();
         text.push_str(&format!("| {variant} | {} |\n", cells.join(" | ")));
     }
-    let mut concepts: Vec<&str> = summary.iter().map(|row| row.concept.as_str()).collect();
-    concepts.retain(|concept| *concept != ALL_CONCEPTS);
-    concepts.sort_unstable();
-    concepts.dedup();
-    let n = summary.iter().map(|row| row.n).max().unwrap_or(0);
-    let how = if concepts.len() >= ENOUGH_CONCEPTS {
-        "concepts were resampled"
+    let count = summary
+        .iter()
+        .filter(|row| row.concept == ALL_CONCEPTS)
+        .map(|row| row.n)
+        .max()
+        .unwrap_or(0);
+    let how = if count >= ENOUGH_CONCEPTS {
+        "concepts are resampled, seeds averaged first"
     } else {
-        "prompts and seeds were resampled within fixed concepts, so the intervals say nothing about \
-         other concepts"
+        "with fewer than 8 concepts, prompts and seeds are resampled within these fixed concepts, so \
+         the intervals say nothing about other concepts"
     };
     text.push_str(&format!(
-        "\nMean [95 % bootstrap interval] (difference to {} [its interval], paired by prompt, noise and \
-         seed). {} concepts, {n} images a variant; {how}.\n",
+        "\nMean over {count} concept(s) [95 % bootstrap interval]; in brackets the difference to {} [its \
+         interval], paired by prompt, noise and seed. Bootstrap: {how}.\n",
         variants.first().map_or("the first", String::as_str),
-        concepts.len(),
     ));
     text
 }

@@ -1,0 +1,48 @@
+//! `--quick`: the whole path in a minute.
+
+use core_train::config::{Group, Rescale, StageConfig};
+
+use crate::experiment::Experiment;
+
+/// Optimiser steps of a stage.
+const STEPS: usize = 4;
+/// Denoising steps.
+const DENOISING_STEPS: usize = 3;
+/// Concepts; two, so that claims about them have intervals.
+const CONCEPTS: usize = 2;
+/// Prompts of each group.
+const PROMPTS: usize = 3;
+
+impl Experiment {
+    /// Smaller numbers of steps, concepts, seeds, prompts and images, and another folder; every
+    /// stage of the path remains.
+    #[must_use]
+    pub fn quick(mut self) -> Self {
+        self.name.push_str("-quick");
+        self.concepts.truncate(CONCEPTS);
+        self.seeds.truncate(1);
+        for recipe in self.variants.iter_mut().filter_map(|v| v.recipe.as_mut()) {
+            recipe.stages.iter_mut().for_each(shorten);
+        }
+        self.sampling.steps = self.sampling.steps.min(DENOISING_STEPS);
+        self.sampling.images_per_prompt = 1;
+        let mut kept = Vec::new();
+        for group in [Group::Animate, Group::Inanimate] {
+            let prompts = self.prompts.iter().filter(|prompt| prompt.group == group);
+            kept.extend(prompts.take(PROMPTS).cloned());
+        }
+        self.prompts = kept;
+        self
+    }
+}
+
+/// Fewer steps, with the rescaling window at the same share of them.
+fn shorten(stage: &mut StageConfig) {
+    let steps = stage.steps.min(STEPS);
+    if let Rescale::Window(window) = &mut stage.rescale {
+        let scaled = |step: usize| step * steps / stage.steps.max(1);
+        window.from = scaled(window.from);
+        window.to = scaled(window.to).max(window.from + 1);
+    }
+    stage.steps = steps;
+}
