@@ -1,7 +1,7 @@
 //! Matrix products of one thread; the operations divide their work among threads themselves.
 
 use super::kernel::{Columns, Product, Start, Steps, lanes};
-use super::memory::{View, with_scratch};
+use super::memory::{View, copy_row, with_scratch};
 
 /// Rows of the right matrix that are multiplied at a time: with three vectors of columns they
 /// fill a first-level cache.
@@ -85,7 +85,7 @@ unsafe fn by_rows([m, n, k]: [usize; 3], target: View, add: bool, left: View, ri
                     let source = source.from(i, 0).at;
                     // SAFETY: this part of a row lies within the right matrix.
                     let source = unsafe { std::slice::from_raw_parts(source, columns) };
-                    row[..columns].copy_from_slice(source);
+                    copy_row(source, &mut row[..columns]);
                 }
                 let part = Product {
                     depth,

@@ -44,6 +44,19 @@ pub(super) fn values(x: &FlexTensor) -> &[f32] {
         .expect("the tensor was made contiguous and holds float32")
 }
 
+/// Copies a short row; a call of the library's copy takes longer than the copy itself.
+#[inline(always)]
+pub(super) fn copy_row(source: &[f32], target: &mut [f32]) {
+    let (sources, rest) = source.as_chunks::<8>();
+    let (targets, target_rest) = target.as_chunks_mut::<8>();
+    for (target, source) in targets.iter_mut().zip(sources) {
+        *target = *source;
+    }
+    for (target, source) in target_rest.iter_mut().zip(rest) {
+        *target = *source;
+    }
+}
+
 /// The sizes of a tensor of known rank.
 pub(super) fn dims<const D: usize>(x: &FlexTensor) -> [usize; D] {
     std::array::from_fn(|i| x.layout().shape()[i])

@@ -34,7 +34,7 @@ pub fn conv2d(
     let forward = move |x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>| {
         let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
         let bias = bias.map(|bias| bias.to_contiguous());
-        let y = convolve(&x, &weight, bias.as_ref(), &geometry);
+        let y = convolve(&x, &weight, false, bias.as_ref(), &geometry);
         let gradient = ConvolutionGradient {
             x,
             weight,
@@ -53,10 +53,12 @@ pub fn conv2d(
     }
 }
 
-/// The convolution itself, of contiguous tensors.
+/// The convolution itself, of contiguous tensors; with `turned` the kernels are taken the other
+/// way round.
 fn convolve(
     x: &FlexTensor,
     weight: &FlexTensor,
+    turned: bool,
     bias: Option<&FlexTensor>,
     geometry: &Geometry,
 ) -> FlexTensor {
@@ -67,7 +69,7 @@ fn convolve(
     let target = Output::new(&mut y);
     if geometry.is_stencil() {
         let bias = bias.map(values);
-        stencil::convolve(input, values(weight), bias, geometry, target);
+        stencil::convolve(input, values(weight), turned, bias, geometry, target);
         return tensor(y, [batch, outputs, height, width]);
     }
     let weight = View::rows(values(weight), depth);
@@ -147,30 +149,35 @@ impl Gradient<2> for ConvolutionGradient {
 impl ConvolutionGradient {
     fn input_gradient(&self, grad: &FlexTensor) -> FlexTensor {
         match self.geometry.transposed() {
-            Some(geometry) => convolve(grad, &self.turned_weight(), None, &geometry),
+            Some(geometry) => convolve(grad, &self.swapped_weight(), true, None, &geometry),
             None => self.folded_gradient(grad),
         }
     }
 
-    /// The weight as the backward convolution of stride 1 uses it: [in, out, kernel], turned by
-    /// 180 degrees.
-    fn turned_weight(&self) -> FlexTensor {
+    /// The weight as the backward convolution of stride 1 uses it, [in, out, kernel].
+    fn swapped_weight(&self) -> FlexTensor {
         let Geometry {
             outputs, inputs, ..
         } = self.geometry;
         let [height, width] = self.geometry.kernel;
         let taps = height * width;
         let weight = values(&self.weight);
-        let mut turned = buffer(weight.len());
-        super::memory::chunks(&mut turned, outputs * taps, weight.len(), |c, part| {
-            for (o, part) in part.chunks_exact_mut(taps).enumerate() {
-                let source = &weight[(o * inputs + c) * taps..][..taps];
-                for (y, &x) in part.iter_mut().zip(source.iter().rev()) {
-                    *y = x;
+        let mut swapped = buffer(weight.len());
+        super::memory::chunks(&mut swapped, outputs * taps, weight.len() / 2, |c, part| {
+            let kernels = weight.chunks_exact(taps).skip(c).step_by(inputs);
+            if taps == 9 {
+                // a copy of known length
+                let targets = part.as_chunks_mut::<9>().0;
+                for (target, kernel) in targets.iter_mut().zip(kernels) {
+                    target.copy_from_slice(kernel);
+                }
+            } else {
+                for (target, kernel) in part.chunks_exact_mut(taps).zip(kernels) {
+                    target.copy_from_slice(kernel);
                 }
             }
         });
-        tensor(turned, [inputs, outputs, height, width])
+        tensor(swapped, [inputs, outputs, height, width])
     }
 
     /// The gradient of the input for any stride: the gradients of the unfolded image, folded.

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::geometry::{Block, Geometry};
 use crate::ops::kernel::{Columns, Product, Start, Steps, lanes};
-use crate::ops::memory::{Output, run, with_scratch};
+use crate::ops::memory::{Output, copy_row, run, with_scratch};
 
 /// How the padded images of a block lie in memory.
 #[derive(Debug, Clone, Copy)]
@@ -93,8 +93,8 @@ impl Padded {
                     let y = (block.rows.start + j).wrapping_sub(top);
                     if y < height {
                         let start = (n * self.rows + j) * self.row + left;
-                        plane[start..start + width]
-                            .copy_from_slice(&image[y * width..(y + 1) * width]);
+                        let row = &image[y * width..(y + 1) * width];
+                        copy_row(row, &mut plane[start..start + width]);
                     }
                 }
             }
@@ -161,10 +161,12 @@ impl Padded {
     }
 }
 
-/// Convolves into `target` [batch, out, height, width]; `weight` is [out, in * kernel].
+/// Convolves into `target` [batch, out, height, width]; `weight` is [out, in * kernel], with
+/// `turned` each kernel the other way round.
 pub(super) fn convolve(
     x: &[f32],
     weight: &[f32],
+    turned: bool,
     bias: Option<&[f32]>,
     geometry: &Geometry,
     target: Output,
@@ -181,7 +183,11 @@ pub(super) fn convolve(
         } else {
             geometry.outputs * padded.computed
         };
-        let taps = padded.taps(geometry, geometry.inputs);
+        let mut taps = padded.taps(geometry, geometry.inputs);
+        if turned {
+            let [kh, kw] = geometry.kernel;
+            taps.chunks_exact_mut(kh * kw).for_each(<[u32]>::reverse);
+        }
         with_scratch(images + sums, |scratch| {
             let (images, sums) = scratch.split_at_mut(images);
             padded.fill(geometry, block, 0..geometry.inputs, x, images);
