@@ -10,6 +10,8 @@ use super::font::{self, FAMILY};
 use super::{ALL_CONCEPTS, METRICS, SummaryRow, TokenRow, read_rows};
 use crate::curves::CurveRow;
 
+mod curves;
+
 /// Colours that colour-blind readers tell apart (Okabe and Ito), then again from the start.
 const PALETTE: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
@@ -46,13 +48,13 @@ pub fn draw_all(results: &Path) -> Result<Vec<PathBuf>> {
         drawn.push(draw(&folder, "scores.png", (1000, 420), |area| {
             scores(area, &overall, &variants)
         })?);
-        drawn.push(draw(&folder, "tradeoff.png", (760, 520), |area| {
+        drawn.push(draw(&folder, "tradeoff.png", (1120, 440), |area| {
             tradeoff(area, &overall, &variants)
         })?);
     }
     if !curves.is_empty() {
         drawn.push(draw(&folder, "curves.png", (1000, 420), |area| {
-            draw_curves(area, &curves, &variants)
+            curves::draw_curves(area, &curves, &variants)
         })?);
     }
     if !tokens.is_empty() {
@@ -123,16 +125,17 @@ fn span(values: impl Iterator<Item = f64>, margin: f64) -> std::ops::Range<f64> 
 /// A column of names beside coloured squares.
 fn legend(area: &Area, variants: &[String], at: (i32, i32)) -> Result<()> {
     for (row, variant) in variants.iter().enumerate() {
-        let y = at.1 + 20 * row as i32;
-        let square = Rectangle::new(
-            [(at.0, y), (at.0 + 12, y + 12)],
-            color(variants, variant).filled(),
-        );
-        area.draw(&square).map_err(oops)?;
-        area.draw(&Text::new(variant.clone(), (at.0 + 18, y), text(14)))
-            .map_err(oops)?;
+        let at = (at.0, at.1 + 20 * row as i32);
+        legend_line(area, color(variants, variant), variant, at)?;
     }
     Ok(())
+}
+
+fn legend_line(area: &Area, color: RGBColor, name: &str, (x, y): (i32, i32)) -> Result<()> {
+    let square = Rectangle::new([(x, y), (x + 12, y + 12)], color.filled());
+    area.draw(&square).map_err(oops)?;
+    area.draw(&Text::new(name.to_string(), (x + 18, y), text(14)))
+        .map_err(oops)
 }
 
 /// A point with its interval for every variant, a panel a score.
@@ -177,23 +180,43 @@ fn scores(area: &Area, rows: &[SummaryRow], variants: &[String]) -> Result<()> {
     legend(&side, variants, (6, 50))
 }
 
-/// CLIP-T against DINO: what is gained in identity and lost in text, or not.
+/// CLIP-T against CLIP-I and DINO: what is gained in identity and lost in text, or not.
 fn tradeoff(area: &Area, rows: &[SummaryRow], variants: &[String]) -> Result<()> {
+    let (plot, side) = area.split_horizontally(900);
+    let titles = [
+        "CLIP-I: looks like the photos",
+        "DINO: looks like the photos",
+    ];
+    let panels = plot.split_evenly((1, 2));
+    for ((metric, title), panel) in ["clip_i", "dino"].iter().zip(titles).zip(&panels) {
+        tradeoff_panel(panel, rows, variants, metric, title)?;
+    }
+    side.draw(&Text::new("mean, 95 % intervals", (6, 22), text(14)))
+        .map_err(oops)?;
+    legend(&side, variants, (6, 50))
+}
+
+fn tradeoff_panel(
+    panel: &Area,
+    rows: &[SummaryRow],
+    variants: &[String],
+    metric: &str,
+    title: &str,
+) -> Result<()> {
     let find = |variant: &String, metric: &str| {
         rows.iter()
             .find(|row| row.variant == *variant && row.metric == metric)
     };
     let points: Vec<(&String, &SummaryRow, &SummaryRow)> = variants
         .iter()
-        .filter_map(|v| Some((v, find(v, "clip_t")?, find(v, "dino")?)))
+        .filter_map(|v| Some((v, find(v, "clip_t")?, find(v, metric)?)))
         .collect();
     if points.is_empty() {
         return Ok(());
     }
-    let (plot, side) = area.split_horizontally(540);
     let x = span(points.iter().flat_map(|(_, t, _)| [t.low, t.high]), 0.08);
     let y = span(points.iter().flat_map(|(_, _, d)| [d.low, d.high]), 0.08);
-    let mut chart = ChartBuilder::on(&plot)
+    let mut chart = ChartBuilder::on(panel)
         .margin(14)
         .x_label_area_size(46)
         .y_label_area_size(62)
@@ -201,8 +224,9 @@ fn tradeoff(area: &Area, rows: &[SummaryRow], variants: &[String]) -> Result<()>
         .map_err(oops)?;
     chart
         .configure_mesh()
+        .x_labels(6)
         .x_desc("CLIP-T: follows the prompt")
-        .y_desc("DINO: looks like the photos")
+        .y_desc(title)
         .axis_desc_style(text(15))
         .label_style(text(13))
         .x_label_formatter(&|value| format!("{value:.3}"))
@@ -227,93 +251,31 @@ fn tradeoff(area: &Area, rows: &[SummaryRow], variants: &[String]) -> Result<()>
             .draw_series([Circle::new((t.mean, d.mean), 6, color.filled())])
             .map_err(oops)?;
     }
-    side.draw(&Text::new("mean, 95 % intervals", (6, 22), text(14)))
-        .map_err(oops)?;
-    legend(&side, variants, (6, 50))
+    Ok(())
 }
 
-/// A column of `curves.csv`.
-type Column = fn(&CurveRow) -> f64;
-
-/// Loss and embedding norm over the optimiser steps of all stages, means over concepts and seeds.
-fn draw_curves(area: &Area, rows: &[CurveRow], variants: &[String]) -> Result<()> {
-    let (plot, side) = area.split_horizontally(780);
-    let panels = plot.split_evenly((1, 2));
-    let trained = names(rows.iter().map(|row| &row.variant));
-    let order: Vec<String> = variants
+/// The variants that have rows, in the order of all.
+fn trained<'a>(rows: impl Iterator<Item = &'a String>, variants: &[String]) -> Vec<String> {
+    let trained = names(rows);
+    let known: Vec<String> = variants
         .iter()
-        .filter(|v| trained.contains(v))
+        .filter(|variant| trained.contains(variant))
         .cloned()
         .collect();
-    let order = if order.is_empty() { trained } else { order };
-    let values: [(&str, Column); 2] = [
-        ("loss", |row| row.loss),
-        ("norm of the learned embedding", |row| row.embedding_norm),
-    ];
-    for ((title, value), panel) in values.into_iter().zip(&panels) {
-        let lines: Vec<(&String, Vec<(f64, f64)>)> = order
-            .iter()
-            .map(|variant| (variant, mean_curve(rows, variant, value)))
-            .collect();
-        let steps = lines.iter().map(|(_, line)| line.len()).max().unwrap_or(1);
-        let y = span(
-            lines.iter().flat_map(|(_, line)| line.iter().map(|p| p.1)),
-            0.06,
-        );
-        let mut chart = ChartBuilder::on(panel)
-            .caption(title, text(18))
-            .margin(8)
-            .x_label_area_size(44)
-            .y_label_area_size(54)
-            .build_cartesian_2d(0.0..steps as f64, y)
-            .map_err(oops)?;
-        chart
-            .configure_mesh()
-            .x_desc("optimiser step, all stages")
-            .axis_desc_style(text(14))
-            .label_style(text(13))
-            .x_label_formatter(&|value| format!("{value:.0}"))
-            .light_line_style(WHITE)
-            .draw()
-            .map_err(oops)?;
-        for (variant, line) in lines {
-            let style = color(&order, variant).stroke_width(2);
-            chart
-                .draw_series(LineSeries::new(line, style))
-                .map_err(oops)?;
-        }
-    }
-    legend(&side, &order, (6, 50))
+    if known.is_empty() { trained } else { known }
 }
 
-/// Means over runs, then over eleven neighbouring steps, since a single step's loss is mostly noise.
-fn mean_curve(rows: &[CurveRow], variant: &str, value: fn(&CurveRow) -> f64) -> Vec<(f64, f64)> {
-    const WINDOW: usize = 5;
-    let mut runs: Vec<((&str, u64), Vec<f64>)> = Vec::new();
-    for row in rows.iter().filter(|row| row.variant == variant) {
-        let run = (row.concept.as_str(), row.seed);
-        match runs.iter_mut().find(|(other, _)| *other == run) {
-            Some((_, values)) => values.push(value(row)),
-            None => runs.push((run, vec![value(row)])),
-        }
+/// The legend of some variants in the colours that they have among all.
+fn legend_of(area: &Area, all: &[String], some: &[String]) -> Result<()> {
+    for (row, variant) in some.iter().enumerate() {
+        legend_line(
+            area,
+            color(all, variant),
+            variant,
+            (6, 50 + 20 * row as i32),
+        )?;
     }
-    let steps = runs
-        .iter()
-        .map(|(_, values)| values.len())
-        .min()
-        .unwrap_or(0);
-    let means: Vec<f64> = (0..steps)
-        .map(|step| runs.iter().map(|(_, values)| values[step]).sum::<f64>() / runs.len() as f64)
-        .collect();
-    (0..steps)
-        .map(|step| {
-            let near = &means[step.saturating_sub(WINDOW)..(step + WINDOW + 1).min(steps)];
-            (
-                (step + 1) as f64,
-                near.iter().sum::<f64>() / near.len() as f64,
-            )
-        })
-        .collect()
+    Ok(())
 }
 
 /// The cosine of every token of one prompt with what the super-category leaves there (Fig. 2),
@@ -332,18 +294,19 @@ fn draw_tokens(area: &Area, rows: &[TokenRow], variants: &[String]) -> Result<()
             places.push((row.position, row.token.clone()));
         }
     }
+    // The positions of the concept have no rows.
+    let end = places.iter().map(|(position, _)| position + 1).max();
+    for position in 0..end.unwrap_or(0) {
+        if !places.iter().any(|(other, _)| *other == position) {
+            places.push((position, "S*".to_string()));
+        }
+    }
     places.sort();
-    let trained = names(rows.iter().map(|row| &row.variant));
-    let order: Vec<String> = variants
-        .iter()
-        .filter(|v| trained.contains(v))
-        .cloned()
-        .collect();
-    let order = if order.is_empty() { trained } else { order };
+    let order = trained(rows.iter().map(|row| &row.variant), variants);
     let (plot, side) = area.split_horizontally(640);
     let y = span(of_prompt.iter().map(|row| row.cosine).chain([1.0]), 0.05);
     let mut chart = ChartBuilder::on(&plot)
-        .caption(format!("\"{prompt}\""), text(17))
+        .caption(format!("\"{}\"", prompt.replace("{}", "S*")), text(17))
         .margin(10)
         .x_label_area_size(50)
         .y_label_area_size(58)
@@ -373,7 +336,7 @@ fn draw_tokens(area: &Area, rows: &[TokenRow], variants: &[String]) -> Result<()
         .draw()
         .map_err(oops)?;
     for variant in &order {
-        let color = color(&order, variant);
+        let color = color(variants, variant);
         let line: Vec<(f64, f64)> = places
             .iter()
             .enumerate()
@@ -396,5 +359,19 @@ fn draw_tokens(area: &Area, rows: &[TokenRow], variants: &[String]) -> Result<()
             .map_err(oops)?;
         chart.draw_series(points).map_err(oops)?;
     }
-    legend(&side, &order, (6, 50))
+    legend_of(&side, variants, &order)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variants_keep_their_colours_when_some_are_left_out() {
+        let all: Vec<String> = ["class word", "TI", "CoRe"].map(String::from).to_vec();
+        let rows = ["CoRe", "TI"].map(String::from);
+        let some = trained(rows.iter(), &all);
+        assert_eq!(some, ["TI", "CoRe"]);
+        assert_eq!(color(&all, "TI"), PALETTE[1]);
+    }
 }
