@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use core_model::ops::{self, plain};
 use core_model::rng::rng;
 use criterion::measurement::WallTime;
-use criterion::{BatchSize, BenchmarkGroup, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkGroup, Criterion, criterion_group};
 use rand::RngExt;
 use rand_distr::StandardNormal;
 
@@ -122,4 +122,12 @@ fn products(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, convolutions, norms, activations, products);
-criterion_main!(benches);
+
+fn main() {
+    // Operations are called from within a pool, as the programs do.
+    match rayon::ThreadPoolBuilder::new().build() {
+        Ok(pool) => pool.install(benches),
+        Err(error) => panic!("no thread pool: {error}"),
+    }
+    Criterion::default().configure_from_args().final_summary();
+}

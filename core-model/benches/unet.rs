@@ -12,7 +12,7 @@ use core_model::unet::{
     PerLevel, UNet2DConditionConfig, UNet2DConditionModel,
     UpBlockType::{CrossAttnUpBlock2D, UpBlock2D},
 };
-use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group};
 use rand::RngExt;
 use rand_distr::StandardNormal;
 
@@ -124,4 +124,12 @@ fn unet(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, unet);
-criterion_main!(benches);
+
+fn main() {
+    // Operations are called from within a pool, as the programs do.
+    match rayon::ThreadPoolBuilder::new().build() {
+        Ok(pool) => pool.install(benches),
+        Err(error) => panic!("no thread pool: {error}"),
+    }
+    Criterion::default().configure_from_args().final_summary();
+}

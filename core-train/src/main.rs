@@ -34,7 +34,14 @@ fn main() -> ExitCode {
         .without_time()
         .with_target(false)
         .init();
-    let result = match Cli::parse().command {
+    let cli = Cli::parse();
+    // The main thread joins the pool: handing each small operation over from outside would take
+    // longer than the operation.
+    let pool = rayon::ThreadPoolBuilder::new().use_current_thread();
+    if let Err(error) = pool.build_global() {
+        tracing::warn!("the main thread stays outside of the thread pool: {error}");
+    }
+    let result = match cli.command {
         Command::Train(args) => commands::train::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
         Command::Pretrain(args) => commands::pretrain::run(&args),
