@@ -3,12 +3,76 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::curves::CurveRow;
-use crate::experiment::Effect;
 use crate::report::{SummaryRow, TokenRow};
 use crate::statistics::t_interval;
+
+/// `[[effects]]`: a claim and how it is measured. It holds when the 95 % interval is above zero.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, tag = "kind", rename_all = "snake_case")]
+pub enum Effect {
+    /// `variant` scores more than `baseline`.
+    ScoreDifference {
+        /// What is claimed.
+        name: String,
+        /// clip_t, clip_i or dino.
+        metric: String,
+        /// The better one.
+        variant: String,
+        /// The other.
+        baseline: String,
+    },
+    /// The learned embedding's norm grows: the logarithm of last to first.
+    NormGrowth {
+        /// What is claimed.
+        name: String,
+        /// Whose embedding.
+        variant: String,
+    },
+    /// The context tokens move away from where the super-category leaves them: 1 - cosine.
+    ContextDrift {
+        /// What is claimed.
+        name: String,
+        /// Whose embedding.
+        variant: String,
+    },
+    /// The context tokens of `variant` stay nearer than those of `baseline`.
+    ContextCosine {
+        /// What is claimed.
+        name: String,
+        /// The nearer one.
+        variant: String,
+        /// The other.
+        baseline: String,
+    },
+}
+
+impl Effect {
+    /// What is claimed.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::ScoreDifference { name, .. }
+            | Self::NormGrowth { name, .. }
+            | Self::ContextDrift { name, .. }
+            | Self::ContextCosine { name, .. } => name,
+        }
+    }
+
+    /// The variants that it is about.
+    pub(crate) fn variants(&self) -> Vec<&String> {
+        match self {
+            Self::ScoreDifference {
+                variant, baseline, ..
+            }
+            | Self::ContextCosine {
+                variant, baseline, ..
+            } => vec![variant, baseline],
+            Self::NormGrowth { variant, .. } | Self::ContextDrift { variant, .. } => vec![variant],
+        }
+    }
+}
 
 /// One row of `effects.csv`.
 #[derive(Debug, Clone, PartialEq, Serialize)]

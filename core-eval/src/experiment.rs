@@ -9,6 +9,7 @@ use core_train::config::{ConceptConfig, Group, ModelConfig, Recipe, from_tree, p
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use crate::effects::Effect;
 use crate::protocol::Protocol;
 use crate::report::METRICS;
 
@@ -147,70 +148,6 @@ impl OneOrMore {
         match self {
             Self::One(name) => vec![name],
             Self::More(names) => names.iter().map(String::as_str).collect(),
-        }
-    }
-}
-
-/// `[[effects]]`: a claim and how it is measured. It holds when the 95 % interval is above zero.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, tag = "kind", rename_all = "snake_case")]
-pub enum Effect {
-    /// `variant` scores more than `baseline`.
-    ScoreDifference {
-        /// What is claimed.
-        name: String,
-        /// clip_t, clip_i or dino.
-        metric: String,
-        /// The better one.
-        variant: String,
-        /// The other.
-        baseline: String,
-    },
-    /// The learned embedding's norm grows: the logarithm of last to first.
-    NormGrowth {
-        /// What is claimed.
-        name: String,
-        /// Whose embedding.
-        variant: String,
-    },
-    /// The context tokens move away from where the super-category leaves them: 1 - cosine.
-    ContextDrift {
-        /// What is claimed.
-        name: String,
-        /// Whose embedding.
-        variant: String,
-    },
-    /// The context tokens of `variant` stay nearer than those of `baseline`.
-    ContextCosine {
-        /// What is claimed.
-        name: String,
-        /// The nearer one.
-        variant: String,
-        /// The other.
-        baseline: String,
-    },
-}
-
-impl Effect {
-    /// What is claimed.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::ScoreDifference { name, .. }
-            | Self::NormGrowth { name, .. }
-            | Self::ContextDrift { name, .. }
-            | Self::ContextCosine { name, .. } => name,
-        }
-    }
-
-    fn variants(&self) -> Vec<&String> {
-        match self {
-            Self::ScoreDifference {
-                variant, baseline, ..
-            }
-            | Self::ContextCosine {
-                variant, baseline, ..
-            } => vec![variant, baseline],
-            Self::NormGrowth { variant, .. } | Self::ContextDrift { variant, .. } => vec![variant],
         }
     }
 }

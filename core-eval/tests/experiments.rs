@@ -189,3 +189,27 @@ fn a_device_that_is_absent_is_refused_before_any_work() {
     assert!(message.contains("cuda"), "{message}");
     assert_eq!(std::fs::read_dir(results.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn the_doctor_finds_the_shipped_checkpoints_and_tells_absent_ones() {
+    let models = experiments().join("../models");
+    let output = core_eval()
+        .args(["doctor", "--models"])
+        .arg(models)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    for part in ["device cpu: present", "generator", "CLIP, ", "DINO, "] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let empty = tempfile::tempdir().unwrap();
+    let output = core_eval()
+        .args(["doctor", "--models"])
+        .arg(empty.path())
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("mini, mini-clip, mini-dino"), "{message}");
+}
