@@ -108,7 +108,8 @@ def torch_step(name, batch, threads):
 
         def attention(states, noisy, timesteps):
             maps.clear()
-            unet.set_attn_processor(recording)
+            # The setter empties what it is given.
+            unet.set_attn_processor(dict(recording))
             unet(noisy, timesteps, states.expand(batch, -1, -1))
             unet.set_attn_processor(dict(plain))
             return torch.stack([p.mean((1, 2)) for p in maps]).mean(0)
