@@ -1,9 +1,9 @@
 //! Which positions of two prompts correspond: the context tokens.
 //!
-//! The same template is filled with the learned concept S* and with its super-category (paper,
-//! section 4.1). All tokens but the concept's are context. Concepts of several vectors and
-//! super-categories of several tokens shift what comes after them, so positions are paired after
-//! the concept's span was taken out of both prompts.
+//! The same template is filled with the learned concept S* and with its super-category. All
+//! tokens but the concept's are context. Concepts of several vectors and super-categories of
+//! several tokens shift what comes after them, so positions are paired after the concept's span
+//! was taken out of both prompts.
 
 use std::ops::Range;
 

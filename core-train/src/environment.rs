@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 pub(crate) fn write(path: &Path, config: &RunConfig) -> Result<()> {
     let environment = json!({
         "core_train": env!("CARGO_PKG_VERSION"),
-        "burn": "0.22.1",
+        "burn": locked_version("burn"),
         "device": config.device,
         "os": std::env::consts::OS,
         "architecture": std::env::consts::ARCH,
@@ -55,6 +55,13 @@ pub fn model_files(model: &Path) -> Result<BTreeMap<String, String>> {
         .collect()
 }
 
+/// The version of a dependency that this program was built with.
+fn locked_version(package: &str) -> Option<&'static str> {
+    const LOCK: &str = include_str!("../../Cargo.lock");
+    let (_, after) = LOCK.split_once(&format!("name = \"{package}\"\nversion = \""))?;
+    after.split_once('"').map(|(version, _)| version)
+}
+
 /// The revision of the sources, where they lie in a git checkout and git is there.
 fn git_revision() -> Option<String> {
     let output = Command::new("git")
@@ -63,4 +70,15 @@ fn git_revision() -> Option<String> {
         .ok()?;
     let revision = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| revision.trim().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::locked_version;
+
+    #[test]
+    fn versions_are_those_of_the_lock_file() {
+        assert!(locked_version("burn").is_some_and(|version| version.starts_with("0.22")));
+        assert_eq!(locked_version("no such package"), None);
+    }
 }

@@ -39,7 +39,7 @@ pub enum Error {
         reason: String,
     },
     /// A prompt template that cannot be used.
-    #[error("template {template:?}: {reason}")]
+    #[error("prompt {template:?} {reason}")]
     Template {
         /// The template.
         template: String,

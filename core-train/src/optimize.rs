@@ -1,4 +1,4 @@
-//! Test-time optimisation (paper, section 4.4): a few more steps of the concept's embedding on the
+//! Test-time optimisation (paper, Fig. 7 and Appendix G): a few more steps of the concept's embedding on the
 //! very prompt that is to be drawn, with the context terms alone.
 
 use std::path::Path;
@@ -35,6 +35,15 @@ pub fn optimize_for_prompt(
     let config_path = run.join(CONFIG);
     let mut config = RunConfig::load(&config_path, &[])?;
     let token = config.concept.placeholder_token();
+    if prompt.matches(&token).count() != 1 {
+        return Err(Error::Template {
+            template: prompt.to_string(),
+            reason: format!(
+                "does not name the concept exactly once, by its placeholder `{token}`; only then \
+                 can the concept be optimised for it"
+            ),
+        });
+    }
     let number = config.stages.len();
     let stage = stage_on(
         &config,

@@ -49,7 +49,7 @@ impl Objective<'_> {
 
 /// The terms of the objective on one batch; `None` when nothing has a weight.
 ///
-/// The diffusion pass and the pass with y* share noisy latents and timesteps (paper, section 4.2)
+/// The diffusion pass and the pass with y* share noisy latents and timesteps
 /// and run as one batch of twice the size. The pass with y_cat depends on no trained embedding
 /// and stays off the tape.
 pub fn forward(
