@@ -118,13 +118,51 @@ impl RunDir {
         &self.scratch
     }
 
-    /// Removes the state and gives the folder its name.
+    /// Gives the folder its name and removes the state, in this order: a state that a kill leaves
+    /// half removed must not lie in an unfinished run, which would be continued from it.
     ///
     /// # Errors
     /// [`Error::Model`] naming the folder.
     pub fn complete(self) -> Result<PathBuf> {
-        StateFolder::of(&self.scratch).remove()?;
         std::fs::rename(&self.scratch, &self.output).map_err(Error::io(&self.output))?;
+        StateFolder::of(&self.output).remove()?;
         Ok(self.output)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// A run with a saved state, and the file that says how far it is.
+    fn unfinished(folder: &Path) -> (RunDir, PathBuf) {
+        let output = folder.join("run");
+        let scratch = RunDir::scratch_of(&output);
+        let state = scratch.join("state/00000018");
+        std::fs::create_dir_all(&state).unwrap();
+        let position = state.join("position.json");
+        std::fs::write(&position, "{}").unwrap();
+        (RunDir { output, scratch }, position)
+    }
+
+    #[test]
+    fn the_state_is_whole_as_long_as_the_run_has_no_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, position) = unfinished(folder.path());
+        // Something in the way makes giving the name fail, as a kill would stop it.
+        std::fs::create_dir(&dir.output).unwrap();
+        std::fs::write(dir.output.join("other"), "").unwrap();
+        assert!(dir.complete().is_err());
+        assert!(position.exists());
+    }
+
+    #[test]
+    fn a_complete_run_has_its_name_and_no_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, _) = unfinished(folder.path());
+        let output = dir.complete().unwrap();
+        assert!(output.exists() && !output.join("state").exists());
+        assert!(!RunDir::scratch_of(&output).exists());
     }
 }
