@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
-use core_train::estimate;
+use core_train::estimate::{self, duration};
 
 use crate::commands::say;
 use crate::experiment::Experiment;
@@ -139,15 +139,4 @@ fn measure(experiment: &Experiment, cells: &[Cell], results: &Path) -> Result<()
         say(&format!("peak memory: at most about {mib} MiB"));
     }
     Ok(())
-}
-
-/// For readers.
-pub(crate) fn duration(seconds: f64) -> String {
-    if seconds < 120.0 {
-        format!("{seconds:.0} s")
-    } else if seconds < 7200.0 {
-        format!("{:.0} min", seconds / 60.0)
-    } else {
-        format!("{:.1} h", seconds / 3600.0)
-    }
 }

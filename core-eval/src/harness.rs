@@ -3,7 +3,7 @@
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -13,6 +13,8 @@ use core_model::files::write_atomically;
 use core_model::image_processor::load_image;
 use core_train::data::concept::photo_files;
 use core_train::environment::model_files;
+use core_train::estimate::duration;
+use core_train::interrupt::stop_on_ctrl_c;
 use core_train::progress::Progress;
 use core_train::run_dir::METRICS;
 
@@ -100,7 +102,8 @@ impl<'a> Harness<'a> {
             reader,
             cells,
             workers: Workers::for_model(&experiment.model.path, &experiment.device),
-            stop: stop_on_ctrl_c(),
+            // Without the handler Ctrl-C ends the program at once, and the next call goes on all the same.
+            stop: stop_on_ctrl_c().unwrap_or_default(),
             _lock: lock,
         })
     }
@@ -134,7 +137,7 @@ impl<'a> Harness<'a> {
         written.push("grid.png".to_string());
         say(&format!(
             "\n{} in {}: {}",
-            dry_run::duration(start.elapsed().as_secs_f64()),
+            duration(start.elapsed().as_secs_f64()),
             self.results.display(),
             written.join(", ")
         ));
@@ -311,19 +314,4 @@ fn lock(results: &Path) -> Result<File> {
         )),
         Err(TryLockError::Error(error)) => Err(error).with_context(unwritable),
     }
-}
-
-/// A flag that the first Ctrl-C sets; the second one ends the program at once.
-fn stop_on_ctrl_c() -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    let handler = move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("stopping after this step; press Ctrl-C again to stop at once");
-    };
-    // Without the handler Ctrl-C ends the program at once, and the next call goes on all the same.
-    let _ = ctrlc::set_handler(handler);
-    stop
 }

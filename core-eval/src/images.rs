@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::device::parse_device;
-use core_model::files::{hex, read_to_string, write_atomically};
+use core_model::files::{hex, read_to_string, write_atomically, write_png};
 use core_model::learned_embedding::LearnedEmbedding;
 use core_model::noise_scheduler::SchedulerKind;
 use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
@@ -20,7 +20,6 @@ use sha2::{Digest, Sha256};
 
 use crate::experiment::{EvaluationPrompt, Experiment};
 use crate::plan::{Cell, PlannedRun};
-use crate::report::write_png;
 
 /// Says which run and which sampling the images of a folder come from.
 const SOURCE: &str = "source.json";
@@ -152,7 +151,7 @@ fn write(path: &Path, image: &RgbImage) -> Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
-    write_png(path, image)
+    Ok(write_png(path, image)?)
 }
 
 /// Seconds that an image takes in a full batch, from two denoising steps of the untuned model.

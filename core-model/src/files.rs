@@ -1,7 +1,9 @@
 //! Writing files so that a reader never meets half of one: beside, then renamed.
 
-use std::io::{Read, Write};
+use std::io::{Cursor, Read, Write};
 use std::path::Path;
+
+use image::{ImageBuffer, ImageFormat, PixelWithColorType};
 
 use crate::error::{Error, Result};
 
@@ -37,6 +39,21 @@ fn make_readable(file: &std::fs::File) -> std::io::Result<()> {
 #[cfg(not(unix))]
 fn make_readable(_: &std::fs::File) -> std::io::Result<()> {
     Ok(())
+}
+
+/// Writes a picture of eight bits a channel as PNG, like [`write_atomically`].
+///
+/// # Errors
+/// [`Error::Io`] naming `path`; [`Error::Format`] when the picture has no pixels.
+pub fn write_png<P>(path: &Path, picture: &ImageBuffer<P, Vec<u8>>) -> Result<()>
+where
+    P: PixelWithColorType<Subpixel = u8>,
+{
+    let mut bytes = Cursor::new(Vec::new());
+    picture
+        .write_to(&mut bytes, ImageFormat::Png)
+        .map_err(|error| Error::format(path, error))?;
+    write_atomically(path, bytes.get_ref())
 }
 
 /// Reads a whole file.

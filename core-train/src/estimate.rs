@@ -134,7 +134,8 @@ fn line(stage: &StageConfig) -> String {
     line
 }
 
-fn duration(seconds: f64) -> String {
+/// A time for readers.
+pub fn duration(seconds: f64) -> String {
     if seconds < 120.0 {
         format!("{seconds:.0} s")
     } else if seconds < 7200.0 {

@@ -9,6 +9,7 @@
 //! | one prompt made better, after training | [`optimize`] |
 //! | photos, prompts, randomness | [`data`], [`conditioning`], [`draws`], [`replay`] |
 //! | what a run leaves behind | [`run_dir`], [`metrics`], [`state`] |
+//! | Ctrl-C | [`interrupt`] |
 //! | how the mini models came to be | [`pretrain`] |
 
 pub mod commands;
@@ -19,6 +20,7 @@ pub mod draws;
 pub mod environment;
 pub mod error;
 pub mod estimate;
+pub mod interrupt;
 pub mod metrics;
 pub mod optimize;
 pub mod optimizer;

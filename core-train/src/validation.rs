@@ -1,14 +1,12 @@
 //! Pictures on the way, with the same noise every time: a loss says little about them.
 
-use std::io::Cursor;
 use std::path::Path;
 
 use burn::tensor::Tensor;
-use core_model::files::write_atomically;
+use core_model::files::write_png;
 use core_model::noise_scheduler::SchedulerKind;
 use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::randn;
-use image::ImageFormat;
 
 use crate::data::prompts::fill;
 use crate::error::{Error, Result};
@@ -52,11 +50,7 @@ pub(crate) fn draw(
         let latents = pipeline.sample(cond, uncond.clone(), noise, &OPTIONS, &mut |_| {})?;
         for image in pipeline.decode(latents) {
             let path = folder.join(format!("{name}-{index:02}.png"));
-            let mut bytes = Cursor::new(Vec::new());
-            image
-                .write_to(&mut bytes, ImageFormat::Png)
-                .map_err(|error| core_model::Error::format(&path, error))?;
-            write_atomically(&path, bytes.get_ref())?;
+            write_png(&path, &image)?;
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
+use core_model::files::write_png;
 use image::RgbImage;
 use image::imageops::{FilterType, overlay, resize};
 use plotters::prelude::*;
@@ -75,7 +76,7 @@ pub fn draw_grid(
             place(picture, column, top + row as u32 * step);
         }
     }
-    super::write_png(path, &sheet)
+    Ok(write_png(path, &sheet)?)
 }
 
 /// Small pictures enlarged by whole factors, large ones made smaller.

@@ -89,18 +89,6 @@ pub fn write_rows<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
     Ok(write_atomically(path, &bytes)?)
 }
 
-/// Writes a picture as PNG.
-///
-/// # Errors
-/// An unwritable file.
-pub fn write_png(path: &Path, picture: &image::RgbImage) -> Result<()> {
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    picture
-        .write_to(&mut bytes, image::ImageFormat::Png)
-        .with_context(|| path.display().to_string())?;
-    Ok(write_atomically(path, bytes.get_ref())?)
-}
-
 /// Reads rows; a file that is not there has none.
 ///
 /// # Errors

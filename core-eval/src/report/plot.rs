@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use core_model::files::write_png;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -92,7 +93,7 @@ fn draw(
     }
     let image = image::RgbImage::from_raw(size.0, size.1, pixels).context("a plot has pixels")?;
     let path = folder.join(name);
-    super::write_png(&path, &image)?;
+    write_png(&path, &image)?;
     Ok(path)
 }
 

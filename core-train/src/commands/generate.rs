@@ -1,7 +1,6 @@
 //! `core-train generate`: images from a model and, if wanted, a learned concept.
 
 use std::fs;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,13 +9,12 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args};
 use core_model::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
 use core_model::device::parse_device;
-use core_model::files::{read_to_string, write_atomically};
+use core_model::files::{read_to_string, write_png};
 use core_model::learned_embedding::LearnedEmbedding;
 use core_model::noise_scheduler::SchedulerKind;
 use core_model::params::to_vec;
 use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::randn;
-use image::{ImageFormat, RgbImage};
 
 use crate::optimize::optimize_for_prompt;
 use crate::progress::Progress;
@@ -366,12 +364,4 @@ fn draw(
     );
     eprintln!("{count} image(s) in {}", args.out.display());
     Ok(())
-}
-
-fn write_png(path: &Path, image: &RgbImage) -> Result<()> {
-    let mut bytes = Cursor::new(Vec::new());
-    image
-        .write_to(&mut bytes, ImageFormat::Png)
-        .with_context(|| path.display().to_string())?;
-    Ok(write_atomically(path, bytes.get_ref())?)
 }

@@ -1,14 +1,13 @@
 //! `core-train train`: learns a concept as a TOML file says.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::config::RunConfig;
 use crate::estimate;
+use crate::interrupt::stop_on_ctrl_c;
 use crate::run_dir::{RunDir, Unfinished};
 use crate::trainer::{self, RunOptions};
 
@@ -63,7 +62,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
             scratch.display()
         );
     }
-    let stop = stop_on_ctrl_c()?;
+    let stop = stop_on_ctrl_c().context("Ctrl-C cannot be caught")?;
     let options = RunOptions {
         output: &output,
         unfinished: if args.resume {
@@ -77,20 +76,6 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     };
     let folder = trainer::run(&config, &options)?;
     say(&format!("{}\n", folder.display()))
-}
-
-/// A flag that the first Ctrl-C sets; the second one ends the program at once.
-fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    let handler = move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("stopping after this step; press Ctrl-C again to stop at once");
-    };
-    ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")?;
-    Ok(stop)
 }
 
 #[expect(clippy::print_stdout, reason = "this is what the command is asked for")]

@@ -1,15 +1,14 @@
 //! `core-train world`: renders scenes of the mini world, so that one can look at the data, and the
 //! photo folders of the shipped concepts.
 
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use core_model::files::write_atomically;
+use core_model::files::{write_atomically, write_png};
 use core_model::rng::rng;
 use image::imageops::{FilterType, replace, resize};
-use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
+use image::{Rgb, RgbImage};
 
 use crate::data::world::{Caption, Identity, SIDE, View, WorldConcept, render};
 use crate::progress::Progress;
@@ -97,8 +96,8 @@ pub fn write_scenes(folder: &Path, seed: u64, count: u32) -> Result<()> {
         let caption = Caption::sample(&mut generator, &identity, &view).text;
         let rendering = render(&identity, &view);
         let name = format!("{number:05}.png");
-        write_png(&folder.join(&name), &rendering.image.clone().into())?;
-        write_png(&masks.join(&name), &rendering.mask.into())?;
+        write_png(&folder.join(&name), &rendering.image)?;
+        write_png(&masks.join(&name), &rendering.mask)?;
         table.write_record([
             name.as_str(),
             &format!("masks/{name}"),
@@ -116,7 +115,7 @@ pub fn write_scenes(folder: &Path, seed: u64, count: u32) -> Result<()> {
         progress.advance("");
     }
     progress.finish();
-    write_png(&folder.join("sheet.png"), &contact_sheet(&shown).into())?;
+    write_png(&folder.join("sheet.png"), &contact_sheet(&shown))?;
     write_atomically(&folder.join("captions.csv"), &table.into_inner()?)?;
     Ok(())
 }
@@ -131,7 +130,7 @@ pub fn write_concepts(folder: &Path) -> Result<()> {
         let home = folder.join(concept.folder());
         make_folder(&home)?;
         for (number, photo) in concept.photos().into_iter().enumerate() {
-            write_png(&home.join(format!("{number}.png")), &photo.image.into())?;
+            write_png(&home.join(format!("{number}.png")), &photo.image)?;
         }
         write_atomically(&home.join("concept.toml"), concept.toml().as_bytes())?;
     }
@@ -166,15 +165,6 @@ fn make_folder(folder: &Path) -> Result<()> {
             folder.display()
         )
     })
-}
-
-fn write_png(path: &Path, picture: &DynamicImage) -> Result<()> {
-    let mut bytes = Cursor::new(Vec::new());
-    picture
-        .write_to(&mut bytes, ImageFormat::Png)
-        .with_context(|| format!("cannot encode {}", path.display()))?;
-    write_atomically(path, bytes.get_ref())?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -82,49 +82,55 @@ impl Scenes {
     pub(super) fn pixels(&self, batch: u64, size: usize) -> Vec<f32> {
         Self::numbers(batch, size)
             .flat_map(|number| {
-                let mut generator = self.rng(number);
-                let identity = Identity::sample_for_training(&mut generator);
-                let view = View::sample(&mut generator, &identity);
+                let (_, identity, view) = self.scene(number);
                 channels_first(&render(&identity, &view).image)
+            })
+            .collect()
+    }
+
+    /// A thing, how it is seen, and the generator that goes on from there.
+    fn scene(&self, number: u64) -> (ChaCha8Rng, Identity, View) {
+        let mut generator = self.rng(number);
+        let identity = Identity::sample_for_training(&mut generator);
+        let view = View::sample(&mut generator, &identity);
+        (generator, identity, view)
+    }
+
+    fn captioned(
+        &self,
+        batch: u64,
+        size: usize,
+        caption: impl Fn(&mut ChaCha8Rng, &Identity, &View) -> Caption,
+    ) -> Vec<LabelledScene> {
+        Self::numbers(batch, size)
+            .map(|number| {
+                let (mut generator, identity, view) = self.scene(number);
+                let caption = caption(&mut generator, &identity, &view);
+                let picture = render(&identity, &view).image;
+                LabelledScene::new(&picture, caption, Attributes::of(&identity, &view))
             })
             .collect()
     }
 
     /// A batch of pictures with captions that leave parts out at random.
     pub(super) fn labelled(&self, batch: u64, size: usize) -> Vec<LabelledScene> {
-        Self::numbers(batch, size)
-            .map(|number| {
-                let mut generator = self.rng(number);
-                let identity = Identity::sample_for_training(&mut generator);
-                let view = View::sample(&mut generator, &identity);
-                let caption = Caption::sample(&mut generator, &identity, &view);
-                let picture = render(&identity, &view).image;
-                LabelledScene::new(&picture, caption, Attributes::of(&identity, &view))
-            })
-            .collect()
+        self.captioned(batch, size, |generator, identity, view| {
+            Caption::sample(generator, identity, view)
+        })
     }
 
     /// A batch of pictures whose captions name everything that has a name.
     pub(super) fn fully_described(&self, batch: u64, size: usize) -> Vec<LabelledScene> {
-        Self::numbers(batch, size)
-            .map(|number| {
-                let mut generator = self.rng(number);
-                let identity = Identity::sample_for_training(&mut generator);
-                let view = View::sample(&mut generator, &identity);
-                let caption = Caption::full(&identity, &view);
-                let picture = render(&identity, &view).image;
-                LabelledScene::new(&picture, caption, Attributes::of(&identity, &view))
-            })
-            .collect()
+        self.captioned(batch, size, |_, identity, view| {
+            Caption::full(identity, view)
+        })
     }
 
     /// Captions alone, for the tokenizer.
     pub(super) fn captions(&self, count: usize) -> Vec<String> {
         (0..count as u64)
             .map(|number| {
-                let mut generator = self.rng(number);
-                let identity = Identity::sample_for_training(&mut generator);
-                let view = View::sample(&mut generator, &identity);
+                let (mut generator, identity, view) = self.scene(number);
                 Caption::sample(&mut generator, &identity, &view).text
             })
             .collect()

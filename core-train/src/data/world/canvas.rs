@@ -195,20 +195,17 @@ pub(super) fn turned_ellipse(cx: f32, cy: f32, rx: f32, ry: f32, degrees: f32) -
 
 /// A closed polygon of three points or more.
 pub(super) fn polygon(points: &[[f32; 2]]) -> Path {
-    let mut builder = PathBuilder::new();
-    for (index, [x, y]) in points.iter().enumerate() {
-        if index == 0 {
-            builder.move_to(*x, *y)
-        } else {
-            builder.line_to(*x, *y)
-        }
-    }
+    let mut builder = through(points);
     builder.close();
     finish(builder)
 }
 
 /// An open line through points.
 pub(super) fn polyline(points: &[[f32; 2]]) -> Path {
+    finish(through(points))
+}
+
+fn through(points: &[[f32; 2]]) -> PathBuilder {
     let mut builder = PathBuilder::new();
     for (index, [x, y]) in points.iter().enumerate() {
         if index == 0 {
@@ -217,7 +214,7 @@ pub(super) fn polyline(points: &[[f32; 2]]) -> Path {
             builder.line_to(*x, *y)
         }
     }
-    finish(builder)
+    builder
 }
 
 /// An open curve from `a` to `b`, pulled towards `pull`.
