@@ -11,7 +11,8 @@ use crate::report::plot::draw_all;
 /// Arguments of `core-eval plots`.
 #[derive(Debug, Args)]
 pub struct PlotsArgs {
-    /// Folder with summary.csv, tokens.csv and curves.csv, as in results/ablation
+    /// Folder with summary.csv, tokens.csv and curves.csv, as results/ablation, or with learning
+    /// curves, as models/curves
     folder: PathBuf,
 }
 
@@ -28,7 +29,8 @@ pub fn run(args: &PlotsArgs) -> Result<()> {
     let drawn = draw_all(&args.folder)?;
     ensure!(
         !drawn.is_empty(),
-        "{folder}: holds no rows to draw; expected summary.csv, tokens.csv or curves.csv"
+        "{folder}: holds no rows to draw; expected summary.csv, tokens.csv, curves.csv or \
+         the learning curves of core-train pretrain"
     );
     for path in drawn {
         say(&path.display().to_string());

@@ -12,6 +12,7 @@ use super::{ALL_CONCEPTS, METRICS, SummaryRow, TokenRow, read_rows};
 use crate::curves::CurveRow;
 
 mod curves;
+mod learning;
 
 /// Colours that colour-blind readers tell apart (Okabe and Ito), then again from the start.
 const PALETTE: [RGBColor; 7] = [
@@ -61,6 +62,13 @@ pub fn draw_all(results: &Path) -> Result<Vec<PathBuf>> {
     if !tokens.is_empty() {
         drawn.push(draw(&folder, "tokens.png", (860, 460), |area| {
             draw_tokens(area, &tokens, &variants)
+        })?);
+    }
+    let learning = learning::learning_curves(results)?;
+    if !learning.is_empty() {
+        let size = learning::size(&learning);
+        drawn.push(draw(&folder, "learning.png", size, |area| {
+            learning::draw_learning(area, &learning)
         })?);
     }
     Ok(drawn)
@@ -139,12 +147,18 @@ fn legend_line(area: &Area, color: RGBColor, name: &str, (x, y): (i32, i32)) -> 
         .map_err(oops)
 }
 
+/// Whether mean and interval are numbers; a damaged file may hold others.
+fn drawable(row: &SummaryRow) -> bool {
+    [row.mean, row.low, row.high].iter().all(|v| v.is_finite())
+}
+
 /// A point with its interval for every variant, a panel a score.
 fn scores(area: &Area, rows: &[SummaryRow], variants: &[String]) -> Result<()> {
     let (plot, side) = area.split_horizontally(780);
     let panels = plot.split_evenly((1, 3));
     for ((metric, title), panel) in METRICS.iter().zip(TITLES).zip(&panels) {
-        let rows: Vec<&SummaryRow> = rows.iter().filter(|row| row.metric == *metric).collect();
+        let of_metric = |row: &&SummaryRow| row.metric == *metric && drawable(row);
+        let rows: Vec<&SummaryRow> = rows.iter().filter(of_metric).collect();
         if rows.is_empty() {
             continue;
         }
@@ -206,7 +220,7 @@ fn tradeoff_panel(
 ) -> Result<()> {
     let find = |variant: &String, metric: &str| {
         rows.iter()
-            .find(|row| row.variant == *variant && row.metric == metric)
+            .find(|row| row.variant == *variant && row.metric == metric && drawable(row))
     };
     let points: Vec<(&String, &SummaryRow, &SummaryRow)> = variants
         .iter()
@@ -346,6 +360,7 @@ fn draw_tokens(area: &Area, rows: &[TokenRow], variants: &[String]) -> Result<()
                     .iter()
                     .filter(|row| row.variant == *variant && row.position == *position)
                     .map(|row| row.cosine)
+                    .filter(|cosine| cosine.is_finite())
                     .collect();
                 let mean = values.iter().sum::<f64>() / values.len() as f64;
                 (!values.is_empty()).then_some((index as f64, mean))

@@ -7,10 +7,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 use core_model::files::{write_atomically, write_png};
 use core_model::rng::rng;
-use image::imageops::{FilterType, replace, resize};
-use image::{Rgb, RgbImage};
 
-use crate::data::world::{Caption, Identity, SIDE, View, WorldConcept, render};
+use crate::data::contact_sheet::contact_sheet;
+use crate::data::world::{Caption, Identity, View, WorldConcept, render};
 use crate::progress::Progress;
 
 /// Scenes on the contact sheet, at most.
@@ -18,9 +17,6 @@ const ON_SHEET: usize = 96;
 
 /// Scenes in a row of the contact sheet.
 const SHEET_COLUMNS: u32 = 12;
-
-/// A pixel of a scene is this many pixels wide on the contact sheet.
-const SHEET_SCALE: u32 = 2;
 
 /// The header of `captions.csv`.
 const COLUMNS: [&str; 9] = [
@@ -115,7 +111,10 @@ pub fn write_scenes(folder: &Path, seed: u64, count: u32) -> Result<()> {
         progress.advance("");
     }
     progress.finish();
-    write_png(&folder.join("sheet.png"), &contact_sheet(&shown))?;
+    write_png(
+        &folder.join("sheet.png"),
+        &contact_sheet(&shown, SHEET_COLUMNS),
+    )?;
     write_atomically(&folder.join("captions.csv"), &table.into_inner()?)?;
     Ok(())
 }
@@ -135,27 +134,6 @@ pub fn write_concepts(folder: &Path) -> Result<()> {
         write_atomically(&home.join("concept.toml"), concept.toml().as_bytes())?;
     }
     Ok(())
-}
-
-/// Pictures side by side, enlarged without smoothing, on a light ground.
-fn contact_sheet(pictures: &[RgbImage]) -> RgbImage {
-    let side = SIDE * SHEET_SCALE;
-    let cell = side + 2 * SHEET_SCALE;
-    let columns = SHEET_COLUMNS.min(pictures.len() as u32);
-    let rows = (pictures.len() as u32).div_ceil(SHEET_COLUMNS);
-    let gap = cell - side;
-    let mut sheet = RgbImage::from_pixel(
-        columns * cell + gap,
-        rows * cell + gap,
-        Rgb([250, 250, 248]),
-    );
-    for (at, picture) in (0u32..).zip(pictures) {
-        let large = resize(picture, side, side, FilterType::Nearest);
-        let x = gap + at % SHEET_COLUMNS * cell;
-        let y = gap + at / SHEET_COLUMNS * cell;
-        replace(&mut sheet, &large, x.into(), y.into());
-    }
-    sheet
 }
 
 fn make_folder(folder: &Path) -> Result<()> {

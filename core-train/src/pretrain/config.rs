@@ -32,8 +32,10 @@ pub enum Task {
 pub struct PretrainConfig {
     /// Seed of weights, scenes and noise.
     pub seed: u64,
-    /// Folder of the resumable state and the learning curve.
+    /// Folder of the resumable state.
     pub state: PathBuf,
+    /// The learning curve, a CSV; a tokenizer has none.
+    pub curve: Option<PathBuf>,
     /// Length and speed; a tokenizer has none.
     pub schedule: Option<Schedule>,
     /// The network.
@@ -45,6 +47,7 @@ pub struct PretrainConfig {
 struct File {
     seed: u64,
     state: PathBuf,
+    curve: Option<PathBuf>,
     schedule: Option<Schedule>,
     tokenizer: Option<TokenizerTask>,
     vae: Option<VaeTask>,
@@ -83,8 +86,18 @@ impl PretrainConfig {
         for folder in task.paths() {
             *folder = base.join(&folder);
         }
-        if file.schedule.is_none() && !matches!(task, Task::Tokenizer(_)) {
-            bail!("{}: [schedule] is missing", path.display());
+        let absent = [
+            ("[schedule]", file.schedule.is_none()),
+            ("curve", file.curve.is_none()),
+        ];
+        for (key, absent) in absent {
+            let without = matches!(task, Task::Tokenizer(_));
+            if absent && !without {
+                bail!("{}: {key} is missing", path.display());
+            }
+            if !absent && without {
+                bail!("{}: a tokenizer has no {key}; remove it", path.display());
+            }
         }
         if let Some(schedule) = &file.schedule {
             schedule
@@ -94,6 +107,7 @@ impl PretrainConfig {
         Ok(Self {
             seed: file.seed,
             state: base.join(file.state),
+            curve: file.curve.map(|curve| base.join(curve)),
             schedule: file.schedule,
             task,
         })
@@ -112,7 +126,10 @@ impl Task {
                 .chain([&mut task.tokenizer])
                 .collect(),
             Self::Dino(task) => vec![&mut task.output],
-            Self::Unet(task) => vec![&mut task.model, &mut task.judge],
+            Self::Unet(task) => [&mut task.model, &mut task.judge]
+                .into_iter()
+                .chain(&mut task.contact_sheet)
+                .collect(),
         }
     }
 }

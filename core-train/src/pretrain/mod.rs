@@ -1,7 +1,7 @@
 //! How the mini world's models come to be: one TOML file a network.
 //!
-//! Every file is resumable, shows its progress, writes a learning curve beside its state, and ends
-//! with the network's quality on scenes it never saw.
+//! Every file is resumable, shows its progress, writes a learning curve, and ends with the
+//! network's quality on scenes it never saw.
 
 mod clip;
 mod config;
@@ -92,5 +92,6 @@ fn finish<O: Objective>(
         return objective.final_quality(&objective.network(device)?);
     }
     let schedule = config.schedule.context("[schedule] is missing")?;
-    train(objective, schedule, &config.state, device)
+    let curve = config.curve.as_deref().context("curve is missing")?;
+    train(objective, schedule, &config.state, curve, device)
 }

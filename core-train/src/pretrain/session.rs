@@ -146,7 +146,10 @@ struct Session<'a, O: Objective> {
     optimizer_config: AdamWConfig,
     step: u64,
     seconds: f64,
+    /// Running mean of the loss; none before the first step.
+    mean_loss: Option<f64>,
     folder: PathBuf,
+    curve: PathBuf,
     device: Device,
 }
 
@@ -159,10 +162,14 @@ pub(super) fn train<O: Objective>(
     objective: &O,
     schedule: Schedule,
     folder: &Path,
+    curve: &Path,
     device: &Device,
 ) -> Result<Quality> {
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    let mut session = Session::open(objective, schedule, folder, device)?;
+    for folder in [folder, curve.parent().unwrap_or(Path::new(""))] {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    let mut session = Session::open(objective, schedule, folder, curve, device)?;
+    session.cut_curve()?;
     session.run()?;
     let averaged = session.averaged();
     objective.save(&averaged)?;
@@ -170,7 +177,13 @@ pub(super) fn train<O: Objective>(
 }
 
 impl<'a, O: Objective> Session<'a, O> {
-    fn open(objective: &'a O, schedule: Schedule, folder: &Path, device: &Device) -> Result<Self> {
+    fn open(
+        objective: &'a O,
+        schedule: Schedule,
+        folder: &Path,
+        curve: &Path,
+        device: &Device,
+    ) -> Result<Self> {
         let network = objective.network(device)?;
         let names = objective.names(&network);
         let network = set_trainable(network, &names, |_| true);
@@ -190,7 +203,9 @@ impl<'a, O: Objective> Session<'a, O> {
             optimizer_config,
             step: 0,
             seconds: 0.0,
+            mean_loss: None,
             folder: folder.to_path_buf(),
+            curve: curve.to_path_buf(),
             device: device.clone(),
         };
         if session.state_path().exists() {
@@ -206,7 +221,6 @@ impl<'a, O: Objective> Session<'a, O> {
     fn run(&mut self) -> Result<()> {
         let batches = Prefetch::start(self.objective.batches(), self.step + 1, self.schedule.steps);
         let mut progress = Progress::new("steps", self.step, self.schedule.steps);
-        let mut mean_loss = None;
         while self.step < self.schedule.steps {
             let step = self.step + 1;
             let clock = Instant::now();
@@ -222,12 +236,15 @@ impl<'a, O: Objective> Session<'a, O> {
             }
             self.descend(&mut grads, step);
             self.step = step;
-            mean_loss = Some(mean_loss.map_or(loss, |mean: f64| 0.98 * mean + 0.02 * loss));
+            let mean_loss = self
+                .mean_loss
+                .map_or(loss, |mean| 0.98 * mean + 0.02 * loss);
+            self.mean_loss = Some(mean_loss);
             self.seconds += clock.elapsed().as_secs_f64();
-            progress.advance(&format!("loss {:.4}", mean_loss.unwrap_or(loss)));
+            progress.advance(&format!("loss {mean_loss:.4}"));
             let last = step == self.schedule.steps;
             if step.is_multiple_of(self.schedule.evaluate_every) || last {
-                self.record(mean_loss.unwrap_or(loss))?;
+                self.record(mean_loss)?;
             }
             if step.is_multiple_of(self.schedule.save_every) || last {
                 self.store()?;
@@ -264,12 +281,36 @@ impl<'a, O: Objective> Session<'a, O> {
         with_values(network, &self.names, &self.average)
     }
 
+    /// Leaves of the learning curve what was measured up to the state that is gone on from.
+    fn cut_curve(&self) -> Result<()> {
+        if !self.curve.exists() {
+            return Ok(());
+        }
+        if self.step == 0 {
+            return std::fs::remove_file(&self.curve)
+                .with_context(|| self.curve.display().to_string());
+        }
+        let text = core_model::files::read_to_string(&self.curve)?;
+        let kept: String = text
+            .lines()
+            .filter(|line| {
+                let step = line.split(',').next().unwrap_or_default().parse();
+                step.map_or(true, |step: u64| step <= self.step)
+            })
+            .map(|line| format!("{line}\n"))
+            .collect();
+        Ok(core_model::files::write_atomically(
+            &self.curve,
+            kept.as_bytes(),
+        )?)
+    }
+
     /// Appends one line to the learning curve: step, scenes seen, seconds, loss, quality.
     fn record(&self, loss: f64) -> Result<()> {
         let quality = self.objective.evaluate(&self.averaged())?;
-        let path = self.folder.join("curve.csv");
+        let path = &self.curve;
         let images = self.step * self.schedule.batch_size as u64;
-        let mut text = match std::fs::read_to_string(&path) {
+        let mut text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(_) => {
                 let names: String = quality.iter().map(|(name, _)| format!(",{name}")).collect();
@@ -284,7 +325,7 @@ impl<'a, O: Objective> Session<'a, O> {
             "{},{images},{:.0},{loss:.5}{figures}\n",
             self.step, self.seconds
         ));
-        core_model::files::write_atomically(&path, text.as_bytes())?;
+        core_model::files::write_atomically(path, text.as_bytes())?;
         let shown: String = quality
             .iter()
             .map(|(name, value)| format!(" {name} {value:.3}"))
@@ -312,7 +353,9 @@ impl<'a, O: Objective> Session<'a, O> {
         tensors.extend(self.optimizer.state());
         let step = self.step.to_string();
         let seconds = self.seconds.to_string();
-        let metadata = [("step", step.as_str()), ("seconds", seconds.as_str())];
+        let mean_loss = self.mean_loss.map(|loss| loss.to_string());
+        let mut metadata = vec![("step", step.as_str()), ("seconds", seconds.as_str())];
+        metadata.extend(mean_loss.as_deref().map(|loss| ("mean_loss", loss)));
         save_tensors(&self.state_path(), tensors, Precision::Full, &metadata)?;
         Ok(())
     }
@@ -331,6 +374,10 @@ impl<'a, O: Objective> Session<'a, O> {
         };
         self.step = number("step")? as u64;
         self.seconds = number("seconds")?;
+        self.mean_loss = match file.metadata().get("mean_loss") {
+            Some(_) => Some(number("mean_loss")?),
+            None => None,
+        };
         let mut network = BTreeMap::new();
         for name in self.average.clone().into_keys() {
             for (prefix, into) in [("network/", &mut network), ("average/", &mut self.average)] {

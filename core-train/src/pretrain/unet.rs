@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::checkpoint::Precision;
+use core_model::files::write_png;
 use core_model::noise_scheduler::{DdpmScheduler, SchedulerConfig, SchedulerKind};
 use core_model::params::{ParamNames, to_vec};
 use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
@@ -19,6 +20,7 @@ use serde::Deserialize;
 use super::judge::Judge;
 use super::scenes::{LabelledScene, Scenes, Split, pixels};
 use super::session::{Objective, Quality};
+use crate::data::contact_sheet::{contact_sheet, side_by_side};
 use crate::progress::Progress;
 
 /// Loss weight min(SNR, GAMMA) / SNR (Hang et al. 2023).
@@ -37,6 +39,10 @@ const HELD_OUT: usize = 256;
 const JUDGE_STEPS: usize = 20;
 const JUDGE_GUIDANCE: f64 = 6.0;
 
+/// Scenes on the contact sheet, and in one of its rows.
+const ON_SHEET: usize = 64;
+const SHEET_COLUMNS: u32 = 8;
+
 /// `[unet]` of a pretraining file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,6 +55,9 @@ pub struct UnetTask {
     pub pool: usize,
     /// Scenes generated for the final figures.
     pub judged: usize,
+    /// A PNG to write with the final figures, if any: 64 generated scenes beside the renderings of
+    /// the same captions.
+    pub contact_sheet: Option<PathBuf>,
     /// What goes into `config.json`.
     pub architecture: UNet2DConditionConfig,
 }
@@ -314,6 +323,12 @@ impl Objective for UnetObjective<'_> {
         let rendered: Vec<_> = asked.iter().map(LabelledScene::image).collect();
         for (name, value) in judge.accuracy(&rendered, &asked)? {
             quality.push((format!("rendered_{name}"), value));
+        }
+        if let Some(path) = &self.task.contact_sheet {
+            let sheet = |pictures: &[image::RgbImage]| {
+                contact_sheet(&pictures[..ON_SHEET.min(pictures.len())], SHEET_COLUMNS)
+            };
+            write_png(path, &side_by_side(&sheet(&drawn), &sheet(&rendered)))?;
         }
         Ok(quality)
     }

@@ -101,6 +101,7 @@ fn mean_curve(rows: &[CurveRow], variant: &str, value: Column, window: usize) ->
     Curve {
         points: (0..steps)
             .map(|step| ((step + 1) as f64, smooth(step)))
+            .filter(|(_, value)| value.is_finite())
             .collect(),
         ends: (0..steps)
             .filter(last)
