@@ -118,7 +118,7 @@ impl Evaluation {
     ///
     /// # Errors
     /// Unknown names, a name twice, none at all.
-    pub fn protocols(&self) -> Result<Vec<Protocol>> {
+    pub fn protocols(&self) -> Result<Vec<&'static Protocol>> {
         let names = self.protocol.names();
         for (index, name) in names.iter().enumerate() {
             if names[..index].contains(name) {

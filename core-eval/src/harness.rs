@@ -18,6 +18,7 @@ use core_train::interrupt::stop_on_ctrl_c;
 use core_train::progress::Progress;
 use core_train::run_dir::METRICS;
 
+use crate::checks::checks;
 use crate::commands::experiment::ExperimentArgs;
 use crate::commands::say;
 use crate::curves::{self, CurveRow};
@@ -27,7 +28,7 @@ use crate::images::{self, wanted};
 use crate::metrics::Judges;
 use crate::plan::{Cell, plan};
 use crate::protocol::Protocol;
-use crate::report::{self, ScoreRow, TokenRow};
+use crate::report::{self, ScoreRow, Table, TokenRow, Weighting};
 use crate::scoring::Measured;
 use crate::tokens::Reader;
 use crate::workers::Workers;
@@ -63,7 +64,7 @@ pub fn run(args: &ExperimentArgs) -> Result<()> {
 struct Harness<'a> {
     experiment: &'a Experiment,
     results: PathBuf,
-    protocols: Vec<Protocol>,
+    protocols: Vec<&'static Protocol>,
     judges: Judges,
     reader: Reader<'a>,
     cells: Vec<Cell>,
@@ -79,6 +80,10 @@ impl<'a> Harness<'a> {
         let protocols = experiment.evaluation.protocols()?;
         for protocol in &protocols {
             protocol.check_masks(false)?;
+            for prompt in &experiment.prompts {
+                let file = || experiment.sampling.prompts.display().to_string();
+                protocol.check_kind(&prompt.kind).with_context(file)?;
+            }
         }
         let missing = dry_run::missing(experiment);
         if !missing.is_empty() {
@@ -89,6 +94,7 @@ impl<'a> Harness<'a> {
             );
         }
         let evaluation = &experiment.evaluation;
+        check_counts(experiment, &protocols)?;
         let judges = Judges::load(&evaluation.clip, &evaluation.dino, &device)?;
         let reader = Reader::load(experiment, &device)?;
         reader.check_prompts()?;
@@ -117,15 +123,26 @@ impl<'a> Harness<'a> {
         let mut written = vec!["tokens.csv".to_string(), "curves.csv".to_string()];
         report::write_rows(&self.file("tokens.csv"), &tokens)?;
         report::write_rows(&self.file("curves.csv"), &curves)?;
-        let measured = Measured::new(self.experiment, &self.cells, &self.results, &self.judges)?;
+        let measured = Measured::new(
+            self.experiment,
+            &self.cells,
+            &self.protocols,
+            &self.results,
+            &self.judges,
+        )?;
         for (index, protocol) in self.protocols.iter().enumerate() {
             let suffix = match index {
                 0 => String::new(),
-                _ => format!("-{}", protocol.name()),
+                _ => format!("-{}", protocol.name),
             };
-            let scores = measured.scores(*protocol);
-            written.extend(self.report(*protocol, &suffix, &scores)?);
-            if index == 0 && self.effects(&scores, &tokens, &curves)? {
+            let scores = measured.scores(protocol)?;
+            written.extend(self.report(protocol, &suffix, &scores, &measured)?);
+            let photos = measured.photo_counts();
+            let weighting = Weighting {
+                averaging: protocol.averaging,
+                photos: &photos,
+            };
+            if index == 0 && self.effects(&scores, weighting, &tokens, &curves)? {
                 written.push("effects.csv".to_string());
             }
         }
@@ -199,37 +216,69 @@ impl<'a> Harness<'a> {
     }
 
     /// Scores, summary, table and protocol; returns the names of the files.
-    fn report(&self, protocol: Protocol, suffix: &str, scores: &[ScoreRow]) -> Result<Vec<String>> {
+    fn report(
+        &self,
+        protocol: &Protocol,
+        suffix: &str,
+        scores: &[ScoreRow],
+        measured: &Measured<'_>,
+    ) -> Result<Vec<String>> {
         let variants = self.experiment.variants.iter();
         let variants: Vec<String> = variants.map(|variant| variant.name.clone()).collect();
-        let [scores_file, summary_file, table_file, protocol_file] = [
+        let [
+            scores_file,
+            summary_file,
+            checks_file,
+            table_file,
+            protocol_file,
+        ] = [
             ("scores", "csv"),
             ("summary", "csv"),
+            ("checks", "csv"),
             ("table", "md"),
             ("protocol", "json"),
         ]
         .map(|(stem, ending)| format!("{stem}{suffix}.{ending}"));
         report::write_rows(&self.file(&scores_file), scores)?;
-        let summary = report::summarize(scores, &variants);
+        let photos = measured.photo_counts();
+        let weighting = Weighting {
+            averaging: protocol.averaging,
+            photos: &photos,
+        };
+        let summary = report::summarize(scores, &variants, weighting);
         report::write_rows(&self.file(&summary_file), &summary)?;
-        let table = report::table_markdown(&summary, &variants);
+        let checks = checks(measured, scores);
+        report::write_rows(&self.file(&checks_file), &checks)?;
+        let table = report::table_markdown(&Table {
+            summary: &summary,
+            checks: &checks,
+            variants: &variants,
+            seeds: self.experiment.seeds.len(),
+            averaging: protocol.averaging,
+        });
         write_atomically(&self.file(&table_file), table.as_bytes())?;
         let evaluation = &self.experiment.evaluation;
         let text = protocol.to_json(&evaluation.clip, &evaluation.dino)?;
         write_atomically(&self.file(&protocol_file), text.as_bytes())?;
         say(&format!(
             "\n{}, protocol {}\n",
-            self.experiment.name,
-            protocol.name()
+            self.experiment.name, protocol.name
         ));
         say(table.trim_end());
-        Ok(vec![scores_file, summary_file, table_file, protocol_file])
+        Ok(vec![
+            scores_file,
+            summary_file,
+            checks_file,
+            table_file,
+            protocol_file,
+        ])
     }
 
     /// Measures, prints and writes the claims, if there are any.
     fn effects(
         &self,
         scores: &[ScoreRow],
+        weighting: Weighting<'_>,
         tokens: &[TokenRow],
         curves: &[CurveRow],
     ) -> Result<bool> {
@@ -243,7 +292,7 @@ impl<'a> Harness<'a> {
         }
         let difference = |metric: &str, variant: &str, baseline: &str| {
             let names = [baseline.to_string(), variant.to_string()];
-            let summary = report::summarize(scores, &names);
+            let summary = report::summarize(scores, &names, weighting);
             summary.into_iter().find(|row| {
                 row.variant == variant
                     && row.metric == metric
@@ -292,6 +341,22 @@ impl<'a> Harness<'a> {
         let rows: Vec<String> = prompts.map(|prompt| prompt.prompt).collect();
         report::grid::draw_grid(&self.file("grid.png"), &photos, &columns, &rows)
     }
+}
+
+/// Refuses protocols whose pairing the numbers of images and photos do not allow.
+fn check_counts(experiment: &Experiment, protocols: &[&Protocol]) -> Result<()> {
+    for concept in &experiment.concepts {
+        let Some(config) = &concept.config else {
+            continue;
+        };
+        let prompts = experiment.prompts_for(config).len();
+        let images = prompts * experiment.sampling.images_per_prompt;
+        let photos = photo_files(&config.images)?.len();
+        for protocol in protocols {
+            protocol.check_counts(&format!("concept `{}`", concept.name()), images, photos)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the folder of results and keeps others out of it.

@@ -7,9 +7,11 @@
 //! | addresses of runs, training, work on all cores | [`plan`], [`training`], [`workers`] |
 //! | evaluation images with paired noise | [`images`] |
 //! | CLIP-T, CLIP-I, DINO and how they are computed | [`metrics`], [`scoring`], [`protocol`], [`pictures`] |
+//! | diversity, copies, worst prompts, what photos score | [`checks`] |
 //! | context tokens, learning curves, claims | [`tokens`], [`curves`], [`effects`] |
 //! | intervals, tables, plots | [`statistics`], [`report`] |
 
+pub mod checks;
 pub mod commands;
 pub mod curves;
 pub mod dry_run;

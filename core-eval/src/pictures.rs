@@ -72,6 +72,11 @@ pub fn masked(picture: &RgbImage, mask: &Path) -> Result<RgbImage> {
     Ok(RgbImage::from_fn(width, height, pixel))
 }
 
+/// Whether a picture is all black.
+pub fn is_black(picture: &RgbImage) -> bool {
+    picture.as_raw().iter().all(|value| *value == 0)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

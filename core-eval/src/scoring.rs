@@ -1,17 +1,19 @@
 //! The scores of an experiment's images.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use core_model::image_processor::load_image;
+use core_train::config::ConceptConfig;
 use core_train::data::concept::photo_files;
-use core_train::data::prompts::fill;
 use core_train::progress::Progress;
 
 use crate::experiment::{Concept, Experiment};
 use crate::images::{Wanted, wanted};
-use crate::metrics::{Feature, Judges, References, cosine};
+use crate::metrics::{Feature, Judges, Place, References, Seen};
+use crate::pictures::is_black;
 use crate::plan::Cell;
 use crate::protocol::Protocol;
 use crate::report::ScoreRow;
@@ -19,21 +21,29 @@ use crate::report::ScoreRow;
 /// Images in memory at once.
 const BATCH: usize = 64;
 
-/// One image as the judges see it.
-struct Seen {
-    cell: usize,
-    image: Wanted,
-    clip: Feature,
-    dino: Feature,
-    text: Feature,
+/// One image of the experiment.
+pub struct SeenImage {
+    /// The number of its cell.
+    pub cell: usize,
+    /// What it was drawn for.
+    pub image: Wanted,
+    /// Among all images of its cell.
+    pub index: usize,
+    /// As the judges see it; the text is that of the protocol in use.
+    pub seen: Seen,
 }
 
 /// What the judges see, once for all protocols.
 pub struct Measured<'a> {
-    experiment: &'a Experiment,
-    cells: &'a [Cell],
-    references: Vec<Option<References>>,
-    images: Vec<Seen>,
+    /// The experiment.
+    pub experiment: &'a Experiment,
+    /// Its cells.
+    pub cells: &'a [Cell],
+    /// The photos of every concept.
+    pub references: Vec<Option<References>>,
+    /// All images, cell by cell.
+    pub images: Vec<SeenImage>,
+    texts: BTreeMap<String, Feature>,
 }
 
 impl<'a> Measured<'a> {
@@ -44,6 +54,7 @@ impl<'a> Measured<'a> {
     pub fn new(
         experiment: &'a Experiment,
         cells: &'a [Cell],
+        protocols: &[&Protocol],
         results: &Path,
         judges: &Judges,
     ) -> Result<Self> {
@@ -56,34 +67,41 @@ impl<'a> Measured<'a> {
         let mut progress = Progress::new("scores", 0, total as u64);
         let mut texts: BTreeMap<String, Feature> = BTreeMap::new();
         let mut images = Vec::with_capacity(total);
-        for (index, cell) in cells.iter().enumerate() {
-            let Some(concept) = &experiment.concepts[cell.concept].config else {
+        for (cell, of_cell) in cells.iter().enumerate() {
+            let Some(concept) = &experiment.concepts[of_cell.concept].config else {
                 continue;
             };
-            for batch in wanted(experiment, cell).chunks(BATCH) {
+            let of_cell = wanted(experiment, of_cell);
+            for (start, batch) in (0..).step_by(BATCH).zip(of_cell.chunks(BATCH)) {
                 let pictures = batch
                     .iter()
                     .map(|image| load_image(&results.join(&image.file)))
                     .collect::<core_model::Result<Vec<_>>>()?;
                 let clip = judges.clip_image_features(&pictures)?;
                 let dino = judges.dino_features(&pictures)?;
-                for ((image, clip), dino) in batch.iter().zip(clip).zip(dino) {
-                    let prompt = fill(&image.prompt.prompt, &concept.super_category);
-                    let text = match texts.get(&prompt) {
-                        Some(text) => text.clone(),
-                        None => {
-                            let text = judges.text_features(std::slice::from_ref(&prompt))?;
-                            let text = text.into_iter().next().unwrap_or_default();
-                            texts.insert(prompt, text.clone());
-                            text
+                let features = clip.into_iter().zip(dino).zip(&pictures);
+                for (index, (image, ((clip, dino), picture))) in
+                    (start..).zip(batch.iter().zip(features))
+                {
+                    for protocol in protocols {
+                        let text = text(protocol, &image.prompt.prompt, concept)?;
+                        if let Entry::Vacant(entry) = texts.entry(text) {
+                            let feature =
+                                judges.text_features(std::slice::from_ref(entry.key()))?;
+                            entry.insert(feature.into_iter().next().unwrap_or_default());
                         }
-                    };
-                    images.push(Seen {
-                        cell: index,
+                    }
+                    images.push(SeenImage {
+                        cell,
                         image: image.clone(),
-                        clip,
-                        dino,
-                        text,
+                        index,
+                        seen: Seen {
+                            clip_identity: clip.clone(),
+                            clip,
+                            dino,
+                            text: Feature::new(),
+                            blank: is_black(picture),
+                        },
                     });
                     progress.advance("");
                 }
@@ -95,33 +113,67 @@ impl<'a> Measured<'a> {
             cells,
             references,
             images,
+            texts,
         })
     }
 
     /// The rows of `scores.csv`: variants slowest, then concepts, seeds, prompts, images.
-    pub fn scores(&self, protocol: Protocol) -> Vec<ScoreRow> {
-        self.images
-            .iter()
-            .map(|seen| {
-                let cell = &self.cells[seen.cell];
-                let prompt = &seen.image.prompt;
-                let counts = protocol.scores_identity(&prompt.kind);
-                let photos = self.references[cell.concept].as_ref().filter(|_| counts);
-                ScoreRow {
-                    variant: self.experiment.variants[cell.variant].name.clone(),
-                    concept: self.experiment.concepts[cell.concept].name(),
-                    seed: cell.seed,
-                    group: prompt.group.name().to_string(),
-                    kind: prompt.kind.clone(),
-                    prompt: prompt.prompt.clone(),
-                    image: seen.image.file.to_string_lossy().replace('\\', "/"),
-                    clip_t: cosine(&seen.clip, &seen.text),
-                    clip_i: photos.map(|photos| photos.clip_i(&seen.clip)),
-                    dino: photos.map(|photos| photos.dino(&seen.dino)),
-                }
+    ///
+    /// # Errors
+    /// A score that is no number, naming the image.
+    pub fn scores(&self, protocol: &Protocol) -> Result<Vec<ScoreRow>> {
+        let row = |image: &SeenImage| -> Result<ScoreRow> {
+            let cell = &self.cells[image.cell];
+            let concept = &self.experiment.concepts[cell.concept];
+            let prompt = &image.image.prompt;
+            let file = image.image.file.to_string_lossy().replace('\\', "/");
+            let mut seen = image.seen.clone();
+            if let Some(config) = &concept.config {
+                let text = text(protocol, &prompt.prompt, config)?;
+                seen.text = self.texts.get(&text).cloned().unwrap_or_default();
+            }
+            let place = Place {
+                index: image.index,
+                number: image.image.image,
+                kind: &prompt.kind,
+            };
+            let photos = self.references[cell.concept].as_ref();
+            let scores = seen
+                .scores(protocol, place, photos)
+                .with_context(|| file.clone())?;
+            Ok(ScoreRow {
+                variant: self.variant(image).to_string(),
+                concept: concept.name(),
+                seed: cell.seed,
+                group: prompt.group.name().to_string(),
+                kind: prompt.kind.clone(),
+                prompt: prompt.prompt.clone(),
+                image: file,
+                clip_t: scores.clip_t,
+                clip_i: scores.clip_i,
+                dino: scores.dino,
             })
+        };
+        self.images.iter().map(row).collect()
+    }
+
+    /// The name of the method that drew an image.
+    pub fn variant(&self, image: &SeenImage) -> &str {
+        &self.experiment.variants[self.cells[image.cell].variant].name
+    }
+
+    /// How many photos each concept has, by name.
+    pub fn photo_counts(&self) -> BTreeMap<String, usize> {
+        let concepts = self.experiment.concepts.iter().zip(&self.references);
+        concepts
+            .filter_map(|(concept, photos)| Some((concept.name(), photos.as_ref()?.dino.len())))
             .collect()
     }
+}
+
+fn text(protocol: &Protocol, prompt: &str, concept: &ConceptConfig) -> Result<String> {
+    let word = concept.placeholder_token();
+    protocol.text(prompt, Some(&word), Some(&concept.super_category))
 }
 
 fn photos(concept: &Concept, judges: &Judges) -> Result<Option<References>> {

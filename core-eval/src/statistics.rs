@@ -34,33 +34,48 @@ fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
     sum / f64::from(count.max(1))
 }
 
+fn weighted_mean(values: impl IntoIterator<Item = (f64, f64)>) -> f64 {
+    let (sum, weights) = values
+        .into_iter()
+        .fold((0.0, 0.0), |(sum, all), (value, weight)| {
+            (sum + value * weight, all + weight)
+        });
+    sum / weights
+}
+
 fn of_concept(concept: &ConceptValues) -> f64 {
     mean(concept.iter().map(|seeds| mean(seeds.iter().copied())))
 }
 
-/// The macro mean over concepts with its bootstrap interval (percentiles).
+/// The mean over concepts, each with its weight, with its bootstrap interval (percentiles). Equal
+/// weights give the macro mean.
 ///
 /// With [`ENOUGH_CONCEPTS`] concepts these are resampled, seeds averaged first; with fewer, the
 /// concepts are fixed, and within each the seeds and the prompts are resampled: a seed as a whole,
 /// since one training serves all prompts. The same `purpose` and shape draw the same resamples, so
 /// that variants are compared on equal ones.
-pub fn bootstrap(concepts: &[ConceptValues], purpose: &str) -> Interval {
+pub fn bootstrap(concepts: &[ConceptValues], weights: &[f64], purpose: &str) -> Interval {
     let mut generator = rng(0, purpose, 0);
-    let whole: Vec<f64> = concepts.iter().map(of_concept).collect();
+    let whole: Vec<(f64, f64)> = concepts
+        .iter()
+        .zip(weights)
+        .map(|(concept, weight)| (of_concept(concept), *weight))
+        .collect();
     let mut resample = || -> f64 {
         if concepts.len() >= ENOUGH_CONCEPTS {
-            return mean((0..whole.len()).map(|_| whole[generator.random_range(0..whole.len())]));
+            let count = whole.len();
+            return weighted_mean((0..count).map(|_| whole[generator.random_range(0..count)]));
         }
-        mean(
-            concepts
-                .iter()
-                .map(|prompts| of_concept_resampled(prompts, &mut generator)),
+        let resampled = concepts.iter().zip(weights);
+        weighted_mean(
+            resampled
+                .map(|(prompts, weight)| (of_concept_resampled(prompts, &mut generator), *weight)),
         )
     };
     let mut means: Vec<f64> = (0..RESAMPLES).map(|_| resample()).collect();
     means.sort_by(f64::total_cmp);
     Interval {
-        mean: mean(whole),
+        mean: weighted_mean(whole),
         low: quantile(&means, (1.0 - LEVEL) / 2.0),
         high: quantile(&means, (1.0 + LEVEL) / 2.0),
     }
@@ -106,6 +121,11 @@ pub fn t_interval(values: &[f64]) -> Interval {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// With equal weights.
+    fn bootstrap(concepts: &[ConceptValues], purpose: &str) -> Interval {
+        super::bootstrap(concepts, &vec![1.0; concepts.len()], purpose)
+    }
 
     #[test]
     fn the_t_interval_is_the_textbook_one() {
@@ -166,6 +186,13 @@ mod tests {
         let concepts: Vec<_> = (0..8).map(|i| vec![vec![f64::from(i % 2)]; 4]).collect();
         let interval = bootstrap(&concepts, "test");
         assert!(interval.low < 0.3 && interval.high > 0.7, "{interval:?}");
+    }
+
+    #[test]
+    fn a_heavier_concept_counts_more() {
+        let concepts = [vec![vec![0.0]], vec![vec![1.0]]];
+        let interval = super::bootstrap(&concepts, &[1.0, 3.0], "test");
+        assert!((interval.mean - 0.75).abs() < 1e-12);
     }
 
     #[test]

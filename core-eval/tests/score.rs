@@ -182,7 +182,10 @@ fn a_list_of_images_gives_the_scores_of_an_experiment() {
         .arg("--references")
         .arg(sandbox.path("photos"));
     let printed = output(command);
-    assert!(printed.contains("mean of 2 concepts: clip_t"), "{printed}");
+    assert!(
+        printed.contains("macro mean of 2 concepts: clip_t"),
+        "{printed}"
+    );
     let text = sandbox.read("out.csv");
     insta::assert_snapshot!(text.lines().next().unwrap(), @"image,concept,clip_t,clip_i,dino");
     for (row, (image, expected)) in text.lines().skip(1).zip(expected) {
@@ -230,6 +233,156 @@ fn the_masked_protocol_needs_masks_and_leaves_style_out_of_identity() {
     let rows: Vec<&str> = text.lines().collect();
     assert!(numbers(rows[1], 2).len() == 3, "{text}");
     assert!(rows[2].ends_with(",,"), "{text}");
+}
+
+/// Pictures, judges and what transformers makes of them (generate_fixtures/score.py).
+fn golden(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/score")
+        .join(name)
+}
+
+#[test]
+fn every_protocol_gives_the_scores_of_transformers() {
+    let sandbox = Sandbox::new();
+    // One photo a concept, for the protocol that pairs them.
+    for concept in ["dog", "red-cup"] {
+        let from = golden("references").join(concept);
+        let to = sandbox.path("first").join(concept);
+        std::fs::create_dir_all(&to).unwrap();
+        for name in ["0.png", "concept.toml"] {
+            std::fs::copy(from.join(name), to.join(name)).unwrap();
+        }
+    }
+    for (protocol, tolerance) in [
+        ("dreambooth", 1e-5),
+        ("core", 1e-5),
+        ("textual-inversion", 1e-5),
+        ("custom-diffusion", 1e-5),
+        ("oft", 1e-5),
+        ("dreambench-plus", 1e-3),
+    ] {
+        let mut command = core_eval();
+        command.args(["score", "--protocol", protocol]);
+        let paired = protocol == "dreambench-plus";
+        let references = if paired {
+            sandbox.path("first")
+        } else {
+            golden("references")
+        };
+        for (flag, path) in [
+            ("--images", golden("generated/images.csv")),
+            ("--references", references),
+            ("--clip", golden("clip")),
+            ("--dino", golden("dino")),
+            ("--out", sandbox.path("out.csv")),
+        ] {
+            command.arg(flag).arg(path);
+        }
+        if protocol == "core" {
+            command
+                .arg("--generated-masks")
+                .arg(golden("generated-masks"));
+            command
+                .arg("--references-masks")
+                .arg(golden("reference-masks"));
+        }
+        output(command);
+        let ours = sandbox.read("out.csv");
+        let name = golden(&format!("expected-{protocol}.csv"));
+        let theirs = std::fs::read_to_string(name).unwrap();
+        assert_eq!(ours.lines().count(), theirs.lines().count());
+        for (ours, theirs) in ours.lines().zip(theirs.lines()) {
+            for (a, b) in ours.split(',').zip(theirs.split(',')) {
+                let same = match (a.parse::<f64>(), b.parse::<f64>()) {
+                    (Ok(a), Ok(b)) => (a - b).abs() < tolerance,
+                    _ => a == b,
+                };
+                assert!(same, "{protocol}: {ours}, transformers: {theirs}");
+            }
+        }
+        let written: serde_json::Value =
+            serde_json::from_str(&sandbox.read("out.protocol.json")).unwrap();
+        assert_eq!(written["protocol"]["name"], protocol);
+        let digest = written["clip"]["sha256"]["model.safetensors"].as_str();
+        assert_eq!(digest.unwrap().len(), 64);
+    }
+}
+
+#[test]
+fn pairs_of_unequal_number_are_refused_before_the_work() {
+    let sandbox = Sandbox::new();
+    let mut command = score(&sandbox);
+    command.arg("--images").arg(golden("generated/images.csv"));
+    command.arg("--references").arg(golden("references"));
+    command.args(["--protocol", "dreambench-plus"]);
+    let message = Sandbox::failure(command);
+    assert!(message.contains("8 images and 4 photos"), "{message}");
+}
+
+#[test]
+fn a_list_with_impossible_concepts_or_kinds_is_refused_by_line() {
+    let sandbox = Sandbox::new();
+    let with = |row: &str, protocol: &str| {
+        let text = format!("image,concept,prompt,kind\nstriped-cup/0.png,{row}\n");
+        let mut command = score(&sandbox);
+        command
+            .arg("--images")
+            .arg(sandbox.write("list.csv", &text));
+        command.arg("--references").arg(sandbox.path("photos"));
+        command.args(["--protocol", protocol]);
+        if protocol == "core" {
+            for flag in ["--generated-masks", "--references-masks"] {
+                command.arg(flag).arg(sandbox.path("masks"));
+            }
+        }
+        Sandbox::failure(command)
+    };
+    for concept in ["", "..", "../striped-cup", "/", "a/b"] {
+        let message = with(&format!("{concept},a cup,plain"), "dreambooth");
+        assert!(message.contains("line 2: the concept is"), "{message}");
+    }
+    let message = with("cup,a cup,fancy", "core");
+    assert!(
+        message.contains("`fancy`") && message.contains("background"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_damaged_picture_late_in_the_list_keeps_the_scores_before_it() {
+    let sandbox = Sandbox::new();
+    let mut list = String::from("image,concept,prompt,kind\n");
+    for index in 0..17 {
+        list += &format!("striped-cup/{}.png,spotted-dog,a cup,plain\n", index % 5);
+    }
+    sandbox.write("broken.png", "no picture");
+    list += "broken.png,spotted-dog,a cup,plain\n";
+    let mut command = score(&sandbox);
+    command
+        .arg("--images")
+        .arg(sandbox.write("list.csv", &list));
+    command.arg("--references").arg(sandbox.path(""));
+    let message = Sandbox::failure(command);
+    assert!(
+        message.contains("broken.png") && message.contains("16 of 18"),
+        "{message}"
+    );
+    assert!(!sandbox.path("out.csv").exists());
+    assert_eq!(sandbox.read("out.partial.csv").lines().count(), 17);
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_found_before_the_work() {
+    let sandbox = Sandbox::new();
+    std::fs::create_dir_all(sandbox.path("out.csv")).unwrap();
+    let mut command = generated(&sandbox);
+    command.args(["--prompt", "a cup"]);
+    let message = Sandbox::failure(command);
+    assert!(
+        message.contains("--out") && message.contains("is a folder"),
+        "{message}"
+    );
 }
 
 #[test]

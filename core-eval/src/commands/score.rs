@@ -1,19 +1,20 @@
 //! `core-eval score`: the three scores of images that any tool made.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{ArgGroup, Args};
 use core_model::device::parse_device;
 use core_model::files::write_atomically;
 use core_model::image_processor::load_image;
+use core_train::config::{ConceptConfig, parse};
 use core_train::progress::Progress;
 use serde::Deserialize;
 
 use super::say;
-use crate::metrics::{Judges, References, Scores};
-use crate::pictures::{mask_of, masked, picture_files};
+use crate::metrics::{Judges, Place, References, Scores, Seen};
+use crate::pictures::{is_black, mask_of, masked, picture_files};
 use crate::protocol::Protocol;
 
 /// Images that are looked at together.
@@ -33,7 +34,7 @@ pub struct ScoreArgs {
     /// Folder of photos; with --images one folder of photos for each concept in it
     #[arg(long, value_name = "DIR")]
     references: PathBuf,
-    /// The prompt of all images, as CLIP shall read it
+    /// The prompt of all images; {} stands for the concept that the photos' concept.toml names
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
     /// CSV with the columns image,prompt
@@ -45,7 +46,8 @@ pub struct ScoreArgs {
     /// Folder of a DINO model (ViT) as transformers writes it
     #[arg(long, value_name = "DIR")]
     dino: PathBuf,
-    /// dreambooth (whole pictures) or core (masked foregrounds)
+    /// dreambooth, core (masked foregrounds), textual-inversion, custom-diffusion, oft or
+    /// dreambench-plus
     #[arg(long, value_name = "NAME", default_value = "dreambooth")]
     protocol: String,
     /// Masks of the images: same names, png
@@ -92,17 +94,18 @@ struct PromptRow {
     prompt: String,
 }
 
-/// Scores the images, writes the CSV and prints the means.
+/// Scores the images, writes the CSV and the protocol, and prints the means.
 ///
 /// # Errors
 /// Absent folders and files, images without prompt, models that cannot be used, masks that the
-/// protocol needs; all found before the first image is scored, but damaged pictures.
+/// protocol needs; all found before the first image is scored, but damaged pictures. What was
+/// scored before such a one is kept beside the CSV.
 pub fn run(args: &ScoreArgs) -> Result<()> {
     let device = parse_device(&args.device)?;
     let protocol = Protocol::named(&args.protocol)?;
     protocol.check_masks(args.generated_masks.is_some())?;
     check_writable(&args.out)?;
-    let items = items(args)?;
+    let items = items(args, protocol)?;
     for item in &items {
         let files = [Some(&item.path), item.mask.as_ref()];
         for file in files.into_iter().flatten() {
@@ -115,15 +118,38 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
         }
     }
     let judges = Judges::load(&args.clip, &args.dino, &device)?;
-    let references = references(args, &items, &judges)?;
-    let scores = score(&items, &references, &judges, protocol)?;
+    let texts = texts(args, &items, protocol)?;
+    let references = references(args, &items, &judges, protocol)?;
     let with_concept = args.images.is_some();
+    let (scores, failure) = score(&items, &texts, &references, &judges, protocol);
+    if let Some(failure) = failure {
+        if scores.is_empty() {
+            return Err(failure);
+        }
+        let kept = args.out.with_extension("partial.csv");
+        write(&kept, &items, &scores, with_concept)?;
+        return Err(failure.context(format!(
+            "stopped after {} of {} images; their scores are in {}",
+            scores.len(),
+            items.len(),
+            kept.display()
+        )));
+    }
     write(&args.out, &items, &scores, with_concept)?;
-    say(&means(&items, &scores, with_concept));
+    let text = protocol.to_json(&args.clip, &args.dino)?;
+    write_atomically(&args.out.with_extension("protocol.json"), text.as_bytes())?;
+    let photos = |concept: &str| references.get(concept).map_or(1, |r| r.dino.len());
+    say(&means(&items, &scores, with_concept, photos));
     Ok(())
 }
 
+/// Finds out before the work whether the results can be written.
 fn check_writable(out: &Path) -> Result<()> {
+    ensure!(
+        !out.is_dir(),
+        "--out {}: is a folder; name a CSV file in it",
+        out.display()
+    );
     let folder = match out.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -134,10 +160,17 @@ fn check_writable(out: &Path) -> Result<()> {
         out.display(),
         folder.display()
     );
+    tempfile::tempfile_in(folder).with_context(|| {
+        format!(
+            "--out {}: nothing can be written to {}; name a file in another folder",
+            out.display(),
+            folder.display()
+        )
+    })?;
     Ok(())
 }
 
-fn items(args: &ScoreArgs) -> Result<Vec<Item>> {
+fn items(args: &ScoreArgs, protocol: &Protocol) -> Result<Vec<Item>> {
     let mask = |name: &str| {
         let masks = args.generated_masks.as_ref()?;
         Some(mask_of(masks, Path::new(name)))
@@ -146,6 +179,23 @@ fn items(args: &ScoreArgs) -> Result<Vec<Item>> {
         let folder = csv.parent().unwrap_or(Path::new(""));
         let rows: Vec<ImageRow> = read(csv, "image,concept,prompt,kind")?;
         ensure!(!rows.is_empty(), "{}: holds no rows", csv.display());
+        for (number, row) in rows.iter().enumerate() {
+            // The header is line 1.
+            let at = || format!("{}: line {}", csv.display(), number + 2);
+            let mut parts = Path::new(&row.concept).components();
+            let named = matches!(
+                (parts.next(), parts.next()),
+                (Some(Component::Normal(_)), None)
+            );
+            ensure!(
+                named,
+                "{}: the concept is `{}`; expected the name of a folder in {}",
+                at(),
+                row.concept,
+                args.references.display()
+            );
+            protocol.check_kind(&row.kind).with_context(at)?;
+        }
         let item = |row: ImageRow| Item {
             path: folder.join(&row.image),
             mask: mask(&row.image),
@@ -219,71 +269,157 @@ fn read<T: for<'de> Deserialize<'de>>(path: &Path, columns: &str) -> Result<Vec<
         .collect()
 }
 
+/// The folder of a concept's photos.
+fn folder_of(args: &ScoreArgs, concept: &str) -> PathBuf {
+    if concept.is_empty() {
+        args.references.clone()
+    } else {
+        args.references.join(concept)
+    }
+}
+
+/// What CLIP reads for every image. The words for `{}` are those of the concept.toml beside the
+/// photos, which only prompts with `{}` need.
+fn texts(args: &ScoreArgs, items: &[Item], protocol: &Protocol) -> Result<Vec<String>> {
+    let mut concepts: BTreeMap<&str, Option<ConceptConfig>> = BTreeMap::new();
+    for item in items.iter().filter(|item| item.prompt.contains("{}")) {
+        let file = folder_of(args, &item.concept).join("concept.toml");
+        if !concepts.contains_key(item.concept.as_str()) {
+            let concept = file.exists().then(|| parse(&file)).transpose()?;
+            concepts.insert(&item.concept, concept);
+        }
+    }
+    items
+        .iter()
+        .map(|item| {
+            let concept = concepts.get(item.concept.as_str()).and_then(Option::as_ref);
+            let word = concept.map(ConceptConfig::placeholder_token);
+            let class_word = concept.map(|concept| concept.super_category.as_str());
+            protocol
+                .text(&item.prompt, word.as_deref(), class_word)
+                .with_context(|| format!("image `{}`", item.name))
+        })
+        .collect()
+}
+
 /// The photos of every concept.
 fn references(
     args: &ScoreArgs,
     items: &[Item],
     judges: &Judges,
+    protocol: &Protocol,
 ) -> Result<BTreeMap<String, References>> {
-    let mut all = BTreeMap::new();
+    let mut images: BTreeMap<&str, usize> = BTreeMap::new();
     for item in items {
-        if all.contains_key(&item.concept) {
-            continue;
-        }
+        *images.entry(&item.concept).or_default() += 1;
+    }
+    let mut files = Vec::new();
+    for (concept, count) in images {
+        let folder = folder_of(args, concept);
+        let photos = picture_files(&folder)?;
+        protocol.check_counts(&folder.display().to_string(), count, photos.len())?;
+        files.push((concept, photos));
+    }
+    let mut all = BTreeMap::new();
+    for (concept, files) in files {
         let mut photos = Vec::new();
-        for path in picture_files(&args.references.join(&item.concept))? {
+        for path in files {
             let photo = load_image(&path)?;
-            let name = Path::new(&item.concept).join(path.file_name().unwrap_or_default());
+            let name = Path::new(concept).join(path.file_name().unwrap_or_default());
             photos.push(match &args.references_masks {
                 Some(masks) => masked(&photo, &mask_of(masks, &name))?,
                 None => photo,
             });
         }
-        all.insert(item.concept.clone(), judges.references(&photos)?);
+        all.insert(concept.to_string(), judges.references(&photos)?);
     }
     Ok(all)
 }
 
+/// The scores of the images in their order, and what ended it early, if anything.
 fn score(
     items: &[Item],
+    texts: &[String],
     references: &BTreeMap<String, References>,
     judges: &Judges,
-    protocol: Protocol,
-) -> Result<Vec<Scores>> {
+    protocol: &Protocol,
+) -> (Vec<Scores>, Option<anyhow::Error>) {
     let mut progress = Progress::new("images", 0, items.len() as u64);
+    let mut places = Places::default();
     let mut scores = Vec::with_capacity(items.len());
-    for batch in items.chunks(BATCH) {
-        let mut images = Vec::new();
-        let mut foregrounds = Vec::new();
-        for item in batch {
-            let image = load_image(&item.path)?;
-            if let Some(mask) = &item.mask {
-                foregrounds.push(masked(&image, mask)?);
-            }
-            images.push(image);
-        }
-        let prompts: Vec<String> = batch.iter().map(|item| item.prompt.clone()).collect();
-        let text = judges.text_features(&prompts)?;
-        let clip = judges.clip_image_features(&images)?;
-        let (identity, dino) = if foregrounds.is_empty() {
-            (clip.clone(), judges.dino_features(&images)?)
-        } else {
-            let clip = judges.clip_image_features(&foregrounds)?;
-            (clip, judges.dino_features(&foregrounds)?)
+    for (batch, texts) in items.chunks(BATCH).zip(texts.chunks(BATCH)) {
+        let seen = match look(batch, texts, judges) {
+            Ok(seen) => seen,
+            Err(failure) => return (scores, Some(failure)),
         };
-        for (index, item) in batch.iter().enumerate() {
-            let counts = protocol.scores_identity(&item.kind);
-            let photos = references.get(&item.concept).filter(|_| counts);
-            scores.push(Scores {
-                clip_t: crate::metrics::cosine(&clip[index], &text[index]),
-                clip_i: photos.map(|photos| photos.clip_i(&identity[index])),
-                dino: photos.map(|photos| photos.dino(&dino[index])),
-            });
+        for (item, seen) in batch.iter().zip(seen) {
+            let place = places.next(item);
+            match seen.scores(protocol, place, references.get(&item.concept)) {
+                Ok(of_image) => scores.push(of_image),
+                Err(failure) => {
+                    let failure = failure.context(format!("image `{}`", item.name));
+                    return (scores, Some(failure));
+                }
+            }
             progress.advance("");
         }
     }
     progress.finish();
-    Ok(scores)
+    (scores, None)
+}
+
+/// What the judges see of some images.
+fn look(batch: &[Item], texts: &[String], judges: &Judges) -> Result<Vec<Seen>> {
+    let mut images = Vec::new();
+    let mut foregrounds = Vec::new();
+    for item in batch {
+        let image = load_image(&item.path)?;
+        if let Some(mask) = &item.mask {
+            foregrounds.push(masked(&image, mask)?);
+        }
+        images.push(image);
+    }
+    let text = judges.text_features(texts)?;
+    let clip = judges.clip_image_features(&images)?;
+    let (clip_identity, dino) = if foregrounds.is_empty() {
+        (clip.clone(), judges.dino_features(&images)?)
+    } else {
+        let clip = judges.clip_image_features(&foregrounds)?;
+        (clip, judges.dino_features(&foregrounds)?)
+    };
+    let identity = clip_identity.into_iter().zip(dino);
+    let seen = clip.into_iter().zip(identity).zip(text).zip(&images);
+    Ok(seen
+        .map(|(((clip, (clip_identity, dino)), text), image)| Seen {
+            clip,
+            clip_identity,
+            dino,
+            text,
+            blank: is_black(image),
+        })
+        .collect())
+}
+
+/// Counts images within concepts and prompts.
+#[derive(Default)]
+struct Places<'a> {
+    of_concept: BTreeMap<&'a str, usize>,
+    of_prompt: BTreeMap<(&'a str, &'a str), usize>,
+}
+
+impl<'a> Places<'a> {
+    fn next(&mut self, item: &'a Item) -> Place<'a> {
+        let count = |counter: &mut usize| {
+            *counter += 1;
+            *counter - 1
+        };
+        let prompt = (item.concept.as_str(), item.prompt.as_str());
+        Place {
+            index: count(self.of_concept.entry(&item.concept).or_default()),
+            number: count(self.of_prompt.entry(prompt).or_default()),
+            kind: &item.kind,
+        }
+    }
 }
 
 fn write(out: &Path, items: &[Item], scores: &[Scores], with_concept: bool) -> Result<()> {
@@ -299,7 +435,7 @@ fn write(out: &Path, items: &[Item], scores: &[Scores], with_concept: bool) -> R
         let mut record = vec![
             item.name.clone(),
             item.concept.clone(),
-            scores.clip_t.to_string(),
+            number(scores.clip_t),
             number(scores.clip_i),
             number(scores.dino),
         ];
@@ -312,8 +448,14 @@ fn write(out: &Path, items: &[Item], scores: &[Scores], with_concept: bool) -> R
     Ok(write_atomically(out, &bytes)?)
 }
 
-/// Means over all images or, with concepts, of each concept and then over these.
-fn means(items: &[Item], scores: &[Scores], with_concept: bool) -> String {
+/// Means over all images or, with concepts, of each concept, over these, and over everything: all
+/// images for CLIP-T, all pairs of image and photo for the others.
+fn means(
+    items: &[Item],
+    scores: &[Scores],
+    with_concept: bool,
+    photos: impl Fn(&str) -> usize,
+) -> String {
     let mut concepts: Vec<&str> = Vec::new();
     for item in items {
         if !concepts.contains(&item.concept.as_str()) {
@@ -321,7 +463,7 @@ fn means(items: &[Item], scores: &[Scores], with_concept: bool) -> String {
         }
     }
     let columns: [fn(&Scores) -> Option<f64>; 3] = [
-        |scores| Some(scores.clip_t),
+        |scores| scores.clip_t,
         |scores| scores.clip_i,
         |scores| scores.dino,
     ];
@@ -331,7 +473,7 @@ fn means(items: &[Item], scores: &[Scores], with_concept: bool) -> String {
             columns.map(|column| {
                 let rows = items.iter().zip(scores);
                 let rows = rows.filter(|(item, _)| item.concept == *concept);
-                mean(rows.filter_map(|(_, scores)| column(scores)))
+                mean(rows.filter_map(|(_, scores)| Some((column(scores)?, 1))))
             })
         })
         .collect();
@@ -339,20 +481,32 @@ fn means(items: &[Item], scores: &[Scores], with_concept: bool) -> String {
         let [t, i, d] = values.map(|v| v.map_or("-".to_string(), |v| format!("{v:.6}")));
         format!("{name}clip_t {t} clip_i {i} dino {d}")
     };
-    let all = [0, 1, 2].map(|column| mean(of_concept.iter().filter_map(|row| row[column])));
+    let all =
+        [0, 1, 2].map(|column| mean(of_concept.iter().filter_map(|row| Some((row[column]?, 1)))));
     if !with_concept {
         return line("", all);
     }
+    let pooled = [0, 1, 2].map(|index| {
+        let weight = |item: &Item| if index == 0 { 1 } else { photos(&item.concept) };
+        let rows = items.iter().zip(scores);
+        mean(rows.filter_map(|(item, scores)| Some((columns[index](scores)?, weight(item)))))
+    });
     let mut lines: Vec<String> = concepts
         .iter()
         .zip(of_concept)
         .map(|(concept, values)| line(&format!("{concept}: "), values))
         .collect();
-    lines.push(line(&format!("mean of {} concepts: ", concepts.len()), all));
+    let count = concepts.len();
+    lines.push(line(&format!("macro mean of {count} concepts: "), all));
+    let count = items.len();
+    lines.push(line(&format!("pooled mean of {count} images: "), pooled));
     lines.join("\n")
 }
 
-fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let (sum, count) = values.fold((0.0, 0u32), |(sum, count), v| (sum + v, count + 1));
-    (count > 0).then(|| sum / f64::from(count))
+/// The mean of values that count as often as is said; none of nothing.
+fn mean(values: impl Iterator<Item = (f64, usize)>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0), |(sum, count), (value, times)| {
+        (sum + value * times as f64, count + times)
+    });
+    (count > 0).then(|| sum / count as f64)
 }

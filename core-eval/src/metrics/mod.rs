@@ -2,7 +2,11 @@
 
 mod judges;
 
+use anyhow::{Result, ensure};
+
 pub use judges::Judges;
+
+use crate::protocol::Protocol;
 
 /// A feature vector of length 1.
 pub type Feature = Vec<f32>;
@@ -15,17 +19,12 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
         .sum()
 }
 
-/// CLIP-I and DINO: the mean cosine of an image to all photos.
-pub fn mean_cosine(image: &[f32], photos: &[Feature]) -> f64 {
-    photos.iter().map(|photo| cosine(image, photo)).sum::<f64>() / photos.len() as f64
-}
-
 /// The scores of one image.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Scores {
-    /// Cosine of image and text.
-    pub clip_t: f64,
-    /// Mean cosine to the photos by CLIP; absent where the protocol leaves it out.
+    /// Image and text by CLIP; absent where the protocol leaves the image out.
+    pub clip_t: Option<f64>,
+    /// Image and photos by CLIP; absent where the protocol leaves it out.
     pub clip_i: Option<f64>,
     /// The same by DINO.
     pub dino: Option<f64>,
@@ -38,15 +37,65 @@ pub struct References {
     pub(crate) dino: Vec<Feature>,
 }
 
-impl References {
-    /// CLIP-I of an image with this feature.
-    pub fn clip_i(&self, image: &[f32]) -> f64 {
-        mean_cosine(image, &self.clip)
-    }
+/// One image as the judges see it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// CLIP's feature of the whole picture.
+    pub clip: Feature,
+    /// CLIP's feature of what is compared with the photos.
+    pub clip_identity: Feature,
+    /// DINO's feature of the same.
+    pub dino: Feature,
+    /// CLIP's feature of the prompt.
+    pub text: Feature,
+    /// Whether all of the picture is black.
+    pub blank: bool,
+}
 
-    /// DINO of an image with this feature.
-    pub fn dino(&self, image: &[f32]) -> f64 {
-        mean_cosine(image, &self.dino)
+/// Where an image stands among the others.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// Among the images of its concept, from 0.
+    pub index: usize,
+    /// Among those of its concept and prompt, from 0.
+    pub number: usize,
+    /// The kind of its prompt; empty when nobody said.
+    pub kind: &'a str,
+}
+
+impl Seen {
+    /// The scores under a protocol.
+    ///
+    /// # Errors
+    /// A score that is no number, which a judge with damaged weights gives.
+    pub fn scores(
+        &self,
+        protocol: &Protocol,
+        place: Place<'_>,
+        photos: Option<&References>,
+    ) -> Result<Scores> {
+        if !protocol.counts(place.number, self.blank) {
+            return Ok(Scores::default());
+        }
+        let photos = photos.filter(|_| protocol.scores_identity(place.kind));
+        let identity =
+            |image: &[f32], photos: &[Feature]| protocol.identity(image, place.index, photos);
+        let scores = Scores {
+            clip_t: Some(protocol.clip_t(cosine(&self.clip, &self.text))),
+            clip_i: photos.map(|photos| identity(&self.clip_identity, &photos.clip)),
+            dino: photos.map(|photos| identity(&self.dino, &photos.dino)),
+        };
+        for (name, value) in [
+            ("CLIP-T", scores.clip_t),
+            ("CLIP-I", scores.clip_i),
+            ("DINO", scores.dino),
+        ] {
+            ensure!(
+                value.is_none_or(f64::is_finite),
+                "{name} is no number; the weights of its encoder are damaged, fetch them again"
+            );
+        }
+        Ok(scores)
     }
 }
 
@@ -77,8 +126,28 @@ mod tests {
     }
 
     #[test]
-    fn the_score_of_an_image_is_the_mean_over_all_photos() {
-        let photos = [vec![1.0, 0.0], vec![0.0, 1.0]];
-        assert!((mean_cosine(&[1.0, 0.0], &photos) - 0.5).abs() < 1e-12);
+    fn a_score_that_is_no_number_is_refused() {
+        let seen = Seen {
+            clip: vec![1.0],
+            clip_identity: vec![1.0],
+            dino: vec![f32::NAN],
+            text: vec![1.0],
+            blank: false,
+        };
+        let photos = References {
+            clip: vec![vec![1.0]],
+            dino: vec![vec![1.0]],
+        };
+        let place = Place {
+            index: 0,
+            number: 0,
+            kind: "",
+        };
+        let protocol = Protocol::named("dreambooth").expect("a protocol");
+        let failed = seen.scores(protocol, place, Some(&photos));
+        let message = failed.expect_err("a score is NaN").to_string();
+        assert!(message.contains("DINO"), "{message}");
+        let without = seen.scores(protocol, place, None).expect("CLIP-T alone");
+        assert_eq!((without.clip_t, without.dino), (Some(1.0), None));
     }
 }

@@ -13,8 +13,8 @@ use core_model::files::write_atomically;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use summary::{ALL_CONCEPTS, METRICS, SummaryRow, summarize};
-pub use table::table_markdown;
+pub use summary::{ALL_CONCEPTS, METRICS, SummaryRow, Weighting, summarize};
+pub use table::{Table, table_markdown};
 
 /// A row of `scores.csv`: one image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,11 +33,11 @@ pub struct ScoreRow {
     pub prompt: String,
     /// The file, relative to the results.
     pub image: String,
-    /// Cosine of image and text.
-    pub clip_t: f64,
-    /// Mean cosine to the photos; empty where the protocol leaves it out.
+    /// Image and text by CLIP; empty where the protocol leaves the image out.
+    pub clip_t: Option<f64>,
+    /// Image and photos by CLIP; empty where the protocol leaves it out.
     pub clip_i: Option<f64>,
-    /// Mean cosine to the photos; empty where the protocol leaves it out.
+    /// The same by DINO.
     pub dino: Option<f64>,
 }
 
@@ -45,7 +45,7 @@ impl ScoreRow {
     /// A score by its column.
     pub fn metric(&self, name: &str) -> Option<f64> {
         match name {
-            "clip_t" => Some(self.clip_t),
+            "clip_t" => self.clip_t,
             "clip_i" => self.clip_i,
             "dino" => self.dino,
             _ => None,
@@ -97,10 +97,17 @@ pub fn read_rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     if !path.exists() {
         return Ok(Vec::new());
     }
+    let damaged = || {
+        format!(
+            "{}: not a table as this version writes it; give the experiment again, which writes a \
+             new one from what is there",
+            path.display()
+        )
+    };
     let mut reader = csv::Reader::from_path(path).with_context(|| path.display().to_string())?;
     reader
         .deserialize()
-        .map(|row| row.with_context(|| path.display().to_string()))
+        .map(|row| row.with_context(damaged))
         .collect()
 }
 
@@ -119,7 +126,7 @@ mod tests {
             kind: "style".into(),
             prompt: "a painting of a {}, old".into(),
             image: "images/CoRe/dog/1/0/00000.png".into(),
-            clip_t: 0.1 + 0.2,
+            clip_t: Some(0.1 + 0.2),
             clip_i: None,
             dino: Some(0.5),
         };

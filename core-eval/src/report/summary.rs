@@ -1,8 +1,11 @@
 //! `summary.csv`: means, intervals and paired differences.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::ScoreRow;
+use crate::protocol::Averaging;
 use crate::statistics::{ConceptValues, Interval, bootstrap};
 
 /// The scores, as columns of `scores.csv`.
@@ -37,11 +40,41 @@ pub struct SummaryRow {
     pub n: usize,
 }
 
-/// The values of one variant and metric, by concept, prompt and seed; images of a prompt are
-/// averaged. Order is that of first appearance, so that variants pair up.
-fn table(rows: &[ScoreRow], variant: &str, metric: &str) -> Vec<(String, ConceptValues)> {
-    type Prompts = Vec<(String, Vec<(u64, Vec<f64>)>)>;
-    let mut concepts: Vec<(String, Prompts)> = Vec::new();
+/// One concept's values with what each belongs to; images of a prompt are averaged.
+struct Values<'a> {
+    concept: &'a str,
+    /// Prompts, for each the seeds with their means.
+    prompts: Vec<(&'a str, Vec<(u64, f64)>)>,
+    /// Images behind the values.
+    images: usize,
+}
+
+impl Values<'_> {
+    fn plain(&self) -> ConceptValues {
+        let seeds = |seeds: &[(u64, f64)]| seeds.iter().map(|(_, value)| *value).collect();
+        self.prompts.iter().map(|(_, of)| seeds(of)).collect()
+    }
+
+    /// Differences to another variant's, prompt by prompt and seed by seed; `None` when it lacks
+    /// one of them.
+    fn minus(&self, other: &Self) -> Option<ConceptValues> {
+        let of_prompt = |(prompt, seeds): &(&str, Vec<(u64, f64)>)| -> Option<Vec<f64>> {
+            let (_, theirs) = other.prompts.iter().find(|(name, _)| name == prompt)?;
+            let of_seed = |(seed, value): &(u64, f64)| {
+                let (_, their) = theirs.iter().find(|(other, _)| other == seed)?;
+                Some(value - their)
+            };
+            seeds.iter().map(of_seed).collect()
+        };
+        self.prompts.iter().map(of_prompt).collect()
+    }
+}
+
+/// The values of one variant and metric, concepts, prompts and seeds in the order of their first
+/// appearance.
+fn values<'a>(rows: &'a [ScoreRow], variant: &str, metric: &str) -> Vec<Values<'a>> {
+    type Prompts<'a> = Vec<(&'a str, Vec<(u64, Vec<f64>)>)>;
+    let mut concepts: Vec<(&str, Prompts<'_>)> = Vec::new();
     for row in rows.iter().filter(|row| row.variant == variant) {
         let Some(value) = row.metric(metric) else {
             continue;
@@ -49,12 +82,12 @@ fn table(rows: &[ScoreRow], variant: &str, metric: &str) -> Vec<(String, Concept
         let concept = at(
             &mut concepts,
             |c| c.0 == row.concept,
-            || (row.concept.clone(), Vec::new()),
+            || (&row.concept, Vec::new()),
         );
         let prompt = at(
             &mut concept.1,
             |p| p.0 == row.prompt,
-            || (row.prompt.clone(), Vec::new()),
+            || (&row.prompt, Vec::new()),
         );
         let seed = at(
             &mut prompt.1,
@@ -63,15 +96,22 @@ fn table(rows: &[ScoreRow], variant: &str, metric: &str) -> Vec<(String, Concept
         );
         seed.1.push(value);
     }
-    let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     concepts
         .into_iter()
-        .map(|(name, prompts)| {
-            let values = prompts
+        .map(|(concept, prompts)| Values {
+            concept,
+            images: prompts
+                .iter()
+                .flat_map(|(_, seeds)| seeds.iter().map(|(_, values)| values.len()))
+                .sum(),
+            prompts: prompts
                 .into_iter()
-                .map(|(_, seeds)| seeds.into_iter().map(|(_, values)| mean(values)).collect())
-                .collect();
-            (name, values)
+                .map(|(prompt, seeds)| {
+                    let of_seed = |(seed, values): &(u64, Vec<f64>)| (*seed, mean(values));
+                    (prompt, seeds.iter().map(of_seed).collect())
+                })
+                .collect(),
         })
         .collect()
 }
@@ -84,43 +124,64 @@ fn at<T>(list: &mut Vec<T>, is: impl Fn(&T) -> bool, new: impl FnOnce() -> T) ->
     &mut list[index]
 }
 
-fn differences(ours: &ConceptValues, theirs: &ConceptValues) -> ConceptValues {
-    let of_seeds = |a: &Vec<f64>, b: &Vec<f64>| a.iter().zip(b).map(|(a, b)| a - b).collect();
-    ours.iter()
-        .zip(theirs)
-        .map(|(a, b)| of_seeds(a, b))
-        .collect()
+/// How the values of concepts become one mean.
+#[derive(Debug, Clone, Copy)]
+pub struct Weighting<'a> {
+    /// Macro over concepts, or pooled.
+    pub averaging: Averaging,
+    /// The photos of each concept, which a pooled mean of pairs counts by.
+    pub photos: &'a BTreeMap<String, usize>,
+}
+
+impl Weighting<'_> {
+    fn weight(&self, metric: &str, values: &Values<'_>) -> f64 {
+        let photos = match metric {
+            "clip_t" => 1,
+            _ => self.photos.get(values.concept).copied().unwrap_or(1),
+        };
+        match self.averaging {
+            Averaging::Macro => 1.0,
+            Averaging::Pooled => (values.images * photos) as f64,
+        }
+    }
 }
 
 /// All rows: variants in the given order, the first being the baseline; for each the metrics; for
-/// each first the macro mean, then the concepts.
-pub fn summarize(rows: &[ScoreRow], variants: &[String]) -> Vec<SummaryRow> {
+/// each first the mean over concepts, then the concepts.
+pub fn summarize(
+    rows: &[ScoreRow],
+    variants: &[String],
+    weighting: Weighting<'_>,
+) -> Vec<SummaryRow> {
     let mut summary = Vec::new();
     for (index, variant) in variants.iter().enumerate() {
         for metric in METRICS {
-            let ours = table(rows, variant, metric);
+            let ours = values(rows, variant, metric);
             let base = if index == 0 {
                 Vec::new()
             } else {
-                table(rows, &variants[0], metric)
+                values(rows, &variants[0], metric)
             };
-            let mut add = |concept: &str, chosen: &[usize]| {
-                let values: Vec<_> = chosen.iter().map(|i| ours[*i].1.clone()).collect();
-                if values.is_empty() {
+            let mut add = |concept: &str, chosen: &[&Values<'_>]| {
+                let plain: Vec<_> = chosen.iter().map(|values| values.plain()).collect();
+                if plain.is_empty() {
                     return;
                 }
-                let paired: Vec<_> = chosen
+                let weights: Vec<f64> = chosen
                     .iter()
-                    .filter_map(|i| {
-                        let other = base.iter().find(|other| other.0 == ours[*i].0)?;
-                        Some(differences(&ours[*i].1, &other.1))
+                    .map(|values| weighting.weight(metric, values))
+                    .collect();
+                let paired: Option<Vec<_>> = chosen
+                    .iter()
+                    .map(|ours| {
+                        let other = base.iter().find(|other| other.concept == ours.concept)?;
+                        ours.minus(other)
                     })
                     .collect();
                 // The same purpose for all variants: the same prompts are drawn for all.
                 let purpose = format!("bootstrap {metric} {concept}");
-                let Interval { mean, low, high } = bootstrap(&values, &purpose);
-                let difference =
-                    (paired.len() == values.len()).then(|| bootstrap(&paired, &purpose));
+                let Interval { mean, low, high } = bootstrap(&plain, &weights, &purpose);
+                let difference = paired.map(|paired| bootstrap(&paired, &weights, &purpose));
                 summary.push(SummaryRow {
                     variant: variant.clone(),
                     metric: metric.to_string(),
@@ -131,16 +192,15 @@ pub fn summarize(rows: &[ScoreRow], variants: &[String]) -> Vec<SummaryRow> {
                     difference: difference.map(|d| d.mean),
                     difference_low: difference.map(|d| d.low),
                     difference_high: difference.map(|d| d.high),
-                    n: match values.as_slice() {
-                        [prompts] if concept != ALL_CONCEPTS => prompts.len(),
+                    n: match chosen {
+                        [values] if concept != ALL_CONCEPTS => values.prompts.len(),
                         concepts => concepts.len(),
                     },
                 });
             };
-            let all: Vec<usize> = (0..ours.len()).collect();
-            add(ALL_CONCEPTS, &all);
-            for i in all {
-                add(&ours[i].0, &[i]);
+            add(ALL_CONCEPTS, &ours.iter().collect::<Vec<_>>());
+            for values in &ours {
+                add(values.concept, &[values]);
             }
         }
     }
@@ -160,10 +220,62 @@ mod tests {
             kind: "plain".into(),
             prompt: prompt.into(),
             image: String::new(),
-            clip_t: 0.25,
+            clip_t: Some(0.25),
             clip_i: None,
             dino,
         }
+    }
+
+    fn weighting(averaging: Averaging, photos: &BTreeMap<String, usize>) -> Weighting<'_> {
+        Weighting { averaging, photos }
+    }
+
+    #[test]
+    fn variants_pair_up_by_prompt_and_seed_whatever_their_order() {
+        let rows = [
+            row("base", "dog", "p", Some(0.1)),
+            row("base", "dog", "q", Some(0.9)),
+            row("other", "dog", "q", Some(1.0)),
+            row("other", "dog", "p", Some(0.2)),
+            row("partial", "dog", "p", Some(0.2)),
+            row("alien", "dog", "r", Some(0.2)),
+        ];
+        let names = ["base", "other", "partial", "alien"].map(String::from);
+        let none = BTreeMap::new();
+        let summary = summarize(&rows, &names, weighting(Averaging::Macro, &none));
+        let find = |variant: &str| {
+            let mut rows = summary.iter().filter(|r| r.metric == "dino");
+            rows.find(|r| r.variant == variant).expect("a row").clone()
+        };
+        let other = find("other");
+        for value in [other.difference_low, other.difference_high] {
+            assert!((value.expect("a difference") - 0.1).abs() < 1e-12);
+        }
+        let partial = find("partial")
+            .difference
+            .expect("of the prompt that both have");
+        assert!((partial - 0.1).abs() < 1e-12);
+        assert_eq!(find("alien").difference, None, "nothing to pair with");
+    }
+
+    #[test]
+    fn a_pooled_mean_counts_pairs_of_image_and_photo() {
+        let mut rows = vec![row("v", "dog", "p", Some(1.0))];
+        for prompt in ["p", "q", "r"] {
+            rows.push(row("v", "cup", prompt, Some(0.0)));
+        }
+        let photos = BTreeMap::from([("dog".to_string(), 2), ("cup".to_string(), 4)]);
+        let mean = |averaging, metric: &str| {
+            let summary = summarize(&rows, &["v".into()], weighting(averaging, &photos));
+            let mut rows = summary
+                .into_iter()
+                .filter(|row| row.concept == ALL_CONCEPTS);
+            rows.find(|row| row.metric == metric).expect("a row").mean
+        };
+        assert!((mean(Averaging::Macro, "dino") - 0.5).abs() < 1e-12);
+        // Two pairs of the dog, twelve of the cup.
+        assert!((mean(Averaging::Pooled, "dino") - 2.0 / 14.0).abs() < 1e-12);
+        assert!((mean(Averaging::Pooled, "clip_t") - 0.25).abs() < 1e-12);
     }
 
     #[test]
@@ -173,7 +285,9 @@ mod tests {
             rows.push(row("base", "dog", prompt, Some(0.4 + shift)));
             rows.push(row("other", "dog", prompt, Some(0.5 + shift)));
         }
-        let summary = summarize(&rows, &["base".into(), "other".into()]);
+        let none = BTreeMap::new();
+        let names = ["base".into(), "other".into()];
+        let summary = summarize(&rows, &names, weighting(Averaging::Macro, &none));
         let find = |variant: &str, metric: &str| {
             summary
                 .iter()

@@ -1,44 +1,118 @@
 //! `table.md`: the summary for readers.
 
 use super::summary::{ALL_CONCEPTS, METRICS, SummaryRow};
+use crate::checks::{CheckRow, PHOTOS};
+use crate::protocol::Averaging;
 use crate::statistics::ENOUGH_CONCEPTS;
 
 /// Column titles, in the order of [`METRICS`].
 const TITLES: [&str; 3] = ["CLIP-T", "CLIP-I", "DINO"];
 
+/// What the table is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Table<'a> {
+    /// Means and intervals.
+    pub summary: &'a [SummaryRow],
+    /// What the photos score, and what else there is to know.
+    pub checks: &'a [CheckRow],
+    /// The variants in their order; the first is the baseline.
+    pub variants: &'a [String],
+    /// How many seeds were averaged.
+    pub seeds: usize,
+    /// How concepts became one number.
+    pub averaging: Averaging,
+}
+
+impl Table<'_> {
+    fn check(&self, variant: &str, measure: &str) -> Option<&CheckRow> {
+        let mut rows = self.checks.iter();
+        rows.find(|row| row.variant == variant && row.measure == measure)
+    }
+}
+
 /// Variants as rows, scores as columns: mean, 95 % interval, and the difference to the first
-/// variant in brackets.
-pub fn table_markdown(summary: &[SummaryRow], variants: &[String]) -> String {
+/// variant in brackets; below them what photos score; then a table of checks.
+pub fn table_markdown(table: &Table<'_>) -> String {
     let overall = |variant: &str, metric: &str| {
-        summary
+        table
+            .summary
             .iter()
             .find(|r| r.variant == variant && r.metric == metric && r.concept == ALL_CONCEPTS)
     };
     let mut text = format!("| variant | {} |\n|---|---|---|---|\n", TITLES.join(" | "));
-    for variant in variants {
+    for variant in table.variants {
         let cells: Vec<String> = METRICS
             .iter()
             .map(|metric| cell(overall(variant, metric)))
             .collect();
         text.push_str(&format!("| {variant} | {} |\n", cells.join(" | ")));
     }
-    let count = summary
+    for (name, of) in [
+        ("photos of one concept", "same"),
+        ("photos of two concepts", "other"),
+    ] {
+        let figure = |metric: &str| {
+            let row = table.check(PHOTOS, &format!("{metric}_{of}"));
+            row.map_or("–".to_string(), |row| format!("{:.4}", row.value))
+        };
+        text.push_str(&format!(
+            "| *{name}* | – | {} | {} |\n",
+            figure("clip_i"),
+            figure("dino")
+        ));
+    }
+    let count = table
+        .summary
         .iter()
         .filter(|row| row.concept == ALL_CONCEPTS)
         .map(|row| row.n)
         .max()
         .unwrap_or(0);
+    let seeds = match table.seeds {
+        1 => "one seed, so the intervals say nothing about another training".to_string(),
+        seeds => format!("{seeds} seeds"),
+    };
     let how = if count >= ENOUGH_CONCEPTS {
         "concepts are resampled, seeds averaged first"
     } else {
         "with fewer than 8 concepts, prompts and seeds are resampled within these fixed concepts, so \
          the intervals say nothing about other concepts"
     };
+    let over = match table.averaging {
+        Averaging::Macro => "Mean over",
+        Averaging::Pooled => "Mean over all images, for CLIP-I and DINO all pairs, of",
+    };
     text.push_str(&format!(
-        "\nMean over {count} concept(s) [95 % bootstrap interval]; in brackets the difference to {} [its \
-         interval], paired by prompt, noise and seed. Bootstrap: {how}.\n",
-        variants.first().map_or("the first", String::as_str),
+        "\n{over} {count} concept(s), {seeds} [95 % bootstrap interval]; in brackets the difference to {} \
+         [its interval], paired by prompt, noise and seed. Bootstrap: {how}. The rows in italics are \
+         cosines of photos with each other: of one concept, and of one concept with the others.\n",
+        table.variants.first().map_or("the first", String::as_str),
     ));
+    text.push_str(&checks_markdown(table));
+    text
+}
+
+/// Diversity, closeness to the photos and the worst prompts of every variant.
+fn checks_markdown(table: &Table<'_>) -> String {
+    let mut text =
+        "\n| variant | diversity | closest to a photo (DINO) | lowest CLIP-T of a prompt \
+                    | lowest DINO of a prompt |\n|---|---|---|---|---|\n"
+            .to_string();
+    for variant in table.variants {
+        let figure = |measure: &str| {
+            let row = table.check(variant, measure);
+            row.map_or("–".to_string(), |row| match row.place.as_str() {
+                prompt if measure.starts_with("lowest") => format!("{:.4} ({prompt})", row.value),
+                _ => format!("{:.4}", row.value),
+            })
+        };
+        let cells = ["diversity", "closest", "lowest_clip_t", "lowest_dino"].map(figure);
+        text.push_str(&format!("| {variant} | {} |\n", cells.join(" | ")));
+    }
+    text.push_str(
+        "\nDiversity: 1 minus the mean DINO cosine between two images of one prompt. Closest: the \
+         highest DINO cosine of an image to a photo; near 1 a photo was copied.\n",
+    );
     text
 }
 

@@ -1,0 +1,181 @@
+//! What a score alone does not tell: how photos score among themselves, whether images of one
+//! prompt differ, which prompt fares worst, and whether a photo was copied.
+
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::{Feature, References, cosine};
+use crate::report::{METRICS, ScoreRow};
+use crate::scoring::Measured;
+
+/// A row of `checks.csv`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckRow {
+    /// The method, or `photos` for what the photos alone say.
+    pub variant: String,
+    /// What was measured.
+    pub measure: String,
+    /// The figure: cosines, unscaled.
+    pub value: f64,
+    /// The prompt or the image that it is about; empty for means.
+    pub place: String,
+}
+
+/// What the column `variant` says of figures of the photos.
+pub const PHOTOS: &str = "photos";
+
+/// All figures:
+///
+/// * `clip_i_same`, `dino_same`: photos of a concept against each other (Ruiz et al. 2023 call it
+///   "real images"), mean over concepts; as good as an image can be expected to be.
+/// * `clip_i_other`, `dino_other`: photos of a concept against those of the other concepts; what
+///   the wrong thing scores.
+/// * `diversity`: 1 minus the mean DINO cosine between two images of one prompt.
+/// * `lowest_clip_t`, `lowest_clip_i`, `lowest_dino`: the lowest mean of a prompt, and the prompt.
+/// * `closest`: the highest DINO cosine of an image to a photo, and the image: near 1 is a copy.
+pub fn checks(measured: &Measured<'_>, scores: &[ScoreRow]) -> Vec<CheckRow> {
+    let mut rows = of_photos(measured.references.iter().flatten().collect());
+    for variant in &measured.experiment.variants {
+        let name = variant.name.as_str();
+        rows.extend(diversity(measured, name));
+        for metric in METRICS {
+            rows.extend(lowest(scores, name, metric));
+        }
+        rows.extend(closest(measured, name));
+    }
+    rows
+}
+
+fn check(variant: &str, measure: impl Into<String>, value: f64, place: &str) -> CheckRow {
+    CheckRow {
+        variant: variant.into(),
+        measure: measure.into(),
+        value,
+        place: place.into(),
+    }
+}
+
+fn of_photos(concepts: Vec<&References>) -> Vec<CheckRow> {
+    let clip: Vec<&[Feature]> = concepts.iter().map(|c| c.clip.as_slice()).collect();
+    let dino: Vec<&[Feature]> = concepts.iter().map(|c| c.dino.as_slice()).collect();
+    let mut rows = Vec::new();
+    for (metric, concepts) in [("clip_i", clip), ("dino", dino)] {
+        let same = concepts.iter().filter_map(|photos| pairwise(photos));
+        let same = mean(same).map(|value| check(PHOTOS, format!("{metric}_same"), value, ""));
+        let other = concepts.iter().enumerate().filter_map(|(index, photos)| {
+            let others = concepts.iter().enumerate();
+            let others = others.filter(|(other, _)| *other != index);
+            mean(others.map(|(_, others)| between(photos, others)))
+        });
+        let other = mean(other).map(|value| check(PHOTOS, format!("{metric}_other"), value, ""));
+        rows.extend(same.into_iter().chain(other));
+    }
+    rows
+}
+
+/// The mean cosine of two different features; none of fewer than two.
+fn pairwise(features: &[Feature]) -> Option<f64> {
+    let pairs = (0..features.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
+    mean(pairs.map(|(i, j)| cosine(&features[i], &features[j])))
+}
+
+fn between(ours: &[Feature], theirs: &[Feature]) -> f64 {
+    let pairs = ours.iter().flat_map(|a| theirs.iter().map(move |b| (a, b)));
+    mean(pairs.map(|(a, b)| cosine(a, b))).unwrap_or(f64::NAN)
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0u32), |(sum, count), v| (sum + v, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
+}
+
+fn diversity(measured: &Measured<'_>, variant: &str) -> Option<CheckRow> {
+    let mut prompts: Vec<((usize, usize), Vec<Feature>)> = Vec::new();
+    for image in &measured.images {
+        if measured.variant(image) != variant {
+            continue;
+        }
+        let prompt = (image.cell, image.image.prompt_index);
+        match prompts.last_mut() {
+            Some((last, features)) if *last == prompt => features.push(image.seen.dino.clone()),
+            _ => prompts.push((prompt, vec![image.seen.dino.clone()])),
+        }
+    }
+    let similar = mean(prompts.iter().filter_map(|(_, images)| pairwise(images)))?;
+    Some(check(variant, "diversity", 1.0 - similar, ""))
+}
+
+fn lowest(scores: &[ScoreRow], variant: &str, metric: &str) -> Option<CheckRow> {
+    let mut prompts: Vec<(&str, Vec<f64>)> = Vec::new();
+    for row in scores.iter().filter(|row| row.variant == variant) {
+        let Some(value) = row.metric(metric) else {
+            continue;
+        };
+        match prompts.iter_mut().find(|(prompt, _)| *prompt == row.prompt) {
+            Some((_, values)) => values.push(value),
+            None => prompts.push((&row.prompt, vec![value])),
+        }
+    }
+    let means = prompts
+        .into_iter()
+        .filter_map(|(prompt, values)| Some((prompt, mean(values.into_iter())?)));
+    let (prompt, value) = means.min_by(|a, b| a.1.total_cmp(&b.1))?;
+    Some(check(variant, format!("lowest_{metric}"), value, prompt))
+}
+
+fn closest(measured: &Measured<'_>, variant: &str) -> Option<CheckRow> {
+    let images = measured.images.iter();
+    let of_variant = images.filter(|image| measured.variant(image) == variant);
+    let to_photos = of_variant.filter_map(|image| {
+        let photos = measured.references[measured.cells[image.cell].concept].as_ref()?;
+        let cosines = photos.dino.iter().map(|p| cosine(&image.seen.dino, p));
+        Some((image, cosines.max_by(f64::total_cmp)?))
+    });
+    let (image, value) = to_photos.max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let file = image.image.file.to_string_lossy().replace('\\', "/");
+    Some(check(variant, "closest", value, &file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn photos_are_compared_among_themselves_and_with_those_of_other_concepts() {
+        let concept = |features: [[f32; 2]; 2]| References {
+            clip: features.map(Vec::from).to_vec(),
+            dino: features.map(Vec::from).to_vec(),
+        };
+        let (dog, cup) = (
+            concept([[1.0, 0.0], [0.8, 0.6]]),
+            concept([[0.0, 1.0], [0.0, 1.0]]),
+        );
+        let rows = of_photos(vec![&dog, &cup]);
+        let value = |measure: &str| {
+            let row = rows.iter().find(|row| row.measure == measure);
+            row.expect("a row").value
+        };
+        assert!((value("dino_same") - (0.8 + 1.0) / 2.0).abs() < 1e-6);
+        assert!((value("dino_other") - 0.3).abs() < 1e-6);
+        assert_eq!(of_photos(vec![&dog]).len(), 2, "nothing to compare with");
+    }
+
+    #[test]
+    fn the_worst_prompt_is_the_one_with_the_lowest_mean() {
+        let row = |prompt: &str, dino: f64| ScoreRow {
+            variant: "v".into(),
+            concept: "dog".into(),
+            seed: 0,
+            group: String::new(),
+            kind: String::new(),
+            prompt: prompt.into(),
+            image: String::new(),
+            clip_t: None,
+            clip_i: None,
+            dino: Some(dino),
+        };
+        let rows = [row("a", 0.1), row("a", 0.9), row("b", 0.4), row("b", 0.4)];
+        let worst = lowest(&rows, "v", "dino").expect("a row");
+        assert_eq!((worst.place.as_str(), worst.value), ("b", 0.4));
+        assert_eq!(lowest(&rows, "v", "clip_t"), None);
+    }
+}
