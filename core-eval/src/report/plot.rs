@@ -14,7 +14,7 @@ use crate::curves::CurveRow;
 mod curves;
 mod learning;
 
-/// Colours that colour-blind readers tell apart (Okabe and Ito), then again from the start.
+/// Colours that colour-blind readers tell apart (Okabe and Ito), then the same darker.
 const PALETTE: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -114,7 +114,14 @@ fn color(variants: &[String], variant: &str) -> RGBColor {
         .iter()
         .position(|other| other == variant)
         .unwrap_or(0);
-    PALETTE[index % PALETTE.len()]
+    palette(index)
+}
+
+fn palette(index: usize) -> RGBColor {
+    let RGBColor(r, g, b) = PALETTE[index % PALETTE.len()];
+    let darker =
+        |value: u8| (f64::from(value) * 0.55_f64.powi((index / PALETTE.len()) as i32)) as u8;
+    RGBColor(darker(r), darker(g), darker(b))
 }
 
 fn text(size: u32) -> TextStyle<'static> {
@@ -131,20 +138,45 @@ fn span(values: impl Iterator<Item = f64>, margin: f64) -> std::ops::Range<f64> 
     low - margin * width..high + margin * width
 }
 
-/// A column of names beside coloured squares.
-fn legend(area: &Area, variants: &[String], at: (i32, i32)) -> Result<()> {
-    for (row, variant) in variants.iter().enumerate() {
-        let at = (at.0, at.1 + 20 * row as i32);
-        legend_line(area, color(variants, variant), variant, at)?;
+/// A column of names beside coloured squares, in the colours that they have among all.
+fn legend(area: &Area, all: &[String], some: &[String]) -> Result<()> {
+    let mut y = 50;
+    for variant in some {
+        y += legend_line(area, color(all, variant), variant, (6, y))?;
     }
     Ok(())
 }
 
-fn legend_line(area: &Area, color: RGBColor, name: &str, (x, y): (i32, i32)) -> Result<()> {
+/// Letters in a line of a legend.
+const LEGEND_WIDTH: usize = 25;
+
+/// A coloured square and a name, in several lines where it is long; tells how high they are.
+fn legend_line(area: &Area, color: RGBColor, name: &str, (x, y): (i32, i32)) -> Result<i32> {
     let square = Rectangle::new([(x, y), (x + 12, y + 12)], color.filled());
     area.draw(&square).map_err(oops)?;
-    area.draw(&Text::new(name.to_string(), (x + 18, y), text(14)))
-        .map_err(oops)
+    let lines = wrapped(name, LEGEND_WIDTH);
+    let mut at = y;
+    for line in lines {
+        let line = Text::new(line, (x + 18, at), text(14));
+        area.draw(&line).map_err(oops)?;
+        at += 16;
+    }
+    Ok(at - y + 4)
+}
+
+/// Words in lines of at most `width` letters; a longer word has a line of its own.
+fn wrapped(name: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in name.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_string()),
+        }
+    }
+    lines
 }
 
 /// Whether mean and interval are numbers; a damaged file may hold others.
@@ -192,7 +224,7 @@ fn scores(area: &Area, rows: &[SummaryRow], variants: &[String]) -> Result<()> {
     }
     side.draw(&Text::new("mean, 95 % interval", (6, 22), text(14)))
         .map_err(oops)?;
-    legend(&side, variants, (6, 50))
+    legend(&side, variants, variants)
 }
 
 /// CLIP-T against CLIP-I and DINO: what is gained in identity and lost in text, or not.
@@ -208,7 +240,7 @@ fn tradeoff(area: &Area, rows: &[SummaryRow], variants: &[String]) -> Result<()>
     }
     side.draw(&Text::new("mean, 95 % intervals", (6, 22), text(14)))
         .map_err(oops)?;
-    legend(&side, variants, (6, 50))
+    legend(&side, variants, variants)
 }
 
 fn tradeoff_panel(
@@ -278,19 +310,6 @@ fn trained<'a>(rows: impl Iterator<Item = &'a String>, variants: &[String]) -> V
         .cloned()
         .collect();
     if known.is_empty() { trained } else { known }
-}
-
-/// The legend of some variants in the colours that they have among all.
-fn legend_of(area: &Area, all: &[String], some: &[String]) -> Result<()> {
-    for (row, variant) in some.iter().enumerate() {
-        legend_line(
-            area,
-            color(all, variant),
-            variant,
-            (6, 50 + 20 * row as i32),
-        )?;
-    }
-    Ok(())
 }
 
 /// The cosine of every token of one prompt with what the super-category leaves there (Fig. 2),
@@ -375,12 +394,44 @@ fn draw_tokens(area: &Area, rows: &[TokenRow], variants: &[String]) -> Result<()
             .map_err(oops)?;
         chart.draw_series(points).map_err(oops)?;
     }
-    legend_of(&side, variants, &order)
+    legend(&side, variants, &order)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_two_of_a_dozen_variants_have_one_colour() {
+        let colors: Vec<RGBColor> = (0..12).map(palette).collect();
+        for (index, color) in colors.iter().enumerate() {
+            assert!(!colors[..index].contains(color), "{index}");
+        }
+    }
+
+    #[test]
+    fn long_names_are_wrapped_between_words() {
+        let lines = wrapped("without context embedding regularization", 25);
+        assert_eq!(lines, ["without context embedding", "regularization"]);
+        assert_eq!(wrapped("CoRe", 25), ["CoRe"]);
+    }
+
+    #[test]
+    fn values_that_are_no_numbers_are_left_out_of_a_plot() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let header =
+            "variant,metric,concept,mean,low,high,difference,difference_low,difference_high,n";
+        let row = |variant: &str, metric: &str, mean: &str| {
+            format!("{variant},{metric},all,{mean},0.1,0.3,,,,3\n")
+        };
+        let mut text = format!("{header}\n");
+        for metric in METRICS {
+            text += &row("CoRe", metric, "0.2");
+            text += &row("diverged", metric, "NaN");
+        }
+        std::fs::write(folder.path().join("summary.csv"), text).expect("a file");
+        assert_eq!(draw_all(folder.path()).expect("plots").len(), 2);
+    }
 
     #[test]
     fn variants_keep_their_colours_when_some_are_left_out() {

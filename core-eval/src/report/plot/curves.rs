@@ -3,7 +3,7 @@
 use anyhow::Result;
 use plotters::prelude::*;
 
-use super::{Area, color, legend_of, oops, span, text, trained};
+use super::{Area, color, legend, oops, span, text, trained};
 use crate::curves::CurveRow;
 
 /// A column of `curves.csv`.
@@ -60,7 +60,7 @@ pub(super) fn draw_curves(area: &Area, rows: &[CurveRow], variants: &[String]) -
                 .map_err(oops)?;
         }
     }
-    legend_of(&side, variants, &trained)
+    legend(&side, variants, &trained)
 }
 
 /// A line of a plot.

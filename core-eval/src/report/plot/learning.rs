@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use plotters::prelude::*;
 
-use super::{Area, PALETTE, legend_line, oops, span, text};
+use super::{Area, legend_line, oops, palette, span, text};
 
 /// The first columns of a learning curve; the figures of quality follow.
 const COLUMNS: [&str; 4] = ["step", "images", "seconds", "loss"];
@@ -99,7 +99,7 @@ pub(super) fn draw_learning(area: &Area, curves: &[LearningCurve]) -> Result<()>
             .draw()
             .map_err(oops)?;
         for (index, (_, points)) in curve.figures.iter().enumerate() {
-            let color = PALETTE[index % PALETTE.len()];
+            let color = palette(index);
             let line = points.iter().map(|(images, value)| (images / 1e3, *value));
             chart
                 .draw_series(LineSeries::new(line, color.stroke_width(2)))
@@ -109,7 +109,7 @@ pub(super) fn draw_learning(area: &Area, curves: &[LearningCurve]) -> Result<()>
         let top = height as i32 - 70 - 20 * curve.figures.len() as i32;
         for (index, (name, _)) in curve.figures.iter().enumerate() {
             let at = (width as i32 - 130, top + 20 * index as i32);
-            legend_line(panel, PALETTE[index % PALETTE.len()], name, at)?;
+            legend_line(panel, palette(index), name, at)?;
         }
     }
     Ok(())
