@@ -9,7 +9,7 @@
 //! | CLIP-T, CLIP-I, DINO and how they are computed | [`metrics`], [`scoring`], [`protocol`], [`pictures`] |
 //! | diversity, copies, worst prompts, what photos score | [`checks`] |
 //! | context tokens, learning curves, claims | [`tokens`], [`curves`], [`effects`] |
-//! | intervals, tables, plots | [`statistics`], [`report`] |
+//! | intervals, tables, plots, how large an experiment must be | [`statistics`], [`report`], [`precision`] |
 
 pub mod checks;
 pub mod commands;
@@ -22,6 +22,7 @@ pub mod images;
 pub mod metrics;
 pub mod pictures;
 pub mod plan;
+pub mod precision;
 pub mod protocol;
 mod quick;
 pub mod report;

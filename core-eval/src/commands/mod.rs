@@ -3,6 +3,7 @@
 pub mod doctor;
 pub mod experiment;
 pub mod plots;
+pub mod precision;
 pub mod score;
 
 /// Writes a line of the report to standard output.

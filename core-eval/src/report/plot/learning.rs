@@ -106,10 +106,15 @@ pub(super) fn draw_learning(area: &Area, curves: &[LearningCurve]) -> Result<()>
                 .map_err(oops)?;
         }
         let (width, height) = panel.dim_in_pixel();
-        let top = height as i32 - 70 - 20 * curve.figures.len() as i32;
+        let (left, mut y) = (width as i32 - 130, height as i32 / 2 - 30);
+        let bottom = y + 20 * curve.figures.len() as i32;
+        let ground = Rectangle::new(
+            [(left - 6, y - 6), (width as i32 - 12, bottom)],
+            WHITE.filled(),
+        );
+        panel.draw(&ground).map_err(oops)?;
         for (index, (name, _)) in curve.figures.iter().enumerate() {
-            let at = (width as i32 - 130, top + 20 * index as i32);
-            legend_line(panel, palette(index), name, at)?;
+            y += legend_line(panel, palette(index), name, (left, y))?;
         }
     }
     Ok(())

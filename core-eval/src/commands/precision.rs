@@ -1,0 +1,85 @@
+//! `core-eval precision`: how large an experiment must be to tell what one wants to know.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+
+use super::say;
+use crate::precision::spread;
+use crate::report::{METRICS, ScoreRow, read_rows};
+
+/// Arguments of `core-eval precision`.
+#[derive(Debug, Args)]
+pub struct PrecisionArgs {
+    /// Folder with scores.csv, as results/ablation
+    folder: PathBuf,
+    /// Wanted width of the 95 % intervals, from end to end, in the unit of the scores
+    #[arg(long, default_value_t = 0.05)]
+    width: f64,
+}
+
+/// Prints, for every variant and score and for differences to the first variant, the spread by level
+/// and what an interval of the wanted width takes.
+///
+/// # Errors
+/// No scores, damaged ones, a width that is not above zero.
+pub fn run(args: &PrecisionArgs) -> Result<()> {
+    ensure!(
+        args.width > 0.0 && args.width.is_finite(),
+        "--width is {}; expected a number above 0",
+        args.width
+    );
+    let path = args.folder.join("scores.csv");
+    let rows: Vec<ScoreRow> = read_rows(&path)?;
+    let Some(first) = rows.first() else {
+        anyhow::bail!(
+            "{}: holds no scores; name a folder that an experiment wrote, as results/ablation",
+            path.display()
+        );
+    };
+    let mut variants: Vec<&str> = Vec::new();
+    for row in &rows {
+        if !variants.contains(&row.variant.as_str()) {
+            variants.push(&row.variant);
+        }
+    }
+    say(&format!(
+        "For a 95 % interval {} wide. Standard deviations between concepts, prompts and images; then \
+         how many\nconcepts it takes to speak of concepts like these, and how many prompts a concept \
+         or images a prompt\nto speak of these concepts alone, each with the rest as it is.\n",
+        args.width
+    ));
+    say("| what | score | concepts | prompts | images | concepts needed | prompts | images |");
+    say("|---|---|---|---|---|---|---|---|");
+    for variant in variants {
+        for baseline in [None, Some(first.variant.as_str())] {
+            if baseline == Some(variant) {
+                continue;
+            }
+            let what = match baseline {
+                Some(baseline) => format!("{variant} - {baseline}"),
+                None => variant.to_string(),
+            };
+            for metric in METRICS {
+                if !rows.iter().any(|row| row.metric(metric).is_some()) {
+                    continue;
+                }
+                let spread = spread(&rows, metric, variant, baseline)?;
+                let [concepts, prompts, images] =
+                    [spread.concepts, spread.prompts, spread.images].map(f64::sqrt);
+                let needed = [
+                    spread.concepts_for(args.width),
+                    spread.prompts_for(args.width),
+                    spread.images_for(args.width),
+                ];
+                let [c, p, i] =
+                    needed.map(|count| count.map_or("–".to_string(), |count| count.to_string()));
+                say(&format!(
+                    "| {what} | {metric} | {concepts:.4} | {prompts:.4} | {images:.4} | {c} | {p} | {i} |"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
