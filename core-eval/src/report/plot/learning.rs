@@ -81,7 +81,8 @@ pub(super) fn draw_learning(area: &Area, curves: &[LearningCurve]) -> Result<()>
         let points = || curve.figures.iter().flat_map(|(_, points)| points);
         let images = points().map(|point| point.0).fold(1.0, f64::max);
         let y = span(points().map(|point| point.1), 0.06);
-        let mut chart = ChartBuilder::on(panel)
+        let (plot, side) = panel.split_horizontally(SIZE.0 as i32 - 120);
+        let mut chart = ChartBuilder::on(&plot)
             .caption(&curve.name, text(18))
             .margin(8)
             .x_label_area_size(44)
@@ -105,23 +106,17 @@ pub(super) fn draw_learning(area: &Area, curves: &[LearningCurve]) -> Result<()>
                 .draw_series(LineSeries::new(line, color.stroke_width(2)))
                 .map_err(oops)?;
         }
-        let (width, height) = panel.dim_in_pixel();
-        let (left, mut y) = (width as i32 - 130, height as i32 / 2 - 30);
-        let bottom = y + 20 * curve.figures.len() as i32;
-        let ground = Rectangle::new(
-            [(left - 6, y - 6), (width as i32 - 12, bottom)],
-            WHITE.filled(),
-        );
-        panel.draw(&ground).map_err(oops)?;
+        let mut y = 40;
         for (index, (name, _)) in curve.figures.iter().enumerate() {
-            y += legend_line(panel, palette(index), name, (left, y))?;
+            y += legend_line(&side, palette(index), name, (6, y))?;
         }
     }
     Ok(())
 }
 
-/// Panels in a row.
+/// Panels in a row, and the pixels of one.
 const PANELS: usize = 3;
+const SIZE: (u32, u32) = (440, 300);
 
 fn rows(curves: &[LearningCurve]) -> usize {
     curves.len().div_ceil(PANELS)
@@ -129,7 +124,7 @@ fn rows(curves: &[LearningCurve]) -> usize {
 
 /// The pixels that the panels need.
 pub(super) fn size(curves: &[LearningCurve]) -> (u32, u32) {
-    (1200, 340 * rows(curves) as u32)
+    (SIZE.0 * PANELS as u32, SIZE.1 * rows(curves) as u32)
 }
 
 #[cfg(test)]
