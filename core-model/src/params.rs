@@ -268,8 +268,15 @@ fn read(checkpoint: &Checkpoint, key: &str, shape: &[usize]) -> Result<Vec<f32>>
             expected: shape.to_vec(),
         });
     }
-    let values = checkpoint.read_f32(key)?;
-    Ok(values.map(|(values, _)| values).unwrap_or_default())
+    let (values, _) = checkpoint.read_f32(key)?.unwrap_or_default();
+    if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+        let reason = format!(
+            "tensor `{key}` holds {} at place {at}; the file is damaged, fetch or train it again",
+            values[at]
+        );
+        return Err(Error::format(path(), reason));
+    }
+    Ok(values)
 }
 
 /// A linear layer [o, i] and a 1x1 convolution [o, i, 1, 1] hold the same numbers, and old

@@ -193,7 +193,7 @@ impl TextEncoder {
     /// An absent or damaged file, an unsupported config, tensors that do not fit it.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         let config: TextEncoderConfig = read_config(&folder.join("config.json"))?;
-        let file = Checkpoint::open(&folder.join("model.safetensors"), |key| {
+        let file = Checkpoint::open_weights(folder, "model.safetensors", |key| {
             let key = key.strip_prefix("text_model.").unwrap_or(key);
             crate::checkpoint::canonical(key)
         })?;

@@ -35,6 +35,37 @@ fn moments_pictures_and_gradients_are_those_of_diffusers() {
     }
 }
 
+/// As diffusers publishes them (tests/generate_fixtures/weights.py).
+#[test]
+fn shards_and_variants_are_the_network_that_diffusers_saved() {
+    let golden = Golden::open("vae/with-quant-conv");
+    for name in ["vae-sharded", "vae-variant", "vae-sharded-variant"] {
+        let folder = fixture(&format!("weights/{name}"));
+        let vae = AutoencoderKl::load(&folder, &Device::flex()).unwrap();
+        golden.check("mean", vae.encode(golden.tensor("pixels")).mean);
+    }
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_refused_by_tensor() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = fixture("vae/with-quant-conv");
+    std::fs::copy(from.join("config.json"), folder.path().join("config.json")).unwrap();
+    let name = "diffusion_pytorch_model.safetensors";
+    let mut bytes = std::fs::read(from.join(name)).unwrap();
+    // The last value of the last tensor, in float16.
+    let end = bytes.len();
+    bytes[end - 2..].copy_from_slice(&[0x00, 0x7e]);
+    std::fs::write(folder.path().join(name), bytes).unwrap();
+    let message = AutoencoderKl::load(folder.path(), &Device::flex())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains(name) && message.contains("holds NaN"),
+        "{message}"
+    );
+}
+
 #[test]
 fn saving_and_loading_gives_the_same_network() {
     for case in CASES {

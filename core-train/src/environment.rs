@@ -56,7 +56,7 @@ pub fn model_files(model: &Path) -> Result<BTreeMap<String, String>> {
 }
 
 /// The version of a dependency that this program was built with.
-fn locked_version(package: &str) -> Option<&'static str> {
+pub fn locked_version(package: &str) -> Option<&'static str> {
     const LOCK: &str = include_str!("../../Cargo.lock");
     let (_, after) = LOCK.split_once(&format!("name = \"{package}\"\nversion = \""))?;
     after.split_once('"').map(|(version, _)| version)

@@ -11,6 +11,7 @@ use core_model::dino::DinoModel;
 use core_model::image_processor::ImageProcessor;
 use core_model::pipeline::StableDiffusionPipeline;
 use core_model::tokenizer::Tokenizer;
+use core_train::environment::locked_version;
 
 use super::say;
 use crate::workers::cores;
@@ -32,8 +33,9 @@ type Check = fn(&Path) -> Result<String>;
 /// A shipped checkpoint that cannot be loaded, after everything was printed.
 pub fn run(args: &DoctorArgs) -> Result<()> {
     say(&format!(
-        "core-eval {}, burn 0.22.1, {} {}, {} threads",
+        "core-eval {}, burn {}, {} {}, {} threads",
         env!("CARGO_PKG_VERSION"),
+        locked_version("burn").unwrap_or("unknown"),
         std::env::consts::OS,
         std::env::consts::ARCH,
         cores(),

@@ -4,6 +4,7 @@
 //! before a tensor is allocated, and only tensors that a network asks for are read at all.
 
 mod key_rules;
+mod weights;
 mod write;
 
 use std::collections::BTreeMap;
@@ -22,13 +23,21 @@ use crate::error::{Error, Result};
 /// The largest header that the safetensors format allows, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// An open safetensors file whose header was read and checked.
+/// Open safetensors files whose headers were read and checked: one, or the shards of one checkpoint.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
-    data_start: u64,
-    tensors: BTreeMap<String, TensorInfo>,
+    parts: Vec<Part>,
+    /// For every key which part holds it, and where.
+    tensors: BTreeMap<String, (usize, TensorInfo)>,
     metadata: BTreeMap<String, String>,
+}
+
+/// One file.
+#[derive(Debug)]
+struct Part {
+    path: PathBuf,
+    data_start: u64,
 }
 
 impl Checkpoint {
@@ -71,7 +80,7 @@ impl Checkpoint {
         let mut tensors = BTreeMap::new();
         for (key, info) in header.tensors() {
             let Some(name) = rule(&key) else { continue };
-            if tensors.insert(name.clone(), info.clone()).is_some() {
+            if tensors.insert(name.clone(), (0, info.clone())).is_some() {
                 return Err(Error::format(
                     path,
                     format!("holds `{name}` under two spellings"),
@@ -86,13 +95,16 @@ impl Checkpoint {
             .collect();
         Ok(Self {
             path: path.to_path_buf(),
-            data_start,
+            parts: vec![Part {
+                path: path.to_path_buf(),
+                data_start,
+            }],
             tensors,
             metadata,
         })
     }
 
-    /// The file.
+    /// The file, or the index of the shards.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -109,7 +121,7 @@ impl Checkpoint {
 
     /// Type and shape of a tensor.
     pub fn info(&self, key: &str) -> Option<&TensorInfo> {
-        self.tensors.get(key)
+        self.tensors.get(key).map(|(_, info)| info)
     }
 
     /// Reads a floating-point tensor as float32, row-major; `None` when the key is absent.
@@ -117,10 +129,10 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`] on a failed read, [`Error::Format`] when the tensor holds no floats.
     pub fn read_f32(&self, key: &str) -> Result<Option<(Vec<f32>, Vec<usize>)>> {
-        let Some(info) = self.tensors.get(key) else {
+        let Some((part, info)) = self.tensors.get(key) else {
             return Ok(None);
         };
-        let bytes = self.read_bytes(info)?;
+        let bytes = self.parts[*part].read_bytes(info)?;
         let values = match info.dtype {
             Dtype::F32 => convert(&bytes, f32::from_le_bytes),
             Dtype::F64 => convert(&bytes, |b| f64::from_le_bytes(b) as f32),
@@ -136,10 +148,10 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`] on a failed read, [`Error::Format`] when the tensor holds no integers.
     pub fn read_i64(&self, key: &str) -> Result<Option<(Vec<i64>, Vec<usize>)>> {
-        let Some(info) = self.tensors.get(key) else {
+        let Some((part, info)) = self.tensors.get(key) else {
             return Ok(None);
         };
-        let bytes = self.read_bytes(info)?;
+        let bytes = self.parts[*part].read_bytes(info)?;
         let values = match info.dtype {
             Dtype::I64 => convert(&bytes, i64::from_le_bytes),
             Dtype::I32 => convert(&bytes, |b| i64::from(i32::from_le_bytes(b))),
@@ -148,6 +160,15 @@ impl Checkpoint {
         Ok(Some((values, info.shape.clone())))
     }
 
+    fn wrong_type(&self, key: &str, found: Dtype, expected: &str) -> Error {
+        Error::format(
+            &self.path,
+            format!("tensor `{key}` is {found:?}, expected {expected}"),
+        )
+    }
+}
+
+impl Part {
     fn read_bytes(&self, info: &TensorInfo) -> Result<Vec<u8>> {
         let (start, end) = info.data_offsets;
         let mut file = File::open(&self.path).map_err(Error::io(&self.path))?;
@@ -156,13 +177,6 @@ impl Checkpoint {
         let mut bytes = vec![0; end - start];
         file.read_exact(&mut bytes).map_err(Error::io(&self.path))?;
         Ok(bytes)
-    }
-
-    fn wrong_type(&self, key: &str, found: Dtype, expected: &str) -> Error {
-        Error::format(
-            &self.path,
-            format!("tensor `{key}` is {found:?}, expected {expected}"),
-        )
     }
 }
 

@@ -50,7 +50,7 @@ impl UNet2DConditionModel {
     /// An absent or damaged file, an unsupported config, tensors that do not fit it.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         let config = UNet2DConditionConfig::from_file(&folder.join("config.json"))?;
-        let file = Checkpoint::open(&folder.join(WEIGHTS), canonical)?;
+        let file = Checkpoint::open_weights(folder, WEIGHTS, canonical)?;
         Self::new(&config, &ParamBuilder::from_checkpoint(file, device))
     }
 
