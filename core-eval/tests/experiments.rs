@@ -213,3 +213,18 @@ fn the_doctor_finds_the_shipped_checkpoints_and_tells_absent_ones() {
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.contains("mini, mini-clip, mini-dino"), "{message}");
 }
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    use std::process::{Command, Stdio};
+    let mut doctor = Command::new(assert_cmd::cargo::cargo_bin("core-eval"))
+        .arg("doctor")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(doctor.stdout.take());
+    let output = doctor.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && errors.is_empty(), "{errors}");
+}

@@ -4,3 +4,11 @@ pub mod generate;
 pub mod pretrain;
 pub mod train;
 pub mod world;
+
+use std::io::Write;
+
+/// Writes a line of a report to standard output. A reader that has seen enough, as `head`, is no
+/// failure: what was made is in files.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use core_model::device::parse_device;
 
+use super::say;
 use crate::pretrain;
 
 /// Arguments of `core-train pretrain`.
@@ -29,13 +30,7 @@ pub fn run(args: &PretrainArgs) -> Result<()> {
     let device = parse_device(&args.device)?;
     let quality = pretrain::run(&args.config, &device, args.evaluate)?;
     for (name, value) in quality {
-        #[expect(
-            clippy::print_stdout,
-            reason = "the figures are what the command is for"
-        )]
-        {
-            println!("{name} {value:.4}");
-        }
+        say(&format!("{name} {value:.4}"));
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use core_model::files::{write_atomically, write_png};
 use core_model::rng::rng;
 
+use super::say;
 use crate::data::contact_sheet::contact_sheet;
 use crate::data::world::{Caption, Identity, View, WorldConcept, render};
 use crate::progress::Progress;
@@ -62,13 +63,7 @@ pub fn run(args: &WorldArgs) -> Result<()> {
         let sheet = folder.join("sheet.png");
         format!("{} scenes; look at {}", args.count, sheet.display())
     };
-    #[expect(
-        clippy::print_stdout,
-        reason = "says where to look, which is what the command is for"
-    )]
-    {
-        println!("{written}");
-    }
+    say(&written);
     Ok(())
 }
 
