@@ -14,6 +14,7 @@ import csv
 import json
 import pathlib
 import shutil
+import sys
 
 import numpy
 import torch
@@ -23,23 +24,13 @@ from transformers import (
 )
 
 ROOT = pathlib.Path(__file__).parents[3]
+sys.path.insert(0, str(ROOT / "core-model/tests/generate_fixtures"))
+from clip import randomise  # noqa: E402
 OUT = pathlib.Path(__file__).parent.parent / "fixtures" / "score"
 TOKENIZER = ROOT / "core-train/tests/fixtures/trajectory/model/tokenizer"
 PHOTOGRAPH = ROOT / "core-model/tests/fixtures/image-processor/photograph.png"
 SIDE = 32
 CONCEPTS = {"dog": ("<dog>", "dog"), "red-cup": ("<cup>", "cup")}
-
-
-def randomise(model, seed):
-    """Weights in float16 steps that are large enough for every part to matter."""
-    torch.manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if name.endswith("logit_scale"):
-            continue
-        scale = 1.0 if "embedding" in name else 1.5 / parameter.shape[-1] ** 0.5
-        center = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-        parameter.data = (center + scale * torch.randn_like(parameter)).half().float()
-    return model.eval()
 
 
 def judges():
@@ -55,14 +46,15 @@ def judges():
         "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
         "image_size": SIDE, "patch_size": 8, "projection_dim": 12,
     }
-    clip = randomise(CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)), 1)
+    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)).eval()
     clip_processor = CLIPImageProcessorPil(
         size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}, resample=Image.BICUBIC)
-    dino = randomise(ViTModel(ViTConfig(
+    dino = ViTModel(ViTConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE,
-        patch_size=8), add_pooling_layer=False), 2)
+        patch_size=8), add_pooling_layer=False).eval()
     dino_processor = ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}, resample=Image.BILINEAR)
-    for model, processor, name in ((clip, clip_processor, "clip"), (dino, dino_processor, "dino")):
+    for seed, model, processor, name in ((1, clip, clip_processor, "clip"), (2, dino, dino_processor, "dino")):
+        randomise(model, seed)
         model.half().save_pretrained(OUT / name)
         model.float()
         processor.save_pretrained(OUT / name)

@@ -7,6 +7,7 @@ diffusers and transformers installed:
     python core-model/tests/generate_fixtures/weights.py
 """
 
+import json
 import pathlib
 import shutil
 
@@ -28,6 +29,11 @@ def main():
     text = CLIPTextModel.from_pretrained(FIXTURES / "text-encoder/quick-gelu", torch_dtype=torch.float16)
     text.save_pretrained(OUT / "text-encoder-sharded", max_shard_size="8KB")
     text.save_pretrained(OUT / "text-encoder-variant", variant="fp16")
+    for path in OUT.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        # Where the network was read from is no part of it.
+        config.pop("_name_or_path", None)
+        path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 main()
