@@ -1,11 +1,13 @@
 //! What a score alone does not tell: how photos score among themselves, whether images of one
 //! prompt differ, which prompt fares worst, and whether a photo was copied.
 
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::{Feature, References, cosine};
 use crate::report::{METRICS, ScoreRow};
 use crate::scoring::Measured;
+use crate::statistics::mean;
 
 /// A row of `checks.csv`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,7 +66,7 @@ fn of_photos(concepts: Vec<&References>) -> Vec<CheckRow> {
         let other = concepts.iter().enumerate().filter_map(|(index, photos)| {
             let others = concepts.iter().enumerate();
             let others = others.filter(|(other, _)| *other != index);
-            mean(others.map(|(_, others)| between(photos, others)))
+            mean(others.filter_map(|(_, others)| between(photos, others)))
         });
         let other = mean(other).map(|value| check(PHOTOS, format!("{metric}_other"), value, ""));
         rows.extend(same.into_iter().chain(other));
@@ -73,66 +75,47 @@ fn of_photos(concepts: Vec<&References>) -> Vec<CheckRow> {
 }
 
 /// The mean cosine of two different features; none of fewer than two.
-fn pairwise(features: &[Feature]) -> Option<f64> {
+fn pairwise<T: AsRef<[f32]>>(features: &[T]) -> Option<f64> {
     let pairs = (0..features.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
-    mean(pairs.map(|(i, j)| cosine(&features[i], &features[j])))
+    mean(pairs.map(|(i, j)| cosine(features[i].as_ref(), features[j].as_ref())))
 }
 
-fn between(ours: &[Feature], theirs: &[Feature]) -> f64 {
+fn between(ours: &[Feature], theirs: &[Feature]) -> Option<f64> {
     let pairs = ours.iter().flat_map(|a| theirs.iter().map(move |b| (a, b)));
-    mean(pairs.map(|(a, b)| cosine(a, b))).unwrap_or(f64::NAN)
-}
-
-fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let (sum, count) = values.fold((0.0, 0u32), |(sum, count), v| (sum + v, count + 1));
-    (count > 0).then(|| sum / f64::from(count))
+    mean(pairs.map(|(a, b)| cosine(a, b)))
 }
 
 fn diversity(measured: &Measured<'_>, variant: &str) -> Option<CheckRow> {
-    let mut prompts: Vec<((usize, usize), Vec<Feature>)> = Vec::new();
-    for image in &measured.images {
-        if measured.variant(image) != variant {
-            continue;
-        }
+    let mut prompts: IndexMap<(usize, usize), Vec<&Feature>> = IndexMap::new();
+    for image in measured.of_variant(variant) {
         let prompt = (image.cell, image.image.prompt_index);
-        match prompts.last_mut() {
-            Some((last, features)) if *last == prompt => features.push(image.seen.dino.clone()),
-            _ => prompts.push((prompt, vec![image.seen.dino.clone()])),
-        }
+        prompts.entry(prompt).or_default().push(&image.seen.dino);
     }
-    let similar = mean(prompts.iter().filter_map(|(_, images)| pairwise(images)))?;
+    let similar = mean(prompts.values().filter_map(|images| pairwise(images)))?;
     Some(check(variant, "diversity", 1.0 - similar, ""))
 }
 
 fn lowest(scores: &[ScoreRow], variant: &str, metric: &str) -> Option<CheckRow> {
-    let mut prompts: Vec<(&str, Vec<f64>)> = Vec::new();
+    let mut prompts: IndexMap<&str, Vec<f64>> = IndexMap::new();
     for row in scores.iter().filter(|row| row.variant == variant) {
-        let Some(value) = row.metric(metric) else {
-            continue;
-        };
-        match prompts.iter_mut().find(|(prompt, _)| *prompt == row.prompt) {
-            Some((_, values)) => values.push(value),
-            None => prompts.push((&row.prompt, vec![value])),
+        if let Some(value) = row.metric(metric) {
+            prompts.entry(&row.prompt).or_default().push(value);
         }
     }
-    let means = prompts
-        .into_iter()
-        .filter_map(|(prompt, values)| Some((prompt, mean(values.into_iter())?)));
+    let prompts = prompts.into_iter();
+    let means = prompts.filter_map(|(prompt, values)| Some((prompt, mean(values)?)));
     let (prompt, value) = means.min_by(|a, b| a.1.total_cmp(&b.1))?;
     Some(check(variant, format!("lowest_{metric}"), value, prompt))
 }
 
 fn closest(measured: &Measured<'_>, variant: &str) -> Option<CheckRow> {
-    let images = measured.images.iter();
-    let of_variant = images.filter(|image| measured.variant(image) == variant);
-    let to_photos = of_variant.filter_map(|image| {
+    let to_photos = measured.of_variant(variant).filter_map(|image| {
         let photos = measured.references[measured.cells[image.cell].concept].as_ref()?;
         let cosines = photos.dino.iter().map(|p| cosine(&image.seen.dino, p));
         Some((image, cosines.max_by(f64::total_cmp)?))
     });
     let (image, value) = to_photos.max_by(|a, b| a.1.total_cmp(&b.1))?;
-    let file = image.image.file.to_string_lossy().replace('\\', "/");
-    Some(check(variant, "closest", value, &file))
+    Some(check(variant, "closest", value, &image.image.name()))
 }
 
 #[cfg(test)]

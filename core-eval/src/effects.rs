@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::curves::CurveRow;
 use crate::report::{SummaryRow, TokenRow};
-use crate::statistics::t_interval;
+use crate::statistics::{mean, t_interval};
 
 /// `[[effects]]`: a claim and how it is measured. It holds when the 95 % interval is above zero.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -227,15 +227,14 @@ fn context_cosines(tokens: &[TokenRow], variant: &str) -> Vec<((String, u64), f6
         let prompt = (row.concept.as_str(), row.seed, row.prompt.as_str());
         prompts.entry(prompt).or_default().push(row.cosine);
     }
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let mut cells: BTreeMap<(String, u64), Vec<f64>> = BTreeMap::new();
     for ((concept, seed, _), cosines) in prompts {
         let cell = (concept.to_string(), seed);
-        cells.entry(cell).or_default().push(mean(&cosines));
+        cells.entry(cell).or_default().extend(mean(cosines));
     }
     cells
         .into_iter()
-        .map(|(cell, means)| (cell, mean(&means)))
+        .filter_map(|(cell, means)| Some((cell, mean(means)?)))
         .collect()
 }
 

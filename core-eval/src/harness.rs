@@ -130,18 +130,18 @@ impl<'a> Harness<'a> {
             &self.results,
             &self.judges,
         )?;
+        let photos = measured.photo_counts();
         for (index, protocol) in self.protocols.iter().enumerate() {
             let suffix = match index {
                 0 => String::new(),
                 _ => format!("-{}", protocol.name),
             };
             let scores = measured.scores(protocol)?;
-            written.extend(self.report(protocol, &suffix, &scores, &measured)?);
-            let photos = measured.photo_counts();
             let weighting = Weighting {
                 averaging: protocol.averaging,
                 photos: &photos,
             };
+            written.extend(self.report(protocol, &suffix, &scores, weighting, &measured)?);
             if index == 0 && self.effects(&scores, weighting, &tokens, &curves)? {
                 written.push("effects.csv".to_string());
             }
@@ -221,6 +221,7 @@ impl<'a> Harness<'a> {
         protocol: &Protocol,
         suffix: &str,
         scores: &[ScoreRow],
+        weighting: Weighting<'_>,
         measured: &Measured<'_>,
     ) -> Result<Vec<String>> {
         let variants = self.experiment.variants.iter();
@@ -240,11 +241,6 @@ impl<'a> Harness<'a> {
         ]
         .map(|(stem, ending)| format!("{stem}{suffix}.{ending}"));
         report::write_rows(&self.file(&scores_file), scores)?;
-        let photos = measured.photo_counts();
-        let weighting = Weighting {
-            averaging: protocol.averaging,
-            photos: &photos,
-        };
         let summary = report::summarize(scores, &variants, weighting);
         report::write_rows(&self.file(&summary_file), &summary)?;
         let checks = checks(measured, scores);

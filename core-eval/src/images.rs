@@ -37,6 +37,13 @@ pub struct Wanted {
     pub file: PathBuf,
 }
 
+impl Wanted {
+    /// The file as tables name it, on every system alike.
+    pub fn name(&self) -> String {
+        self.file.to_string_lossy().replace('\\', "/")
+    }
+}
+
 /// The images of a cell, in order.
 pub fn wanted(experiment: &Experiment, cell: &Cell) -> Vec<Wanted> {
     let Some(concept) = &experiment.concepts[cell.concept].config else {

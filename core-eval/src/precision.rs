@@ -2,12 +2,10 @@
 //! scores of an experiment that was made.
 
 use anyhow::{Result, bail};
-use statrs::distribution::{ContinuousCDF, StudentsT};
+use indexmap::IndexMap;
 
-use crate::report::ScoreRow;
-
-/// The two-sided level of the intervals.
-const LEVEL: f64 = 0.95;
+use crate::report::{Grouped, ScoreRow, grouped};
+use crate::statistics::{half_width, mean, variance};
 
 /// More than this many concepts or prompts are not thought about.
 const MOST: usize = 100_000;
@@ -30,9 +28,6 @@ pub struct Spread {
     pub image_count: usize,
 }
 
-/// One concept: a row a prompt, a column an image.
-type Values = Vec<Vec<f64>>;
-
 /// The scores of a variant, or with a baseline their differences to its, image by image.
 ///
 /// # Errors
@@ -44,27 +39,34 @@ pub fn spread(
     variant: &str,
     baseline: Option<&str>,
 ) -> Result<Spread> {
-    let mut concepts = values(rows, metric, variant);
-    if concepts.is_empty() {
+    let mut ours = grouped(rows, variant, metric);
+    if ours.is_empty() {
         bail!("no {metric} of variant `{variant}`");
     }
     if let Some(baseline) = baseline {
-        let baselines = values(rows, metric, baseline);
-        let count = concepts.len();
-        for ((key, ours), (other, theirs)) in concepts.iter_mut().zip(&baselines) {
-            let same = key == other
-                && count == baselines.len()
-                && ours.len() == theirs.len()
-                && ours.iter().zip(theirs).all(|(a, b)| a.len() == b.len());
-            if !same {
-                bail!("`{variant}` and `{baseline}` have no images of the same prompts");
-            }
-            for (a, b) in ours.iter_mut().flatten().zip(theirs.iter().flatten()) {
+        let theirs = grouped(rows, baseline, metric);
+        if places(&ours) != places(&theirs) {
+            bail!("`{variant}` and `{baseline}` have no images of the same prompts");
+        }
+        let ours = ours.values_mut().flat_map(IndexMap::values_mut);
+        let theirs = theirs.values().flat_map(IndexMap::values);
+        for (ours, theirs) in ours.zip(theirs) {
+            let ours = ours.values_mut().flatten();
+            for (a, b) in ours.zip(theirs.values().flatten()) {
                 *a -= b;
             }
         }
     }
-    let concepts: Vec<Values> = concepts.into_iter().map(|(_, values)| values).collect();
+    // A row a prompt, a column an image.
+    let concepts: Vec<Vec<Vec<f64>>> = ours
+        .into_values()
+        .map(|prompts| {
+            let prompts = prompts.into_values();
+            prompts
+                .map(|seeds| seeds.into_values().flatten().collect())
+                .collect()
+        })
+        .collect();
     let prompts = concepts.iter().map(Vec::len).sum::<usize>();
     let images = concepts.iter().flatten().map(Vec::len).sum::<usize>();
     let (prompt_count, image_count) = (prompts / concepts.len(), images / prompts);
@@ -74,76 +76,40 @@ pub fn spread(
              two or more of each"
         );
     }
-    let within_prompts = mean(
-        concepts
-            .iter()
-            .flatten()
-            .filter_map(|images| variance(images)),
-    );
-    let means: Vec<Vec<f64>> = concepts
-        .iter()
-        .map(|prompts| {
-            prompts
-                .iter()
-                .map(|images| mean(images.iter().copied()))
-                .collect()
-        })
-        .collect();
-    let of_prompts = mean(means.iter().filter_map(|means| variance(means)));
-    let of_concepts: Vec<f64> = means
-        .iter()
-        .map(|means| mean(means.iter().copied()))
-        .collect();
+    let mean_variance = |groups: &[Vec<f64>]| {
+        mean(groups.iter().filter_map(|group| variance(group))).unwrap_or_default()
+    };
+    let means = |groups: &[Vec<f64>]| -> Vec<f64> {
+        let groups = groups.iter();
+        groups.filter_map(|of| mean(of.iter().copied())).collect()
+    };
+    let within_prompts = mean_variance(&concepts.concat());
+    let of_prompts: Vec<Vec<f64>> = concepts.iter().map(|prompts| means(prompts)).collect();
+    let between_prompts = mean_variance(&of_prompts);
+    let between_concepts = variance(&means(&of_prompts));
     Ok(Spread {
         images: within_prompts,
-        prompts: (of_prompts - within_prompts / image_count as f64).max(0.0),
-        concepts: variance(&of_concepts)
-            .map_or(0.0, |all| (all - of_prompts / prompt_count as f64).max(0.0)),
+        prompts: (between_prompts - within_prompts / image_count as f64).max(0.0),
+        concepts: between_concepts.map_or(0.0, |all| {
+            (all - between_prompts / prompt_count as f64).max(0.0)
+        }),
         concept_count: concepts.len(),
         prompt_count,
         image_count,
     })
 }
 
-/// Things by name, in the order of their first appearance.
-type Named<T> = Vec<(String, T)>;
-
-fn values(rows: &[ScoreRow], metric: &str, variant: &str) -> Named<Values> {
-    let mut concepts: Named<Named<Vec<f64>>> = Vec::new();
-    for row in rows.iter().filter(|row| row.variant == variant) {
-        let Some(value) = row.metric(metric) else {
-            continue;
-        };
-        let prompts = entry(&mut concepts, &row.concept);
-        entry(prompts, &row.prompt).push(value);
-    }
+/// How many images there are of each concept, prompt and seed.
+fn places<'a>(scores: &Grouped<'a>) -> Vec<(&'a str, &'a str, u64, usize)> {
+    let concepts = scores.iter();
     concepts
-        .into_iter()
-        .map(|(concept, prompts)| (concept, prompts.into_iter().map(|(_, v)| v).collect()))
+        .flat_map(|(concept, prompts)| {
+            prompts.iter().flat_map(move |(prompt, seeds)| {
+                let seeds = seeds.iter();
+                seeds.map(move |(seed, images)| (*concept, *prompt, *seed, images.len()))
+            })
+        })
         .collect()
-}
-
-fn entry<'a, T: Default>(list: &'a mut Named<T>, key: &str) -> &'a mut T {
-    let at = list.iter().position(|(other, _)| other == key);
-    let at = at.unwrap_or_else(|| {
-        list.push((key.to_string(), T::default()));
-        list.len() - 1
-    });
-    &mut list[at].1
-}
-
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) = values.fold((0.0, 0u32), |(sum, count), v| (sum + v, count + 1));
-    sum / f64::from(count.max(1))
-}
-
-fn variance(values: &[f64]) -> Option<f64> {
-    let mean = mean(values.iter().copied());
-    let squares = values
-        .iter()
-        .map(|value| (value - mean).powi(2))
-        .sum::<f64>();
-    (values.len() > 1).then(|| squares / (values.len() - 1) as f64)
 }
 
 impl Spread {
@@ -155,13 +121,13 @@ impl Spread {
     /// The width of the 95 % interval that speaks of these concepts alone.
     pub fn width_of_these(&self, concepts: usize, prompts: usize, images: usize) -> f64 {
         let variance = self.of_concept(prompts, images) / concepts as f64;
-        width(variance, concepts * prompts.saturating_sub(1))
+        2.0 * half_width(variance, concepts * prompts.saturating_sub(1))
     }
 
     /// The width of the 95 % interval that speaks of concepts like these.
     pub fn width_of_all(&self, concepts: usize, prompts: usize, images: usize) -> f64 {
         let variance = (self.concepts + self.of_concept(prompts, images)) / concepts as f64;
-        width(variance, concepts.saturating_sub(1))
+        2.0 * half_width(variance, concepts.saturating_sub(1))
     }
 
     /// The fewest concepts for an interval of this width about concepts like these, with prompts and
@@ -181,13 +147,6 @@ impl Spread {
     pub fn images_for(&self, wanted: f64) -> Option<usize> {
         let (concepts, prompts) = (self.concept_count, self.prompt_count);
         fewest(|images| self.width_of_these(concepts, prompts, images) <= wanted)
-    }
-}
-
-fn width(variance: f64, freedom: usize) -> f64 {
-    match StudentsT::new(0.0, 1.0, freedom as f64) {
-        Ok(student) => 2.0 * student.inverse_cdf((1.0 + LEVEL) / 2.0) * variance.sqrt(),
-        Err(_) => f64::INFINITY,
     }
 }
 
@@ -212,7 +171,7 @@ fn fewest(enough: impl Fn(usize) -> bool) -> Option<usize> {
 mod tests {
     use core_model::rng::rng;
     use rand::RngExt;
-    use statrs::distribution::Normal;
+    use statrs::distribution::{ContinuousCDF, Normal};
 
     use super::*;
 

@@ -29,7 +29,7 @@ pub struct SeenImage {
     pub image: Wanted,
     /// Among all images of its cell.
     pub index: usize,
-    /// As the judges see it; the text is that of the protocol in use.
+    /// As the judges see it.
     pub seen: Seen,
 }
 
@@ -96,10 +96,9 @@ impl<'a> Measured<'a> {
                         image: image.clone(),
                         index,
                         seen: Seen {
-                            clip_identity: clip.clone(),
                             clip,
+                            clip_foreground: None,
                             dino,
-                            text: Feature::new(),
                             blank: is_black(picture),
                         },
                     });
@@ -126,20 +125,21 @@ impl<'a> Measured<'a> {
             let cell = &self.cells[image.cell];
             let concept = &self.experiment.concepts[cell.concept];
             let prompt = &image.image.prompt;
-            let file = image.image.file.to_string_lossy().replace('\\', "/");
-            let mut seen = image.seen.clone();
-            if let Some(config) = &concept.config {
-                let text = text(protocol, &prompt.prompt, config)?;
-                seen.text = self.texts.get(&text).cloned().unwrap_or_default();
-            }
+            let file = image.image.name();
+            let config = concept
+                .config
+                .as_ref()
+                .context("a concept without photos")?;
+            let text = &self.texts[&text(protocol, &prompt.prompt, config)?];
             let place = Place {
                 index: image.index,
                 number: image.image.image,
                 kind: &prompt.kind,
             };
             let photos = self.references[cell.concept].as_ref();
-            let scores = seen
-                .scores(protocol, place, photos)
+            let scores = image
+                .seen
+                .scores(protocol, place, text, photos)
                 .with_context(|| file.clone())?;
             Ok(ScoreRow {
                 variant: self.variant(image).to_string(),
@@ -157,8 +157,14 @@ impl<'a> Measured<'a> {
         self.images.iter().map(row).collect()
     }
 
+    /// The images that a method drew.
+    pub fn of_variant(&self, variant: &str) -> impl Iterator<Item = &SeenImage> {
+        let images = self.images.iter();
+        images.filter(move |image| self.variant(image) == variant)
+    }
+
     /// The name of the method that drew an image.
-    pub fn variant(&self, image: &SeenImage) -> &str {
+    fn variant(&self, image: &SeenImage) -> &str {
         &self.experiment.variants[self.cells[image.cell].variant].name
     }
 

@@ -27,24 +27,43 @@ pub struct Interval {
     pub high: f64,
 }
 
-fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
-    let (sum, count) = values
-        .into_iter()
-        .fold((0.0, 0), |(sum, count), v| (sum + v, count + 1));
-    sum / f64::from(count.max(1))
+/// The mean; none of nothing.
+pub fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    weighted_mean(values.into_iter().map(|value| (value, 1.0)))
 }
 
-fn weighted_mean(values: impl IntoIterator<Item = (f64, f64)>) -> f64 {
+/// The mean of values, each with its weight; none of nothing.
+pub fn weighted_mean(values: impl IntoIterator<Item = (f64, f64)>) -> Option<f64> {
     let (sum, weights) = values
         .into_iter()
         .fold((0.0, 0.0), |(sum, all), (value, weight)| {
             (sum + value * weight, all + weight)
         });
-    sum / weights
+    (weights > 0.0).then(|| sum / weights)
+}
+
+/// The unbiased variance; none of fewer than two.
+pub fn variance(values: &[f64]) -> Option<f64> {
+    let mean = mean(values.iter().copied())?;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (values.len() > 1).then(|| squares / (values.len() as f64 - 1.0))
+}
+
+/// Half of the width of Student's 95 % interval of a mean, which has this variance, estimated with
+/// `freedom` degrees of freedom; without any it is infinite.
+pub fn half_width(variance: f64, freedom: usize) -> f64 {
+    student(freedom).map_or(f64::INFINITY, |student| student * variance.sqrt())
+}
+
+/// Student's quantile at the upper end of the interval.
+fn student(freedom: usize) -> Option<f64> {
+    let student = StudentsT::new(0.0, 1.0, freedom as f64).ok()?;
+    Some(student.inverse_cdf((1.0 + LEVEL) / 2.0))
 }
 
 fn of_concept(concept: &ConceptValues) -> f64 {
-    mean(concept.iter().map(|seeds| mean(seeds.iter().copied())))
+    let prompts = concept.iter();
+    mean(prompts.filter_map(|seeds| mean(seeds.iter().copied()))).unwrap_or_default()
 }
 
 /// The mean over concepts, each with its weight, with its bootstrap interval. Equal weights give the
@@ -74,7 +93,7 @@ fn resampled(
         .zip(weights)
         .map(|(concept, weight)| (of_concept(concept), *weight))
         .collect();
-    let mut resample = || -> f64 {
+    let mut resample = || {
         if concepts.len() >= ENOUGH_CONCEPTS {
             let count = whole.len();
             return weighted_mean((0..count).map(|_| whole[generator.random_range(0..count)]));
@@ -85,7 +104,9 @@ fn resampled(
                 .map(|(prompts, weight)| (of_concept_resampled(prompts, &mut generator), *weight)),
         )
     };
-    let mut means: Vec<f64> = (0..resamples).map(|_| resample()).collect();
+    let mut means: Vec<f64> = (0..resamples)
+        .map(|_| resample().unwrap_or_default())
+        .collect();
     means.sort_by(f64::total_cmp);
     let tail = if concepts.len() >= ENOUGH_CONCEPTS {
         expanded_tail(concepts.len(), concepts.len() - 1)
@@ -95,7 +116,7 @@ fn resampled(
         expanded_tail(prompts.min().unwrap_or(0), freedom)
     };
     Interval {
-        mean: weighted_mean(whole),
+        mean: weighted_mean(whole).unwrap_or_default(),
         low: quantile(&means, tail),
         high: quantile(&means, 1.0 - tail),
     }
@@ -104,13 +125,12 @@ fn resampled(
 /// The share of resamples beyond each end of the interval: of what is resampled, `size` values at a
 /// time with `freedom` degrees of freedom in all.
 fn expanded_tail(size: usize, freedom: usize) -> f64 {
-    let level = (1.0 + LEVEL) / 2.0;
-    match StudentsT::new(0.0, 1.0, freedom as f64) {
-        Ok(student) if size > 1 => {
+    match student(freedom) {
+        Some(student) if size > 1 => {
             let shrunk = (size as f64 / (size - 1) as f64).sqrt();
-            Normal::standard().cdf(-shrunk * student.inverse_cdf(level))
+            Normal::standard().cdf(-shrunk * student)
         }
-        _ => 1.0 - level,
+        _ => (1.0 - LEVEL) / 2.0,
     }
 }
 
@@ -119,10 +139,11 @@ fn of_concept_resampled(prompts: &ConceptValues, generator: &mut impl Rng) -> f6
     let seeds: Vec<usize> = (0..count)
         .map(|_| generator.random_range(0..count))
         .collect();
-    mean((0..prompts.len()).map(|_| {
+    let resampled = (0..prompts.len()).filter_map(|_| {
         let prompt = &prompts[generator.random_range(0..prompts.len())];
         mean(seeds.iter().map(|seed| prompt[*seed]))
-    }))
+    });
+    mean(resampled).unwrap_or_default()
 }
 
 /// The quantile of sorted values, between neighbours in proportion.
@@ -135,15 +156,10 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 /// Mean and Student's 95 % interval of independent values; the interval of fewer than two is the
 /// whole line.
 pub fn t_interval(values: &[f64]) -> Interval {
-    let n = values.len() as f64;
-    let mean = mean(values.iter().copied());
-    let half = match StudentsT::new(0.0, 1.0, n - 1.0) {
-        Ok(t) if values.len() > 1 => {
-            let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
-            t.inverse_cdf((1.0 + LEVEL) / 2.0) * (variance / n).sqrt()
-        }
-        _ => f64::INFINITY,
-    };
+    let mean = mean(values.iter().copied()).unwrap_or_default();
+    let half = variance(values).map_or(f64::INFINITY, |variance| {
+        half_width(variance / values.len() as f64, values.len() - 1)
+    });
     Interval {
         mean,
         low: mean - half,

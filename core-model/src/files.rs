@@ -1,7 +1,7 @@
 //! Writing files so that a reader never meets half of one: beside, then renamed.
 
 use std::io::{Cursor, Read, Write};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use image::{ImageBuffer, ImageFormat, PixelWithColorType};
 
@@ -54,6 +54,16 @@ where
         .write_to(&mut bytes, ImageFormat::Png)
         .map_err(|error| Error::format(path, error))?;
     write_atomically(path, bytes.get_ref())
+}
+
+/// Whether a name from an untrusted file names something directly in a folder: no separators, no
+/// `..`, not empty.
+pub fn is_plain_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!(
+        (parts.next(), parts.next()),
+        (Some(Component::Normal(_)), None)
+    )
 }
 
 /// Reads a whole file.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use indexmap::IndexSet;
 
 use super::say;
 use crate::precision::spread;
@@ -38,12 +39,7 @@ pub fn run(args: &PrecisionArgs) -> Result<()> {
             path.display()
         );
     };
-    let mut variants: Vec<&str> = Vec::new();
-    for row in &rows {
-        if !variants.contains(&row.variant.as_str()) {
-            variants.push(&row.variant);
-        }
-    }
+    let variants: IndexSet<&str> = rows.iter().map(|row| row.variant.as_str()).collect();
     say(&format!(
         "For a 95 % interval {} wide. Standard deviations between concepts, prompts and images; then \
          how many\nconcepts it takes to speak of concepts like these, and how many prompts a concept \

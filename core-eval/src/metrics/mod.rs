@@ -42,12 +42,10 @@ pub struct References {
 pub struct Seen {
     /// CLIP's feature of the whole picture.
     pub clip: Feature,
-    /// CLIP's feature of what is compared with the photos.
-    pub clip_identity: Feature,
-    /// DINO's feature of the same.
+    /// CLIP's feature of the foreground, where that is what is compared with the photos.
+    pub clip_foreground: Option<Feature>,
+    /// DINO's feature of what is compared with the photos.
     pub dino: Feature,
-    /// CLIP's feature of the prompt.
-    pub text: Feature,
     /// Whether all of the picture is black.
     pub blank: bool,
 }
@@ -64,7 +62,7 @@ pub struct Place<'a> {
 }
 
 impl Seen {
-    /// The scores under a protocol.
+    /// The scores under a protocol; `text` is CLIP's feature of the prompt.
     ///
     /// # Errors
     /// A score that is no number, which a judge with damaged weights gives.
@@ -72,17 +70,19 @@ impl Seen {
         &self,
         protocol: &Protocol,
         place: Place<'_>,
+        text: &[f32],
         photos: Option<&References>,
     ) -> Result<Scores> {
         if !protocol.counts(place.number, self.blank) {
             return Ok(Scores::default());
         }
         let photos = photos.filter(|_| protocol.scores_identity(place.kind));
+        let clip = self.clip_foreground.as_ref().unwrap_or(&self.clip);
         let identity =
             |image: &[f32], photos: &[Feature]| protocol.identity(image, place.index, photos);
         let scores = Scores {
-            clip_t: Some(protocol.clip_t(cosine(&self.clip, &self.text))),
-            clip_i: photos.map(|photos| identity(&self.clip_identity, &photos.clip)),
+            clip_t: Some(protocol.clip_t(cosine(&self.clip, text))),
+            clip_i: photos.map(|photos| identity(clip, &photos.clip)),
             dino: photos.map(|photos| identity(&self.dino, &photos.dino)),
         };
         for (name, value) in [
@@ -129,9 +129,8 @@ mod tests {
     fn a_score_that_is_no_number_is_refused() {
         let seen = Seen {
             clip: vec![1.0],
-            clip_identity: vec![1.0],
+            clip_foreground: None,
             dino: vec![f32::NAN],
-            text: vec![1.0],
             blank: false,
         };
         let photos = References {
@@ -144,10 +143,11 @@ mod tests {
             kind: "",
         };
         let protocol = Protocol::named("dreambooth").expect("a protocol");
-        let failed = seen.scores(protocol, place, Some(&photos));
+        let failed = seen.scores(protocol, place, &[1.0], Some(&photos));
         let message = failed.expect_err("a score is NaN").to_string();
         assert!(message.contains("DINO"), "{message}");
-        let without = seen.scores(protocol, place, None).expect("CLIP-T alone");
+        let without = seen.scores(protocol, place, &[1.0], None);
+        let without = without.expect("CLIP-T alone");
         assert_eq!((without.clip_t, without.dino), (Some(1.0), None));
     }
 }

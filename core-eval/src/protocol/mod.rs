@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::metrics::{Feature, cosine};
+use crate::statistics::mean;
 
 /// What CLIP reads of a prompt in which `{}` stands for the concept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -209,7 +210,7 @@ impl Protocol {
         let of = |photo: &Feature| self.image_scale.of(cosine(image, photo));
         match self.pairing {
             Pairing::OneToOne => of(&photos[index % photos.len()]),
-            Pairing::All => photos.iter().map(of).sum::<f64>() / photos.len() as f64,
+            Pairing::All => mean(photos.iter().map(of)).unwrap_or(f64::NAN),
         }
     }
 

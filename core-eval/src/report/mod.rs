@@ -13,7 +13,9 @@ use core_model::files::write_atomically;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use summary::{ALL_CONCEPTS, METRICS, SummaryRow, Weighting, summarize};
+pub use summary::{
+    ALL_CONCEPTS, Grouped, METRICS, SummaryRow, TITLES, Weighting, grouped, summarize,
+};
 pub use table::{Table, table_markdown};
 
 /// A row of `scores.csv`: one image.

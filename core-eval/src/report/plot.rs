@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use core_model::files::write_png;
 use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use super::font::{self, FAMILY};
-use super::{ALL_CONCEPTS, METRICS, SummaryRow, TokenRow, read_rows};
+use super::{ALL_CONCEPTS, METRICS, SummaryRow, TITLES, TokenRow, read_rows};
 use crate::curves::CurveRow;
+use crate::statistics::mean;
 
 mod curves;
 mod learning;
@@ -24,8 +26,6 @@ const PALETTE: [RGBColor; 7] = [
     RGBColor(86, 180, 233),
     RGBColor(90, 90, 90),
 ];
-
-const TITLES: [&str; 3] = ["CLIP-T", "CLIP-I", "DINO"];
 
 type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 
@@ -301,6 +301,35 @@ fn tradeoff_panel(
     Ok(())
 }
 
+/// Axes on which something goes its course, from 0 to `end`.
+type Course<'a> = ChartContext<'a, BitMapBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+fn course<'a>(
+    area: &Area<'a>,
+    title: &str,
+    (what, end, labels): (&str, f64, usize),
+    y: std::ops::Range<f64>,
+) -> Result<Course<'a>> {
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, text(18))
+        .margin(8)
+        .x_label_area_size(44)
+        .y_label_area_size(54)
+        .build_cartesian_2d(0.0..end, y)
+        .map_err(oops)?;
+    chart
+        .configure_mesh()
+        .x_labels(labels)
+        .x_desc(what)
+        .axis_desc_style(text(14))
+        .label_style(text(13))
+        .x_label_formatter(&|value| format!("{value:.0}"))
+        .light_line_style(WHITE)
+        .draw()
+        .map_err(oops)?;
+    Ok(chart)
+}
+
 /// The variants that have rows, in the order of all.
 fn trained<'a>(rows: impl Iterator<Item = &'a String>, variants: &[String]) -> Vec<String> {
     let trained = names(rows);
@@ -375,14 +404,12 @@ fn draw_tokens(area: &Area, rows: &[TokenRow], variants: &[String]) -> Result<()
             .iter()
             .enumerate()
             .filter_map(|(index, (position, _))| {
-                let values: Vec<f64> = of_prompt
+                let cosines = of_prompt
                     .iter()
                     .filter(|row| row.variant == *variant && row.position == *position)
                     .map(|row| row.cosine)
-                    .filter(|cosine| cosine.is_finite())
-                    .collect();
-                let mean = values.iter().sum::<f64>() / values.len() as f64;
-                (!values.is_empty()).then_some((index as f64, mean))
+                    .filter(|cosine| cosine.is_finite());
+                Some((index as f64, mean(cosines)?))
             })
             .collect();
         let points: Vec<_> = line

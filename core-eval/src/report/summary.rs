@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::ScoreRow;
 use crate::protocol::Averaging;
-use crate::statistics::{ConceptValues, Interval, bootstrap};
+use crate::statistics::{ConceptValues, Interval, bootstrap, mean};
 
 /// The scores, as columns of `scores.csv`.
 pub const METRICS: [&str; 3] = ["clip_t", "clip_i", "dino"];
+
+/// Their titles.
+pub const TITLES: [&str; 3] = ["CLIP-T", "CLIP-I", "DINO"];
 
 /// What the column `concept` says of the macro mean.
 pub const ALL_CONCEPTS: &str = "all";
@@ -40,88 +44,66 @@ pub struct SummaryRow {
     pub n: usize,
 }
 
-/// One concept's values with what each belongs to; images of a prompt are averaged.
+/// The scores of one variant by one metric: concepts, prompts, seeds, images, each in the order of
+/// its first appearance.
+pub type Grouped<'a> = IndexMap<&'a str, IndexMap<&'a str, IndexMap<u64, Vec<f64>>>>;
+
+/// Groups the scores of a variant; images without a score are left out.
+pub fn grouped<'a>(rows: &'a [ScoreRow], variant: &str, metric: &str) -> Grouped<'a> {
+    let mut concepts = Grouped::new();
+    for row in rows.iter().filter(|row| row.variant == variant) {
+        let Some(value) = row.metric(metric) else {
+            continue;
+        };
+        let prompts = concepts.entry(&row.concept).or_default();
+        let seeds = prompts.entry(&row.prompt).or_default();
+        seeds.entry(row.seed).or_default().push(value);
+    }
+    concepts
+}
+
+/// One concept's values by prompt and seed; images of a prompt are averaged.
 struct Values<'a> {
     concept: &'a str,
-    /// Prompts, for each the seeds with their means.
-    prompts: Vec<(&'a str, Vec<(u64, f64)>)>,
+    prompts: IndexMap<&'a str, IndexMap<u64, f64>>,
     /// Images behind the values.
     images: usize,
 }
 
 impl Values<'_> {
     fn plain(&self) -> ConceptValues {
-        let seeds = |seeds: &[(u64, f64)]| seeds.iter().map(|(_, value)| *value).collect();
-        self.prompts.iter().map(|(_, of)| seeds(of)).collect()
+        let prompts = self.prompts.values();
+        prompts.map(|of| of.values().copied().collect()).collect()
     }
 
     /// Differences to another variant's, prompt by prompt and seed by seed; `None` when it lacks
     /// one of them.
     fn minus(&self, other: &Self) -> Option<ConceptValues> {
-        let of_prompt = |(prompt, seeds): &(&str, Vec<(u64, f64)>)| -> Option<Vec<f64>> {
-            let (_, theirs) = other.prompts.iter().find(|(name, _)| name == prompt)?;
-            let of_seed = |(seed, value): &(u64, f64)| {
-                let (_, their) = theirs.iter().find(|(other, _)| other == seed)?;
-                Some(value - their)
-            };
+        let of_prompt = |(prompt, seeds): (&&str, &IndexMap<u64, f64>)| {
+            let theirs = other.prompts.get(prompt)?;
+            let of_seed = |(seed, value): (&u64, &f64)| Some(value - theirs.get(seed)?);
             seeds.iter().map(of_seed).collect()
         };
         self.prompts.iter().map(of_prompt).collect()
     }
 }
 
-/// The values of one variant and metric, concepts, prompts and seeds in the order of their first
-/// appearance.
 fn values<'a>(rows: &'a [ScoreRow], variant: &str, metric: &str) -> Vec<Values<'a>> {
-    type Prompts<'a> = Vec<(&'a str, Vec<(u64, Vec<f64>)>)>;
-    let mut concepts: Vec<(&str, Prompts<'_>)> = Vec::new();
-    for row in rows.iter().filter(|row| row.variant == variant) {
-        let Some(value) = row.metric(metric) else {
-            continue;
-        };
-        let concept = at(
-            &mut concepts,
-            |c| c.0 == row.concept,
-            || (&row.concept, Vec::new()),
-        );
-        let prompt = at(
-            &mut concept.1,
-            |p| p.0 == row.prompt,
-            || (&row.prompt, Vec::new()),
-        );
-        let seed = at(
-            &mut prompt.1,
-            |s| s.0 == row.seed,
-            || (row.seed, Vec::new()),
-        );
-        seed.1.push(value);
-    }
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    concepts
+    grouped(rows, variant, metric)
         .into_iter()
         .map(|(concept, prompts)| Values {
             concept,
-            images: prompts
-                .iter()
-                .flat_map(|(_, seeds)| seeds.iter().map(|(_, values)| values.len()))
-                .sum(),
+            images: prompts.values().flatten().map(|(_, of)| of.len()).sum(),
             prompts: prompts
                 .into_iter()
                 .map(|(prompt, seeds)| {
-                    let of_seed = |(seed, values): &(u64, Vec<f64>)| (*seed, mean(values));
-                    (prompt, seeds.iter().map(of_seed).collect())
+                    let seeds = seeds.into_iter();
+                    let means = seeds.filter_map(|(seed, of)| Some((seed, mean(of)?)));
+                    (prompt, means.collect())
                 })
                 .collect(),
         })
         .collect()
-}
-
-fn at<T>(list: &mut Vec<T>, is: impl Fn(&T) -> bool, new: impl FnOnce() -> T) -> &mut T {
-    let index = list.iter().position(is).unwrap_or_else(|| {
-        list.push(new());
-        list.len() - 1
-    });
-    &mut list[index]
 }
 
 /// How the values of concepts become one mean.

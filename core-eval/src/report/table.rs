@@ -1,12 +1,9 @@
 //! `table.md`: the summary for readers.
 
-use super::summary::{ALL_CONCEPTS, METRICS, SummaryRow};
+use super::summary::{ALL_CONCEPTS, METRICS, SummaryRow, TITLES};
 use crate::checks::{CheckRow, PHOTOS};
 use crate::protocol::Averaging;
 use crate::statistics::ENOUGH_CONCEPTS;
-
-/// Column titles, in the order of [`METRICS`].
-const TITLES: [&str; 3] = ["CLIP-T", "CLIP-I", "DINO"];
 
 /// What the table is made of.
 #[derive(Debug, Clone, Copy)]

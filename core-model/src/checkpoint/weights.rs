@@ -1,12 +1,13 @@
 //! Which files of a folder hold a network's weights.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path};
+use std::path::Path;
 
 use serde::Deserialize;
 
 use super::{Checkpoint, KeyRule, MAX_HEADER};
 use crate::error::{Error, Result};
+use crate::files::{is_plain_name, read_to_string};
 
 /// `X.safetensors.index.json`: which shard holds which tensor.
 #[derive(Deserialize)]
@@ -75,7 +76,7 @@ impl Checkpoint {
                 ),
             ));
         }
-        let text = crate::files::read_to_string(path)?;
+        let text = read_to_string(path)?;
         let index: Index = serde_json::from_str(&text).map_err(|error| {
             let reason = format!("no index of weights: {error}; fetch it again");
             Error::format(path, reason)
@@ -88,12 +89,7 @@ impl Checkpoint {
             metadata: BTreeMap::new(),
         };
         for shard in shards {
-            let mut parts = Path::new(shard).components();
-            let plain = matches!(
-                (parts.next(), parts.next()),
-                (Some(Component::Normal(_)), None)
-            );
-            if !plain || !shard.ends_with(".safetensors") {
+            if !is_plain_name(shard) || !shard.ends_with(".safetensors") {
                 return Err(Error::format(
                     path,
                     format!(

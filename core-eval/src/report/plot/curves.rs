@@ -3,7 +3,7 @@
 use anyhow::Result;
 use plotters::prelude::*;
 
-use super::{Area, color, legend, oops, span, text, trained};
+use super::{Area, color, course, legend, oops, span, trained};
 use crate::curves::CurveRow;
 
 /// A column of `curves.csv`.
@@ -27,22 +27,8 @@ pub(super) fn draw_curves(area: &Area, rows: &[CurveRow], variants: &[String]) -
         let points = || lines.iter().flat_map(|(_, curve)| &curve.points);
         let steps = points().map(|point| point.0).fold(1.0, f64::max);
         let y = span(points().map(|point| point.1), 0.06);
-        let mut chart = ChartBuilder::on(panel)
-            .caption(title, text(18))
-            .margin(8)
-            .x_label_area_size(44)
-            .y_label_area_size(54)
-            .build_cartesian_2d(0.0..steps, y.clone())
-            .map_err(oops)?;
-        chart
-            .configure_mesh()
-            .x_desc("optimiser step; a gray line ends a stage")
-            .axis_desc_style(text(14))
-            .label_style(text(13))
-            .x_label_formatter(&|value| format!("{value:.0}"))
-            .light_line_style(WHITE)
-            .draw()
-            .map_err(oops)?;
+        let x = ("optimiser step; a gray line ends a stage", steps, 11);
+        let mut chart = course(panel, title, x, y.clone())?;
         let mut ends: Vec<f64> = lines.iter().flat_map(|(_, c)| c.ends.clone()).collect();
         ends.retain(|end| *end < steps);
         let gray = RGBColor(120, 120, 120).stroke_width(1);

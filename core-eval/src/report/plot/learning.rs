@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use plotters::prelude::*;
 
-use super::{Area, legend_line, oops, palette, span, text};
+use super::{Area, course, legend_line, oops, palette, span};
 
 /// The first columns of a learning curve; the figures of quality follow.
 const COLUMNS: [&str; 4] = ["step", "images", "seconds", "loss"];
@@ -82,23 +82,8 @@ pub(super) fn draw_learning(area: &Area, curves: &[LearningCurve]) -> Result<()>
         let images = points().map(|point| point.0).fold(1.0, f64::max);
         let y = span(points().map(|point| point.1), 0.06);
         let (plot, side) = panel.split_horizontally(SIZE.0 as i32 - 120);
-        let mut chart = ChartBuilder::on(&plot)
-            .caption(&curve.name, text(18))
-            .margin(8)
-            .x_label_area_size(44)
-            .y_label_area_size(54)
-            .build_cartesian_2d(0.0..images / 1e3, y)
-            .map_err(oops)?;
-        chart
-            .configure_mesh()
-            .x_labels(6)
-            .x_desc("thousand scenes seen")
-            .axis_desc_style(text(14))
-            .label_style(text(13))
-            .x_label_formatter(&|value| format!("{value:.0}"))
-            .light_line_style(WHITE)
-            .draw()
-            .map_err(oops)?;
+        let x = ("thousand scenes seen", images / 1e3, 6);
+        let mut chart = course(&plot, &curve.name, x, y)?;
         for (index, (_, points)) in curve.figures.iter().enumerate() {
             let color = palette(index);
             let line = points.iter().map(|(images, value)| (images / 1e3, *value));

@@ -1,21 +1,26 @@
 //! `core-eval score`: the three scores of images that any tool made.
 
-use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+mod items;
 
-use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args};
 use core_model::device::parse_device;
 use core_model::files::write_atomically;
 use core_model::image_processor::load_image;
 use core_train::config::{ConceptConfig, parse};
 use core_train::progress::Progress;
-use serde::Deserialize;
+use indexmap::IndexSet;
 
 use super::say;
 use crate::metrics::{Judges, Place, References, Scores, Seen};
 use crate::pictures::{is_black, mask_of, masked, picture_files};
 use crate::protocol::Protocol;
+use crate::statistics::{mean, weighted_mean};
+
+use items::{Item, items};
 
 /// Images that are looked at together.
 const BATCH: usize = 16;
@@ -64,36 +69,6 @@ pub struct ScoreArgs {
     out: PathBuf,
 }
 
-/// One image to be scored.
-#[derive(Debug)]
-struct Item {
-    /// As it stands in the output.
-    name: String,
-    path: PathBuf,
-    /// Empty when there is only one.
-    concept: String,
-    prompt: String,
-    /// Empty when nobody said.
-    kind: String,
-    mask: Option<PathBuf>,
-}
-
-/// A row of `--images`.
-#[derive(Debug, Deserialize)]
-struct ImageRow {
-    image: String,
-    concept: String,
-    prompt: String,
-    kind: String,
-}
-
-/// A row of `--prompts`.
-#[derive(Debug, Deserialize)]
-struct PromptRow {
-    image: String,
-    prompt: String,
-}
-
 /// Scores the images, writes the CSV and the protocol, and prints the means.
 ///
 /// # Errors
@@ -121,8 +96,9 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
     let texts = texts(args, &items, protocol)?;
     let references = references(args, &items, &judges, protocol)?;
     let with_concept = args.images.is_some();
-    let (scores, failure) = score(&items, &texts, &references, &judges, protocol);
-    if let Some(failure) = failure {
+    let mut scores = Vec::with_capacity(items.len());
+    let scored = score(&items, &texts, &references, &judges, protocol, &mut scores);
+    if let Err(failure) = scored {
         if scores.is_empty() {
             return Err(failure);
         }
@@ -168,105 +144,6 @@ fn check_writable(out: &Path) -> Result<()> {
         )
     })?;
     Ok(())
-}
-
-fn items(args: &ScoreArgs, protocol: &Protocol) -> Result<Vec<Item>> {
-    let mask = |name: &str| {
-        let masks = args.generated_masks.as_ref()?;
-        Some(mask_of(masks, Path::new(name)))
-    };
-    if let Some(csv) = &args.images {
-        let folder = csv.parent().unwrap_or(Path::new(""));
-        let rows: Vec<ImageRow> = read(csv, "image,concept,prompt,kind")?;
-        ensure!(!rows.is_empty(), "{}: holds no rows", csv.display());
-        for (number, row) in rows.iter().enumerate() {
-            // The header is line 1.
-            let at = || format!("{}: line {}", csv.display(), number + 2);
-            let mut parts = Path::new(&row.concept).components();
-            let named = matches!(
-                (parts.next(), parts.next()),
-                (Some(Component::Normal(_)), None)
-            );
-            ensure!(
-                named,
-                "{}: the concept is `{}`; expected the name of a folder in {}",
-                at(),
-                row.concept,
-                args.references.display()
-            );
-            protocol.check_kind(&row.kind).with_context(at)?;
-        }
-        let item = |row: ImageRow| Item {
-            path: folder.join(&row.image),
-            mask: mask(&row.image),
-            name: row.image,
-            concept: row.concept,
-            prompt: row.prompt,
-            kind: row.kind,
-        };
-        return Ok(rows.into_iter().map(item).collect());
-    }
-    let Some(generated) = &args.generated else {
-        bail!("name the images with --generated or --images");
-    };
-    let mut prompts = match &args.prompts {
-        Some(csv) => Some(prompts(csv)?),
-        None => None,
-    };
-    let mut items = Vec::new();
-    for path in picture_files(generated)? {
-        let name = path.file_name().unwrap_or_default();
-        let name = name.to_string_lossy().into_owned();
-        let prompt = match (&mut prompts, &args.prompts) {
-            (Some(prompts), Some(csv)) => prompts
-                .remove(&name)
-                .with_context(|| format!("{}: no prompt for the image `{name}`", csv.display()))?,
-            _ => args.prompt.clone().unwrap_or_default(),
-        };
-        items.push(Item {
-            path,
-            mask: mask(&name),
-            name,
-            concept: String::new(),
-            prompt,
-            kind: String::new(),
-        });
-    }
-    if let Some(absent) = prompts.as_ref().and_then(|prompts| prompts.keys().next()) {
-        bail!(
-            "{}: the image `{absent}`, which has a prompt, is not there",
-            generated.display()
-        );
-    }
-    Ok(items)
-}
-
-fn prompts(csv: &Path) -> Result<BTreeMap<String, String>> {
-    let mut prompts = BTreeMap::new();
-    for row in read::<PromptRow>(csv, "image,prompt")? {
-        if prompts.insert(row.image.clone(), row.prompt).is_some() {
-            bail!(
-                "{}: two prompts for the image `{}`",
-                csv.display(),
-                row.image
-            );
-        }
-    }
-    Ok(prompts)
-}
-
-fn read<T: for<'de> Deserialize<'de>>(path: &Path, columns: &str) -> Result<Vec<T>> {
-    let context = || {
-        format!(
-            "{}: expected a CSV with the columns {columns}",
-            path.display()
-        )
-    };
-    let mut reader = csv::Reader::from_path(path).with_context(context)?;
-    reader
-        .deserialize()
-        .map(|row| row.with_context(context))
-        .collect()
 }
 
 /// The folder of a concept's photos.
@@ -336,40 +213,35 @@ fn references(
     Ok(all)
 }
 
-/// The scores of the images in their order, and what ended it early, if anything.
+/// Appends the scores of the images in their order; what was scored before an error stays.
 fn score(
     items: &[Item],
     texts: &[String],
     references: &BTreeMap<String, References>,
     judges: &Judges,
     protocol: &Protocol,
-) -> (Vec<Scores>, Option<anyhow::Error>) {
+    scores: &mut Vec<Scores>,
+) -> Result<()> {
     let mut progress = Progress::new("images", 0, items.len() as u64);
     let mut places = Places::default();
-    let mut scores = Vec::with_capacity(items.len());
     for (batch, texts) in items.chunks(BATCH).zip(texts.chunks(BATCH)) {
-        let seen = match look(batch, texts, judges) {
-            Ok(seen) => seen,
-            Err(failure) => return (scores, Some(failure)),
-        };
-        for (item, seen) in batch.iter().zip(seen) {
-            let place = places.next(item);
-            match seen.scores(protocol, place, references.get(&item.concept)) {
-                Ok(of_image) => scores.push(of_image),
-                Err(failure) => {
-                    let failure = failure.context(format!("image `{}`", item.name));
-                    return (scores, Some(failure));
-                }
-            }
+        let seen = look(batch, judges)?;
+        let texts = judges.text_features(texts)?;
+        for ((item, seen), text) in batch.iter().zip(seen).zip(texts) {
+            let photos = references.get(&item.concept);
+            let of_image = seen
+                .scores(protocol, places.next(item), &text, photos)
+                .with_context(|| format!("image `{}`", item.name))?;
+            scores.push(of_image);
             progress.advance("");
         }
     }
     progress.finish();
-    (scores, None)
+    Ok(())
 }
 
 /// What the judges see of some images.
-fn look(batch: &[Item], texts: &[String], judges: &Judges) -> Result<Vec<Seen>> {
+fn look(batch: &[Item], judges: &Judges) -> Result<Vec<Seen>> {
     let mut images = Vec::new();
     let mut foregrounds = Vec::new();
     for item in batch {
@@ -379,22 +251,20 @@ fn look(batch: &[Item], texts: &[String], judges: &Judges) -> Result<Vec<Seen>> 
         }
         images.push(image);
     }
-    let text = judges.text_features(texts)?;
     let clip = judges.clip_image_features(&images)?;
-    let (clip_identity, dino) = if foregrounds.is_empty() {
-        (clip.clone(), judges.dino_features(&images)?)
+    let (clip_foregrounds, dino) = if foregrounds.is_empty() {
+        (Vec::new(), judges.dino_features(&images)?)
     } else {
         let clip = judges.clip_image_features(&foregrounds)?;
         (clip, judges.dino_features(&foregrounds)?)
     };
-    let identity = clip_identity.into_iter().zip(dino);
-    let seen = clip.into_iter().zip(identity).zip(text).zip(&images);
+    let mut clip_foregrounds = clip_foregrounds.into_iter();
+    let seen = clip.into_iter().zip(dino).zip(&images);
     Ok(seen
-        .map(|(((clip, (clip_identity, dino)), text), image)| Seen {
+        .map(|((clip, dino), image)| Seen {
             clip,
-            clip_identity,
+            clip_foreground: clip_foregrounds.next(),
             dino,
-            text,
             blank: is_black(image),
         })
         .collect())
@@ -456,12 +326,7 @@ fn means(
     with_concept: bool,
     photos: impl Fn(&str) -> usize,
 ) -> String {
-    let mut concepts: Vec<&str> = Vec::new();
-    for item in items {
-        if !concepts.contains(&item.concept.as_str()) {
-            concepts.push(&item.concept);
-        }
-    }
+    let concepts: IndexSet<&str> = items.iter().map(|item| item.concept.as_str()).collect();
     let columns: [fn(&Scores) -> Option<f64>; 3] = [
         |scores| scores.clip_t,
         |scores| scores.clip_i,
@@ -473,7 +338,7 @@ fn means(
             columns.map(|column| {
                 let rows = items.iter().zip(scores);
                 let rows = rows.filter(|(item, _)| item.concept == *concept);
-                mean(rows.filter_map(|(_, scores)| Some((column(scores)?, 1))))
+                mean(rows.filter_map(|(_, scores)| column(scores)))
             })
         })
         .collect();
@@ -481,15 +346,19 @@ fn means(
         let [t, i, d] = values.map(|v| v.map_or("-".to_string(), |v| format!("{v:.6}")));
         format!("{name}clip_t {t} clip_i {i} dino {d}")
     };
-    let all =
-        [0, 1, 2].map(|column| mean(of_concept.iter().filter_map(|row| Some((row[column]?, 1)))));
+    let all = [0, 1, 2].map(|column| mean(of_concept.iter().filter_map(|row| row[column])));
     if !with_concept {
         return line("", all);
     }
     let pooled = [0, 1, 2].map(|index| {
-        let weight = |item: &Item| if index == 0 { 1 } else { photos(&item.concept) };
+        let weight = |item: &Item| match index {
+            0 => 1.0,
+            _ => photos(&item.concept) as f64,
+        };
         let rows = items.iter().zip(scores);
-        mean(rows.filter_map(|(item, scores)| Some((columns[index](scores)?, weight(item)))))
+        weighted_mean(
+            rows.filter_map(|(item, scores)| Some((columns[index](scores)?, weight(item)))),
+        )
     });
     let mut lines: Vec<String> = concepts
         .iter()
@@ -501,12 +370,4 @@ fn means(
     let count = items.len();
     lines.push(line(&format!("pooled mean of {count} images: "), pooled));
     lines.join("\n")
-}
-
-/// The mean of values that count as often as is said; none of nothing.
-fn mean(values: impl Iterator<Item = (f64, usize)>) -> Option<f64> {
-    let (sum, count) = values.fold((0.0, 0), |(sum, count), (value, times)| {
-        (sum + value * times as f64, count + times)
-    });
-    (count > 0).then(|| sum / count as f64)
 }

@@ -1,0 +1,141 @@
+//! Which images are scored: a folder or a list, with prompts, kinds and masks.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use core_model::files::is_plain_name;
+use serde::Deserialize;
+
+use super::ScoreArgs;
+use crate::pictures::{mask_of, picture_files};
+use crate::protocol::Protocol;
+
+/// One image to be scored.
+#[derive(Debug)]
+pub(super) struct Item {
+    /// As it stands in the output.
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    /// Empty when there is only one.
+    pub(super) concept: String,
+    pub(super) prompt: String,
+    /// Empty when nobody said.
+    pub(super) kind: String,
+    pub(super) mask: Option<PathBuf>,
+}
+
+/// A row of `--images`.
+#[derive(Debug, Deserialize)]
+struct ImageRow {
+    image: String,
+    concept: String,
+    prompt: String,
+    kind: String,
+}
+
+/// A row of `--prompts`.
+#[derive(Debug, Deserialize)]
+struct PromptRow {
+    image: String,
+    prompt: String,
+}
+
+/// The images that the arguments name, each with its prompt.
+///
+/// # Errors
+/// Absent folders, wrong columns, images without prompt and the other way round, concepts that name no
+/// folder, kinds that the protocol cannot place.
+pub(super) fn items(args: &ScoreArgs, protocol: &Protocol) -> Result<Vec<Item>> {
+    let mask = |name: &str| {
+        let masks = args.generated_masks.as_ref()?;
+        Some(mask_of(masks, Path::new(name)))
+    };
+    if let Some(csv) = &args.images {
+        let folder = csv.parent().unwrap_or(Path::new(""));
+        let rows: Vec<ImageRow> = read(csv, "image,concept,prompt,kind")?;
+        ensure!(!rows.is_empty(), "{}: holds no rows", csv.display());
+        for (number, row) in rows.iter().enumerate() {
+            // The header is line 1.
+            let at = || format!("{}: line {}", csv.display(), number + 2);
+            ensure!(
+                is_plain_name(&row.concept),
+                "{}: the concept is `{}`; expected the name of a folder in {}",
+                at(),
+                row.concept,
+                args.references.display()
+            );
+            protocol.check_kind(&row.kind).with_context(at)?;
+        }
+        let item = |row: ImageRow| Item {
+            path: folder.join(&row.image),
+            mask: mask(&row.image),
+            name: row.image,
+            concept: row.concept,
+            prompt: row.prompt,
+            kind: row.kind,
+        };
+        return Ok(rows.into_iter().map(item).collect());
+    }
+    let Some(generated) = &args.generated else {
+        bail!("name the images with --generated or --images");
+    };
+    let mut prompts = match &args.prompts {
+        Some(csv) => Some(prompts(csv)?),
+        None => None,
+    };
+    let mut items = Vec::new();
+    for path in picture_files(generated)? {
+        let name = path.file_name().unwrap_or_default();
+        let name = name.to_string_lossy().into_owned();
+        let prompt = match (&mut prompts, &args.prompts) {
+            (Some(prompts), Some(csv)) => prompts
+                .remove(&name)
+                .with_context(|| format!("{}: no prompt for the image `{name}`", csv.display()))?,
+            _ => args.prompt.clone().unwrap_or_default(),
+        };
+        items.push(Item {
+            path,
+            mask: mask(&name),
+            name,
+            concept: String::new(),
+            prompt,
+            kind: String::new(),
+        });
+    }
+    if let Some(absent) = prompts.as_ref().and_then(|prompts| prompts.keys().next()) {
+        bail!(
+            "{}: the image `{absent}`, which has a prompt, is not there",
+            generated.display()
+        );
+    }
+    Ok(items)
+}
+
+fn prompts(csv: &Path) -> Result<BTreeMap<String, String>> {
+    let mut prompts = BTreeMap::new();
+    for row in read::<PromptRow>(csv, "image,prompt")? {
+        if prompts.insert(row.image.clone(), row.prompt).is_some() {
+            bail!(
+                "{}: two prompts for the image `{}`",
+                csv.display(),
+                row.image
+            );
+        }
+    }
+    Ok(prompts)
+}
+
+fn read<T: for<'de> Deserialize<'de>>(path: &Path, columns: &str) -> Result<Vec<T>> {
+    let context = || {
+        format!(
+            "{}: expected a CSV with the columns {columns}",
+            path.display()
+        )
+    };
+    let mut reader = csv::Reader::from_path(path).with_context(context)?;
+    reader
+        .deserialize()
+        .map(|row| row.with_context(context))
+        .collect()
+}
