@@ -11,8 +11,9 @@ use crate::config::{read_config, write_config};
 use crate::error::Result;
 use crate::nn::{Conv2d, Embedding, LayerNorm, Linear};
 use crate::params::{Init, ParamBuilder, ParamNames};
+use crate::positions::resized;
 use crate::text_encoder::{TextEncoder, TextEncoderConfig, TextTransformer};
-use crate::vit::{Activation, CLIP_KEYS, PatchGrid, Transformer, TransformerConfig};
+use crate::vit::{Activation, CLIP_KEYS, Norm, PatchGrid, Transformer, TransformerConfig};
 
 /// The `vision_config` of a CLIP model; absent keys take transformers' defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -107,6 +108,7 @@ impl VisionTransformer {
             hidden_act: config.hidden_act,
             qkv_bias: true,
             causal: false,
+            norm: Norm::Before,
         };
         let patches = grid.projection(d, false);
         let tables = pb.pp("embeddings");
@@ -120,8 +122,9 @@ impl VisionTransformer {
         })
     }
 
-    /// [batch, 3, side, side] to the normed class token [batch, channels].
-    fn forward(&self, pixels: Tensor<4>) -> Tensor<2> {
+    /// [batch, 3, height, width] to the tokens before the first layer, class token first,
+    /// [batch, 1 + patches, channels].
+    fn tokens(&self, pixels: Tensor<4>) -> Tensor<3> {
         let patches = self.patch_embedding.forward(pixels);
         let [batch, d, h, w] = patches.dims();
         let patches = patches.reshape([batch, d, h * w]).swap_dims(1, 2);
@@ -131,14 +134,15 @@ impl VisionTransformer {
             .reshape([1, 1, d])
             .expand([batch, 1, d]);
         let tokens = Tensor::cat(vec![class, patches], 1);
-        let positions = self
-            .position_embedding
-            .weight
-            .val()
-            .reshape([1, h * w + 1, d]);
-        let hidden = self
-            .encoder
-            .forward(self.pre_layrnorm.forward(tokens + positions));
+        let positions = resized(self.position_embedding.weight.val(), h, w);
+        self.pre_layrnorm
+            .forward(tokens + positions.reshape([1, h * w + 1, d]))
+    }
+
+    /// [batch, 3, side, side] to the normed class token [batch, channels].
+    fn forward(&self, pixels: Tensor<4>) -> Tensor<2> {
+        let hidden = self.encoder.forward(self.tokens(pixels));
+        let [batch, _, d] = hidden.dims();
         self.post_layernorm
             .forward(hidden.narrow(1, 0, 1).reshape([batch, d]))
     }
@@ -174,6 +178,15 @@ impl ClipModel {
     /// # Errors
     /// Tensors that do not fit the config.
     pub fn new(config: &ClipConfig, pb: &ParamBuilder) -> Result<Self> {
+        let model = Self::part(config, pb)?;
+        Ok(Self {
+            names: pb.finish()?,
+            ..model
+        })
+    }
+
+    /// A part of a larger network, which keeps the names of all parameters.
+    pub(crate) fn part(config: &ClipConfig, pb: &ParamBuilder) -> Result<Self> {
         let shared = config.projection_dim;
         let (text, vision) = (
             config.text_config.hidden_size,
@@ -190,7 +203,7 @@ impl ClipModel {
             visual_projection: Linear::new(vision, shared, false, &pb.pp("visual_projection"))?,
             logit_scale,
             config: config.clone(),
-            names: pb.finish()?,
+            names: ParamNames::default(),
         })
     }
 
@@ -239,6 +252,19 @@ impl ClipModel {
     /// Logarithm of the inverse temperature, `[1]`.
     pub fn logit_scale(&self) -> Option<Tensor<1>> {
         self.logit_scale.as_ref().map(Param::val)
+    }
+
+    /// The device of its parameters.
+    pub(crate) fn device(&self) -> Device {
+        self.text_projection.weight.val().device()
+    }
+
+    /// What comes out of some layers of the image tower, from 0, the lowest first, each
+    /// [batch, 1 + patches, channels]; pictures [batch, 3, height, width] may have another size
+    /// than the config says.
+    pub(crate) fn hidden_states(&self, pixels: Tensor<4>, layers: &[usize]) -> Vec<Tensor<3>> {
+        let vision = &self.vision_model;
+        vision.encoder.hidden_states(vision.tokens(pixels), layers)
     }
 
     /// Prompts of equal length to projected features [batch, shared], not normalised.

@@ -11,7 +11,7 @@ use crate::config::{read_config, write_config};
 use crate::error::Result;
 use crate::nn::{Conv2d, LayerNorm};
 use crate::params::{Init, ParamBuilder, ParamNames};
-use crate::vit::{Activation, PatchGrid, Transformer, TransformerConfig, VIT_KEYS};
+use crate::vit::{Activation, Norm, PatchGrid, Transformer, TransformerConfig, VIT_KEYS};
 
 /// `config.json` of a `ViTModel`; absent keys take that class's defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,6 +110,7 @@ impl DinoModel {
             hidden_act: config.hidden_act,
             qkv_bias: config.qkv_bias,
             causal: false,
+            norm: Norm::Before,
         };
         let patches = grid.projection(d, true);
         let tables = pb.pp("embeddings");

@@ -9,13 +9,14 @@
 //! | prompts to numbers | [`tokenizer`] |
 //! | the U-Net, the autoencoder, the text encoder | [`unet`], [`vae`], [`text_encoder`] |
 //! | pictures to numbers | [`image_processor`] |
-//! | the judges | [`clip`], [`dino`] |
+//! | the judges | [`clip`], [`dino`], [`clipseg`] |
 //! | noise schedules for training and sampling | [`noise_scheduler`] |
 //! | layers and the operations below them | [`nn`], [`ops`] |
 //! | devices, files, random numbers | [`device`], [`files`], [`rng`] |
 
 pub mod checkpoint;
 pub mod clip;
+pub mod clipseg;
 mod config;
 pub mod device;
 pub mod dino;
@@ -28,6 +29,7 @@ pub mod noise_scheduler;
 pub mod ops;
 pub mod params;
 pub mod pipeline;
+mod positions;
 mod resnet;
 pub mod rng;
 pub mod text_encoder;

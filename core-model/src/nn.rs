@@ -130,6 +130,43 @@ impl Conv2d {
     }
 }
 
+/// Transposed convolution whose stride is its kernel, so that every input pixel becomes a square
+/// of its own.
+#[derive(Module, Debug)]
+pub struct ConvTranspose2d {
+    /// [in, out, kernel, kernel].
+    pub weight: Param<Tensor<4>>,
+    /// `[out]`.
+    pub bias: Param<Tensor<1>>,
+}
+
+impl ConvTranspose2d {
+    /// Keys `weight` and `bias`.
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor.
+    pub fn new(inputs: usize, outputs: usize, kernel: usize, pb: &ParamBuilder) -> Result<Self> {
+        let init = Init::FanIn(outputs * kernel * kernel);
+        Ok(Self {
+            weight: pb.get("weight", [inputs, outputs, kernel, kernel], init)?,
+            bias: pb.get("bias", [outputs], init)?,
+        })
+    }
+
+    /// [batch, in, height, width] to [batch, out, height * kernel, width * kernel].
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [batch, inputs, height, width] = x.dims();
+        let [_, outputs, kernel, _] = self.weight.dims();
+        let pixels = x.permute([0, 2, 3, 1]).reshape([-1, inputs as i64]);
+        let weight = self.weight.val().reshape([inputs as i64, -1]);
+        let squares = ops::linear(pixels, weight.transpose(), None);
+        let squares = squares.reshape([batch, height, width, outputs, kernel, kernel]);
+        let image = squares.permute([0, 3, 1, 4, 2, 5]);
+        let image = image.reshape([batch, outputs, height * kernel, width * kernel]);
+        image + self.bias.val().reshape([1, outputs, 1, 1])
+    }
+}
+
 /// Layer normalisation over the last dimension.
 #[derive(Module, Debug)]
 pub struct LayerNorm {

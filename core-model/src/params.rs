@@ -62,6 +62,13 @@ impl ParamNames {
         ))
     }
 
+    /// The parameters of two networks.
+    #[must_use]
+    pub fn with(&self, other: &Self) -> Self {
+        let both = self.0.iter().chain(other.0.iter());
+        Self(Arc::new(both.map(|(id, s)| (*id, s.clone())).collect()))
+    }
+
     /// The key of a parameter.
     ///
     /// # Panics

@@ -12,7 +12,7 @@ use crate::config::{read_config, write_config};
 use crate::error::Result;
 use crate::nn::{Embedding, LayerNorm};
 use crate::params::{ParamBuilder, ParamNames, to_vec};
-use crate::vit::{Activation, CLIP_KEYS, Transformer, TransformerConfig};
+use crate::vit::{Activation, CLIP_KEYS, Norm, Transformer, TransformerConfig};
 
 /// `config.json` of a `CLIPTextModel`; absent keys take that class's defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,6 +87,7 @@ impl TextTransformer {
             hidden_act: config.hidden_act,
             qkv_bias: true,
             causal: true,
+            norm: Norm::Before,
         };
         let tables = pb.pp("embeddings");
         let positions = config.max_position_embeddings;

@@ -1,7 +1,9 @@
-//! The pre-norm transformer that CLIP's two towers and DINO share (Dosovitskiy et al. 2021).
+//! The transformer that CLIP's two towers, DINO (Dosovitskiy et al. 2021) and CLIPSeg's decoder
+//! share.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
+use burn::tensor::activation::relu;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -21,6 +23,9 @@ pub enum Activation {
     /// `x * sigmoid(1.702 x)`.
     #[serde(rename = "quick_gelu")]
     QuickGelu,
+    /// `max(x, 0)`.
+    #[serde(rename = "relu")]
+    Relu,
     /// `x * sigmoid(x)`.
     #[serde(rename = "silu")]
     Silu,
@@ -32,9 +37,19 @@ impl Activation {
             Self::Gelu => ops::gelu(x),
             Self::GeluNew => ops::gelu_approximate(x),
             Self::QuickGelu => ops::quick_gelu(x),
+            Self::Relu => relu(x),
             Self::Silu => ops::silu(x),
         }
     }
+}
+
+/// Where a layer normalises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Norm {
+    /// Before attention and feed-forward part, beside the residual.
+    Before,
+    /// After each has been added to the residual (Vaswani et al. 2017).
+    After,
 }
 
 /// The sizes of a transformer.
@@ -56,6 +71,8 @@ pub struct TransformerConfig {
     pub qkv_bias: bool,
     /// Whether a position sees only itself and earlier ones.
     pub causal: bool,
+    /// Where layers normalise.
+    pub norm: Norm,
 }
 
 impl TransformerConfig {
@@ -205,10 +222,22 @@ impl Layer {
 
     /// [batch, n, channels] to the same shape.
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [batch, n, d] = x.dims();
+        match self.config.norm {
+            Norm::Before => {
+                let x = x.clone() + self.attend(self.norm1.forward(x));
+                x.clone() + self.feed_forward(self.norm2.forward(x))
+            }
+            Norm::After => {
+                let x = self.norm1.forward(x.clone() + self.attend(x));
+                self.norm2.forward(x.clone() + self.feed_forward(x))
+            }
+        }
+    }
+
+    fn attend(&self, h: Tensor<3>) -> Tensor<3> {
+        let [batch, n, d] = h.dims();
         let heads = self.config.num_attention_heads;
         let split = |x: Tensor<3>| x.reshape([batch, n, heads, d / heads]).swap_dims(1, 2);
-        let h = self.norm1.forward(x.clone());
         let scale = 1.0 / ((d / heads) as f64).sqrt();
         let attended = ops::attention(
             split(self.query.forward(h.clone())),
@@ -217,15 +246,17 @@ impl Layer {
             self.config.causal,
             scale,
         );
-        let x = x + self
-            .out
-            .forward(attended.swap_dims(1, 2).reshape([batch, n, d]));
-        let h = self.fc1.forward(self.norm2.forward(x.clone()));
-        x + self.fc2.forward(self.config.hidden_act.apply(h))
+        self.out
+            .forward(attended.swap_dims(1, 2).reshape([batch, n, d]))
+    }
+
+    fn feed_forward(&self, h: Tensor<3>) -> Tensor<3> {
+        let h = self.fc1.forward(h);
+        self.fc2.forward(self.config.hidden_act.apply(h))
     }
 }
 
-/// A stack of pre-norm layers.
+/// A stack of layers.
 #[derive(Module, Debug)]
 pub struct Transformer {
     layers: Vec<Layer>,
@@ -251,5 +282,29 @@ impl Transformer {
     /// [batch, n, channels] to the same shape.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         self.layers.iter().fold(x, |x, layer| layer.forward(x))
+    }
+
+    /// One layer alone, from 0: [batch, n, channels] to the same shape.
+    ///
+    /// # Panics
+    /// When there is no such layer.
+    pub(crate) fn layer(&self, index: usize, x: Tensor<3>) -> Tensor<3> {
+        self.layers[index].forward(x)
+    }
+
+    /// What comes out of some of the layers, from 0, the lowest first; later ones are not computed.
+    pub(crate) fn hidden_states(&self, x: Tensor<3>, wanted: &[usize]) -> Vec<Tensor<3>> {
+        let mut states = Vec::with_capacity(wanted.len());
+        let mut hidden = x;
+        for (index, layer) in self.layers.iter().enumerate() {
+            if states.len() == wanted.len() {
+                break;
+            }
+            hidden = layer.forward(hidden);
+            if wanted.contains(&index) {
+                states.push(hidden.clone());
+            }
+        }
+        states
     }
 }
