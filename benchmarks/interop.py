@@ -3,9 +3,10 @@
     cargo build --workspace
     python benchmarks/interop.py [--results results/ablation]
 
-needs torch, diffusers and transformers. Three checks, each printing its largest relative difference:
+needs torch, diffusers and transformers. Four checks, each printing its largest relative difference:
 diffusers draws the same final latents from models/mini (DDIM, guided); transformers reproduces the
-CLIP and DINO scores of an experiment's scores.csv; a tuned U-Net folder and an embedding written by
+CLIP and DINO scores of an experiment's scores.csv, and with the masks of models/mini-clipseg the CLIP-I
+of scores-core.csv; a tuned U-Net folder and an embedding written by
 a run open in diffusers and draw the same.
 """
 
@@ -16,11 +17,12 @@ import pathlib
 import subprocess
 import tempfile
 
+import numpy
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import CLIPModel, CLIPTokenizer, ViTModel
+from transformers import CLIPModel, CLIPSegForImageSegmentation, CLIPTokenizer, ViTModel
 from transformers import CLIPImageProcessorPil, ViTImageProcessorPil
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -80,6 +82,42 @@ def check_run(results):
     print(f"a run's embedding and U-Net in diffusers: {difference(ours, draw(pipeline, prompt, latents)):.1e}")
 
 
+def check_masks(results, count=24):
+    folder = ROOT / "models/mini-clipseg"
+    network = CLIPSegForImageSegmentation.from_pretrained(folder, torch_dtype=torch.float32).eval()
+    tokenizer, processor = CLIPTokenizer.from_pretrained(folder), ViTImageProcessorPil.from_pretrained(folder)
+    clip_processor = CLIPImageProcessorPil.from_pretrained(ROOT / "models/mini-clip")
+    clip = CLIPModel.from_pretrained(ROOT / "models/mini-clip", torch_dtype=torch.float32).eval()
+
+    @torch.no_grad()
+    def foreground(path, word):
+        image = Image.open(path).convert("RGB")
+        ids = tokenizer(word, padding="max_length", max_length=24, return_tensors="pt").input_ids
+        logits = network(input_ids=ids, pixel_values=processor(image, return_tensors="pt").pixel_values).logits
+        mask = (logits.reshape(image.height, image.width, 1) > 0).numpy()
+        image = Image.fromarray(numpy.asarray(image) * mask.astype(numpy.uint8))
+        vision = clip.vision_model(**clip_processor(image, return_tensors="pt")).pooler_output
+        return normalised(clip.visual_projection(vision))
+
+    with open(results / "scores-core.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["clip_i"]]
+    rows = rows[:: max(1, len(rows) // count)]
+    worst = 0.0
+    for row in rows:
+        concept = ROOT / "experiments/concepts" / row["concept"]
+        photos = torch.cat([foreground(path, super_category(concept)) for path in sorted(concept.glob("*.png"))])
+        image = foreground(results / row["image"], super_category(concept))
+        worst = max(worst, abs((image @ photos.T).mean().item() - float(row["clip_i"])))
+    print(f"{len(rows)} rows of scores-core.csv with CLIPSeg in transformers, largest difference: clip_i {worst:.1e}")
+
+
+def super_category(concept):
+    return next(
+        line.split('"')[1] for line in (concept / "concept.toml").read_text().splitlines()
+        if line.startswith("super_category")
+    )
+
+
 def normalised(features):
     return features / features.norm(dim=-1, keepdim=True)
 
@@ -112,12 +150,8 @@ def check_scores(results, count=24):
         folder = ROOT / "experiments/concepts" / row["concept"]
         photos = features(sorted(folder.glob("*.png")))
         image = features([results / row["image"]])
-        words = next(
-            line.split('"')[1] for line in (folder / "concept.toml").read_text().splitlines()
-            if line.startswith("super_category")
-        )
         theirs = {
-            "clip_t": (image[0] @ text(row["prompt"].replace("{}", words)).T).item(),
+            "clip_t": (image[0] @ text(row["prompt"].replace("{}", super_category(folder))).T).item(),
             "clip_i": (image[0] @ photos[0].T).mean().item(),
             "dino": (image[1] @ photos[1].T).mean().item(),
         }
@@ -134,3 +168,4 @@ if __name__ == "__main__":
     check_generator()
     check_run(results)
     check_scores(results)
+    check_masks(results)

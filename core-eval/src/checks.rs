@@ -4,7 +4,8 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::{Feature, References, cosine};
+use crate::metrics::{Feature, Looks, cosine};
+use crate::protocol::Protocol;
 use crate::report::{METRICS, ScoreRow};
 use crate::scoring::Measured;
 use crate::statistics::mean;
@@ -25,7 +26,7 @@ pub struct CheckRow {
 /// What the column `variant` says of figures of the photos.
 pub const PHOTOS: &str = "photos";
 
-/// All figures:
+/// All figures; under a masked protocol they are those of foregrounds:
 ///
 /// * `clip_i_same`, `dino_same`: photos of a concept against each other (Ruiz et al. 2023 call it
 ///   "real images"), mean over concepts; as good as an image can be expected to be.
@@ -33,16 +34,20 @@ pub const PHOTOS: &str = "photos";
 ///   the wrong thing scores.
 /// * `diversity`: 1 minus the mean DINO cosine between two images of one prompt.
 /// * `lowest_clip_t`, `lowest_clip_i`, `lowest_dino`: the lowest mean of a prompt, and the prompt.
+/// * `nothing_found`: the share of images in which the mask judge found no foreground; they are
+///   compared as black pictures. Under masked protocols only.
 /// * `closest`: the highest DINO cosine of an image to a photo, and the image: near 1 is a copy.
-pub fn checks(measured: &Measured<'_>, scores: &[ScoreRow]) -> Vec<CheckRow> {
-    let mut rows = of_photos(measured.references.iter().flatten().collect());
+pub fn checks(measured: &Measured<'_>, protocol: &Protocol, scores: &[ScoreRow]) -> Vec<CheckRow> {
+    let photos = measured.references.iter().flatten();
+    let mut rows = of_photos(photos.map(|photos| photos.under(protocol)).collect());
     for variant in &measured.experiment.variants {
         let name = variant.name.as_str();
-        rows.extend(diversity(measured, name));
+        rows.extend(diversity(measured, protocol, name));
         for metric in METRICS {
             rows.extend(lowest(scores, name, metric));
         }
-        rows.extend(closest(measured, name));
+        rows.extend(nothing_found(measured, protocol, name));
+        rows.extend(closest(measured, protocol, name));
     }
     rows
 }
@@ -56,7 +61,7 @@ fn check(variant: &str, measure: impl Into<String>, value: f64, place: &str) -> 
     }
 }
 
-fn of_photos(concepts: Vec<&References>) -> Vec<CheckRow> {
+fn of_photos(concepts: Vec<&Looks>) -> Vec<CheckRow> {
     let clip: Vec<&[Feature]> = concepts.iter().map(|c| c.clip.as_slice()).collect();
     let dino: Vec<&[Feature]> = concepts.iter().map(|c| c.dino.as_slice()).collect();
     let mut rows = Vec::new();
@@ -85,11 +90,12 @@ fn between(ours: &[Feature], theirs: &[Feature]) -> Option<f64> {
     mean(pairs.map(|(a, b)| cosine(a, b)))
 }
 
-fn diversity(measured: &Measured<'_>, variant: &str) -> Option<CheckRow> {
+fn diversity(measured: &Measured<'_>, protocol: &Protocol, variant: &str) -> Option<CheckRow> {
     let mut prompts: IndexMap<(usize, usize), Vec<&Feature>> = IndexMap::new();
     for image in measured.of_variant(variant) {
         let prompt = (image.cell, image.image.prompt_index);
-        prompts.entry(prompt).or_default().push(&image.seen.dino);
+        let look = image.seen.under(protocol);
+        prompts.entry(prompt).or_default().push(&look.dino);
     }
     let similar = mean(prompts.values().filter_map(|images| pairwise(images)))?;
     Some(check(variant, "diversity", 1.0 - similar, ""))
@@ -108,10 +114,17 @@ fn lowest(scores: &[ScoreRow], variant: &str, metric: &str) -> Option<CheckRow> 
     Some(check(variant, format!("lowest_{metric}"), value, prompt))
 }
 
-fn closest(measured: &Measured<'_>, variant: &str) -> Option<CheckRow> {
+fn nothing_found(measured: &Measured<'_>, protocol: &Protocol, variant: &str) -> Option<CheckRow> {
+    let images = measured.of_variant(variant).filter(|_| protocol.masked);
+    let share = mean(images.map(|image| f64::from(u8::from(image.seen.nothing_found))))?;
+    Some(check(variant, "nothing_found", share, ""))
+}
+
+fn closest(measured: &Measured<'_>, protocol: &Protocol, variant: &str) -> Option<CheckRow> {
     let to_photos = measured.of_variant(variant).filter_map(|image| {
         let photos = measured.references[measured.cells[image.cell].concept].as_ref()?;
-        let cosines = photos.dino.iter().map(|p| cosine(&image.seen.dino, p));
+        let photos = photos.under(protocol).dino.iter();
+        let cosines = photos.map(|photo| cosine(&image.seen.under(protocol).dino, photo));
         Some((image, cosines.max_by(f64::total_cmp)?))
     });
     let (image, value) = to_photos.max_by(|a, b| a.1.total_cmp(&b.1))?;
@@ -124,7 +137,7 @@ mod tests {
 
     #[test]
     fn photos_are_compared_among_themselves_and_with_those_of_other_concepts() {
-        let concept = |features: [[f32; 2]; 2]| References {
+        let concept = |features: [[f32; 2]; 2]| Looks {
             clip: features.map(Vec::from).to_vec(),
             dino: features.map(Vec::from).to_vec(),
         };

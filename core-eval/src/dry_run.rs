@@ -9,6 +9,7 @@ use core_train::estimate::{self, duration};
 use crate::commands::say;
 use crate::experiment::Experiment;
 use crate::images::{is_trained, time_image, wanted};
+use crate::metrics::JudgeFolders;
 use crate::plan::{Cell, describe, plan};
 use crate::training::runs_to_do;
 use crate::workers::Workers;
@@ -26,7 +27,12 @@ pub fn missing(experiment: &Experiment) -> Vec<String> {
             missing.push(format!("concept folder not present: {folder}"));
         }
     }
-    for folder in [&experiment.evaluation.clip, &experiment.evaluation.dino] {
+    let JudgeFolders {
+        clip,
+        dino,
+        clipseg,
+    } = experiment.evaluation.judges();
+    for folder in [clip, dino].into_iter().chain(clipseg) {
         if !folder.join("config.json").exists() {
             let folder = folder.display();
             missing.push(format!("evaluation model not present: {folder}"));

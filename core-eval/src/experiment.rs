@@ -10,6 +10,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::effects::Effect;
+use crate::metrics::JudgeFolders;
 use crate::protocol::Protocol;
 use crate::report::METRICS;
 
@@ -109,11 +110,30 @@ pub struct Evaluation {
     pub dino: PathBuf,
     /// How scores are computed.
     pub protocol: OneOrMore,
-    /// Folder of a network that makes masks; not supported.
+    /// Folder of the CLIPSeg model that makes masks, which masked protocols need.
     pub clipseg: Option<PathBuf>,
 }
 
 impl Evaluation {
+    /// The folders of the judges.
+    pub fn judges(&self) -> JudgeFolders<'_> {
+        JudgeFolders {
+            clip: &self.clip,
+            dino: &self.dino,
+            clipseg: self.clipseg.as_deref(),
+        }
+    }
+
+    /// Refuses masks that no protocol uses, and masked protocols without masks.
+    fn check_masks(&self) -> Result<()> {
+        let protocols = self.protocols()?;
+        let given = self.clipseg.is_some();
+        match protocols.iter().find(|protocol| protocol.masked) {
+            Some(masked) => masked.check_masks(given),
+            None => protocols.iter().try_for_each(|p| p.check_masks(given)),
+        }
+    }
+
     /// The protocols, the first of which gives the files without suffix.
     ///
     /// # Errors
@@ -261,15 +281,12 @@ impl Experiment {
         evaluation
             .protocols()
             .with_context(|| path.display().to_string())?;
-        if evaluation.clipseg.is_some() {
-            fail(
-                "`evaluation.clipseg` is not supported: no network makes masks here; leave it out \
-                 and take protocol \"dreambooth\""
-                    .into(),
-            )?;
-        }
+        evaluation
+            .check_masks()
+            .with_context(|| path.display().to_string())?;
         evaluation.clip = base.join(&evaluation.clip);
         evaluation.dino = base.join(&evaluation.dino);
+        evaluation.clipseg = evaluation.clipseg.map(|folder| base.join(folder));
         let mut model = match file.model {
             ModelEntry::Path(path) => ModelConfig {
                 path,

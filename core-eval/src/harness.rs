@@ -17,6 +17,7 @@ use core_train::estimate::duration;
 use core_train::interrupt::stop_on_ctrl_c;
 use core_train::progress::Progress;
 use core_train::run_dir::METRICS;
+use image::{GrayImage, RgbImage};
 
 use crate::checks::checks;
 use crate::commands::experiment::ExperimentArgs;
@@ -24,6 +25,7 @@ use crate::commands::say;
 use crate::curves::{self, CurveRow};
 use crate::effects::{self, Evidence};
 use crate::experiment::Experiment;
+use crate::foregrounds::{masked, of_photos};
 use crate::images::{self, wanted};
 use crate::metrics::Judges;
 use crate::plan::{Cell, plan};
@@ -79,7 +81,6 @@ impl<'a> Harness<'a> {
         let device = parse_device(&experiment.device)?;
         let protocols = experiment.evaluation.protocols()?;
         for protocol in &protocols {
-            protocol.check_masks(false)?;
             for prompt in &experiment.prompts {
                 let file = || experiment.sampling.prompts.display().to_string();
                 protocol.check_kind(&prompt.kind).with_context(file)?;
@@ -95,7 +96,7 @@ impl<'a> Harness<'a> {
         }
         let evaluation = &experiment.evaluation;
         check_counts(experiment, &protocols)?;
-        let judges = Judges::load(&evaluation.clip, &evaluation.dino, &device)?;
+        let judges = Judges::load(evaluation.judges(), &device)?;
         let reader = Reader::load(experiment, &device)?;
         reader.check_prompts()?;
         let cells = plan(experiment)?;
@@ -150,8 +151,12 @@ impl<'a> Harness<'a> {
             let name = plot.strip_prefix(&self.results).unwrap_or(&plot);
             written.push(name.display().to_string());
         }
-        self.grid()?;
+        self.grid("grid.png", false)?;
         written.push("grid.png".to_string());
+        if self.protocols.iter().any(|protocol| protocol.masked) {
+            self.grid("foregrounds.png", true)?;
+            written.push("foregrounds.png".to_string());
+        }
         say(&format!(
             "\n{} in {}: {}",
             duration(start.elapsed().as_secs_f64()),
@@ -243,7 +248,7 @@ impl<'a> Harness<'a> {
         report::write_rows(&self.file(&scores_file), scores)?;
         let summary = report::summarize(scores, &variants, weighting);
         report::write_rows(&self.file(&summary_file), &summary)?;
-        let checks = checks(measured, scores);
+        let checks = checks(measured, protocol, scores);
         report::write_rows(&self.file(&checks_file), &checks)?;
         let table = report::table_markdown(&Table {
             summary: &summary,
@@ -253,8 +258,7 @@ impl<'a> Harness<'a> {
             averaging: protocol.averaging,
         });
         write_atomically(&self.file(&table_file), table.as_bytes())?;
-        let evaluation = &self.experiment.evaluation;
-        let text = protocol.to_json(&evaluation.clip, &evaluation.dino)?;
+        let text = protocol.to_json(self.experiment.evaluation.judges())?;
         write_atomically(&self.file(&protocol_file), text.as_bytes())?;
         say(&format!(
             "\n{}, protocol {}\n",
@@ -313,29 +317,44 @@ impl<'a> Harness<'a> {
         Ok(true)
     }
 
-    /// The first concept and the first seed: photos, then a row a prompt and a column a variant.
-    fn grid(&self) -> Result<()> {
+    /// The first concept and the first seed: photos, then a row a prompt and a column a variant;
+    /// only their foregrounds, as masked protocols see them, if wanted.
+    fn grid(&self, name: &str, foregrounds: bool) -> Result<()> {
         let experiment = self.experiment;
         let first = |cell: &&Cell| cell.concept == 0 && cell.seed == experiment.seeds[0];
         let Some(concept) = &experiment.concepts[0].config else {
             return Ok(());
         };
-        let photos = photo_files(&concept.images)?
-            .iter()
-            .map(|file| load_image(file))
-            .collect::<core_model::Result<Vec<_>>>()?;
+        let word = concept.super_category.as_str();
+        let apply = |pictures: Vec<RgbImage>, masks: Vec<GrayImage>| -> Vec<RgbImage> {
+            let pairs = pictures.iter().zip(&masks);
+            pairs.map(|(picture, mask)| masked(picture, mask)).collect()
+        };
+        let files = photo_files(&concept.images)?;
+        let photos = files.iter().map(|file| load_image(file));
+        let mut photos = photos.collect::<core_model::Result<Vec<_>>>()?;
+        if foregrounds {
+            let folder = &concept.images;
+            let masks = of_photos(folder, &files, &photos, None, &self.judges, Some(word))?;
+            photos = apply(photos, masks);
+        }
         let mut columns = Vec::new();
         for cell in self.cells.iter().filter(first) {
-            let pictures = wanted(experiment, cell)
+            let mut pictures = wanted(experiment, cell)
                 .iter()
                 .filter(|image| image.image == 0)
                 .map(|image| load_image(&self.results.join(&image.file)))
                 .collect::<core_model::Result<Vec<_>>>()?;
+            if foregrounds {
+                let words = vec![word; pictures.len()];
+                let masks = self.judges.masks(&pictures, &words)?;
+                pictures = apply(pictures, masks);
+            }
             columns.push((experiment.variants[cell.variant].name.clone(), pictures));
         }
         let prompts = experiment.prompts_for(concept).into_iter();
         let rows: Vec<String> = prompts.map(|prompt| prompt.prompt).collect();
-        report::grid::draw_grid(&self.file("grid.png"), &photos, &columns, &rows)
+        report::grid::draw_grid(&self.file(name), &photos, &columns, &rows)
     }
 }
 

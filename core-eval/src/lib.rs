@@ -17,6 +17,7 @@ pub mod curves;
 pub mod dry_run;
 pub mod effects;
 pub mod experiment;
+pub mod foregrounds;
 pub mod harness;
 pub mod images;
 pub mod metrics;

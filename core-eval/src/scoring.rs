@@ -11,9 +11,9 @@ use core_train::data::concept::photo_files;
 use core_train::progress::Progress;
 
 use crate::experiment::{Concept, Experiment};
+use crate::foregrounds::of_photos;
 use crate::images::{Wanted, wanted};
 use crate::metrics::{Feature, Judges, Place, References, Seen};
-use crate::pictures::is_black;
 use crate::plan::Cell;
 use crate::protocol::Protocol;
 use crate::report::ScoreRow;
@@ -58,7 +58,9 @@ impl<'a> Measured<'a> {
         results: &Path,
         judges: &Judges,
     ) -> Result<Self> {
-        let references = experiment.concepts.iter().map(|c| photos(c, judges));
+        let with_masks = protocols.iter().any(|protocol| protocol.masked);
+        let concepts = experiment.concepts.iter();
+        let references = concepts.map(|concept| photos(concept, judges, with_masks));
         let references = references.collect::<Result<_>>()?;
         let total: usize = cells
             .iter()
@@ -77,12 +79,12 @@ impl<'a> Measured<'a> {
                     .iter()
                     .map(|image| load_image(&results.join(&image.file)))
                     .collect::<core_model::Result<Vec<_>>>()?;
-                let clip = judges.clip_image_features(&pictures)?;
-                let dino = judges.dino_features(&pictures)?;
-                let features = clip.into_iter().zip(dino).zip(&pictures);
-                for (index, (image, ((clip, dino), picture))) in
-                    (start..).zip(batch.iter().zip(features))
-                {
+                let masks = with_masks.then(|| {
+                    let word = concept.super_category.as_str();
+                    judges.masks(&pictures, &vec![word; pictures.len()])
+                });
+                let seen = judges.seen(&pictures, masks.transpose()?.as_deref())?;
+                for (index, (image, seen)) in (start..).zip(batch.iter().zip(seen)) {
                     for protocol in protocols {
                         let text = text(protocol, &image.prompt.prompt, concept)?;
                         if let Entry::Vacant(entry) = texts.entry(text) {
@@ -95,12 +97,7 @@ impl<'a> Measured<'a> {
                         cell,
                         image: image.clone(),
                         index,
-                        seen: Seen {
-                            clip,
-                            clip_foreground: None,
-                            dino,
-                            blank: is_black(picture),
-                        },
+                        seen,
                     });
                     progress.advance("");
                 }
@@ -172,7 +169,9 @@ impl<'a> Measured<'a> {
     pub fn photo_counts(&self) -> BTreeMap<String, usize> {
         let concepts = self.experiment.concepts.iter().zip(&self.references);
         concepts
-            .filter_map(|(concept, photos)| Some((concept.name(), photos.as_ref()?.dino.len())))
+            .filter_map(|(concept, photos)| {
+                Some((concept.name(), photos.as_ref()?.whole.dino.len()))
+            })
             .collect()
     }
 }
@@ -182,13 +181,17 @@ fn text(protocol: &Protocol, prompt: &str, concept: &ConceptConfig) -> Result<St
     protocol.text(prompt, Some(&word), Some(&concept.super_category))
 }
 
-fn photos(concept: &Concept, judges: &Judges) -> Result<Option<References>> {
+fn photos(concept: &Concept, judges: &Judges, with_masks: bool) -> Result<Option<References>> {
     let Some(config) = &concept.config else {
         return Ok(None);
     };
-    let photos = photo_files(&config.images)?
-        .iter()
-        .map(|file| load_image(file))
-        .collect::<core_model::Result<Vec<_>>>()?;
-    Ok(Some(judges.references(&photos)?))
+    let files = photo_files(&config.images)?;
+    let photos = files.iter().map(|file| load_image(file));
+    let photos = photos.collect::<core_model::Result<Vec<_>>>()?;
+    let masks = with_masks.then(|| {
+        let word = Some(config.super_category.as_str());
+        of_photos(&config.images, &files, &photos, None, judges, word)
+    });
+    let masks = masks.transpose()?;
+    Ok(Some(judges.references(&photos, masks.as_deref())?))
 }

@@ -211,7 +211,10 @@ fn the_doctor_finds_the_shipped_checkpoints_and_tells_absent_ones() {
         .unwrap();
     assert!(!output.status.success());
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.contains("mini, mini-clip, mini-dino"), "{message}");
+    assert!(
+        message.contains("mini, mini-clip, mini-dino, mini-clipseg"),
+        "{message}"
+    );
 }
 
 #[test]

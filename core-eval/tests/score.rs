@@ -203,7 +203,10 @@ fn the_masked_protocol_needs_masks_and_leaves_style_out_of_identity() {
     let mut command = generated(&sandbox);
     command.args(["--prompt", "a cup", "--protocol", "core"]);
     let message = Sandbox::failure(command);
-    assert!(message.contains("--generated-masks"), "{message}");
+    assert!(
+        message.contains("--generated-masks") && message.contains("--clipseg"),
+        "{message}"
+    );
     assert!(!sandbox.path("out.csv").exists());
 
     copy(&sandbox.path("striped-cup"), &sandbox.path("photos/cup"));
@@ -235,6 +238,75 @@ fn the_masked_protocol_needs_masks_and_leaves_style_out_of_identity() {
     assert!(rows[2].ends_with(",,"), "{text}");
 }
 
+#[test]
+fn masks_beside_the_photos_are_used_before_the_mask_judge() {
+    let sandbox = Sandbox::new();
+    let folder = sandbox.path("photos/dog");
+    copy(&golden("references").join("dog"), &folder);
+    copy(
+        &golden("reference-masks").join("dog"),
+        &folder.join("masks"),
+    );
+    let list = "image,concept,prompt,kind\nplain-0.png,dog,a {},plain\n";
+    copy(&golden("generated").join("dog"), &sandbox.path("images"));
+    let list = sandbox.write("images/list.csv", list);
+    let mut scores = Vec::new();
+    for masks in [None, Some("given"), Some("none")] {
+        let mut command = score(&sandbox);
+        command.arg("--images").arg(&list);
+        command.arg("--references").arg(sandbox.path("photos"));
+        command.args(["--protocol", "core"]);
+        command.arg("--clipseg").arg(golden("clipseg"));
+        if masks == Some("given") {
+            let given = golden("reference-masks");
+            command.arg("--references-masks").arg(given);
+        }
+        if masks == Some("none") {
+            std::fs::remove_dir_all(folder.join("masks")).unwrap();
+        }
+        output(command);
+        let text = sandbox.read("out.csv");
+        scores.push(numbers(text.lines().nth(1).unwrap(), 2));
+    }
+    assert_eq!(scores[0], scores[1]);
+    assert!((scores[0][1] - scores[2][1]).abs() > 1e-4, "{scores:?}");
+}
+
+#[test]
+fn the_mask_judge_needs_to_know_what_to_look_for_and_photos_need_a_foreground() {
+    let sandbox = Sandbox::new();
+    let photos = sandbox.path("photos");
+    copy(&golden("references").join("dog"), &photos);
+    let with = || {
+        let mut command = score(&sandbox);
+        command
+            .arg("--generated")
+            .arg(golden("generated").join("dog"));
+        command.arg("--references").arg(&photos);
+        command.arg("--clipseg").arg(golden("clipseg"));
+        command.args(["--protocol", "core", "--prompt", "a dog"]);
+        command
+    };
+    copy(
+        &golden("reference-masks").join("dog"),
+        &photos.join("masks"),
+    );
+    let photo = image::open(photos.join("1.png")).unwrap();
+    let nothing = image::GrayImage::new(photo.width(), photo.height());
+    nothing.save(photos.join("masks/1.png")).unwrap();
+    let message = Sandbox::failure(with());
+    assert!(
+        message.contains("1.png") && message.contains("no foreground"),
+        "{message}"
+    );
+    std::fs::remove_file(photos.join("concept.toml")).unwrap();
+    let message = Sandbox::failure(with());
+    assert!(
+        message.contains("concept.toml") && message.contains("super_category"),
+        "{message}"
+    );
+}
+
 /// Pictures, judges and what transformers makes of them (generate_fixtures/score.py).
 fn golden(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -257,13 +329,15 @@ fn every_protocol_gives_the_scores_of_transformers() {
     for (protocol, tolerance) in [
         ("dreambooth", 1e-5),
         ("core", 1e-5),
+        ("core-clipseg", 1e-5),
         ("textual-inversion", 1e-5),
         ("custom-diffusion", 1e-5),
         ("oft", 1e-5),
         ("dreambench-plus", 1e-3),
     ] {
         let mut command = core_eval();
-        command.args(["score", "--protocol", protocol]);
+        let name = protocol.trim_end_matches("-clipseg");
+        command.args(["score", "--protocol", name]);
         let paired = protocol == "dreambench-plus";
         let references = if paired {
             sandbox.path("first")
@@ -287,10 +361,13 @@ fn every_protocol_gives_the_scores_of_transformers() {
                 .arg("--references-masks")
                 .arg(golden("reference-masks"));
         }
+        if protocol == "core-clipseg" {
+            command.arg("--clipseg").arg(golden("clipseg"));
+        }
         output(command);
         let ours = sandbox.read("out.csv");
-        let name = golden(&format!("expected-{protocol}.csv"));
-        let theirs = std::fs::read_to_string(name).unwrap();
+        let expected = golden(&format!("expected-{protocol}.csv"));
+        let theirs = std::fs::read_to_string(expected).unwrap();
         assert_eq!(ours.lines().count(), theirs.lines().count());
         for (ours, theirs) in ours.lines().zip(theirs.lines()) {
             for (a, b) in ours.split(',').zip(theirs.split(',')) {
@@ -303,7 +380,9 @@ fn every_protocol_gives_the_scores_of_transformers() {
         }
         let written: serde_json::Value =
             serde_json::from_str(&sandbox.read("out.protocol.json")).unwrap();
-        assert_eq!(written["protocol"]["name"], protocol);
+        assert_eq!(written["protocol"]["name"], name);
+        let clipseg = written["clipseg"]["sha256"]["model.safetensors"].as_str();
+        assert_eq!(clipseg.is_some(), protocol == "core-clipseg");
         let digest = written["clip"]["sha256"]["model.safetensors"].as_str();
         assert_eq!(digest.unwrap().len(), 64);
     }

@@ -6,7 +6,7 @@ mod common;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::Sandbox;
+use common::{Sandbox, checkout, copy};
 
 fn lines(text: &str) -> usize {
     text.lines().count()
@@ -231,7 +231,7 @@ fn what_is_wrong_is_said_before_anything_is_trained() {
         (
             "protocol = \"dreambooth\"",
             "protocol = \"core\"",
-            ["masks", "dreambooth"],
+            ["masks", "`clipseg` below [evaluation]"],
         ),
         ("clip = \"clip\"", "clip = \"dino\"", ["dino", "vocab.json"]),
         (
@@ -248,7 +248,7 @@ fn what_is_wrong_is_said_before_anything_is_trained() {
         (
             "protocol = \"dreambooth\"",
             "protocol = \"dreambooth\"\nclipseg = \"x\"",
-            ["clipseg", "not supported"],
+            ["CLIPSeg", "uses no masks"],
         ),
     ] {
         let sandbox = Sandbox::new();
@@ -288,4 +288,52 @@ fn prompts_and_placeholders_that_do_not_fit_are_named() {
     sandbox.write("spotted-dog/1.png", "no picture");
     let message = Sandbox::failure(sandbox.command("results"));
     assert!(message.contains("1.png"), "{message}");
+}
+
+#[test]
+fn masked_and_whole_pictures_are_scored_side_by_side() {
+    let sandbox = Sandbox::new();
+    copy(
+        &checkout().join("core-eval/tests/fixtures/score/clipseg"),
+        &sandbox.path("clipseg"),
+    );
+    for concept in ["spotted-dog", "striped-cup"] {
+        let masks = sandbox.path(concept).join("masks");
+        std::fs::create_dir_all(&masks).unwrap();
+        for photo in 0..5 {
+            let mask =
+                image::GrayImage::from_fn(64, 64, |x, _| image::Luma([(x / 32 * 255) as u8]));
+            mask.save(masks.join(format!("{photo}.png"))).unwrap();
+        }
+    }
+    sandbox.edit(
+        "protocol = \"dreambooth\"",
+        "protocol = [\"dreambooth\", \"core\"]\nclipseg = \"clipseg\"",
+    );
+    sandbox.run("results");
+    let rows = |name: &str| -> Vec<Vec<String>> {
+        let text = sandbox.read(&format!("results/small/{name}"));
+        let rows = text.lines().skip(1);
+        rows.map(|row| row.split(',').map(String::from).collect())
+            .collect()
+    };
+    let (whole, masked) = (rows("scores.csv"), rows("scores-core.csv"));
+    assert_eq!(whole.len(), masked.len());
+    for (whole, masked) in whole.iter().zip(&masked) {
+        assert_eq!(whole[..8], masked[..8], "CLIP-T is of whole pictures");
+        if whole[4] == "style" {
+            assert_eq!(masked[8..], ["", ""]);
+        } else {
+            assert_ne!(whole[8..], masked[8..]);
+        }
+    }
+    let measures = |name: &str| -> Vec<String> {
+        let rows = rows(name);
+        rows.into_iter().map(|row| row[1].clone()).collect()
+    };
+    assert!(measures("checks-core.csv").contains(&"nothing_found".to_string()));
+    assert!(!measures("checks.csv").contains(&"nothing_found".to_string()));
+    assert!(sandbox.path("results/small/foregrounds.png").exists());
+    let protocol = sandbox.read("results/small/protocol-core.json");
+    assert!(protocol.contains("clipseg"), "{protocol}");
 }

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use burn::tensor::Device;
 use clap::Args;
 use core_model::clip::ClipModel;
+use core_model::clipseg::ClipSegModel;
 use core_model::device::parse_device;
 use core_model::dino::DinoModel;
 use core_model::image_processor::ImageProcessor;
@@ -47,10 +48,11 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
         }
     }
     let models = args.models.clone().unwrap_or_else(models_folder);
-    let checks: [(&str, Check); 3] = [
+    let checks: [(&str, Check); 4] = [
         ("mini", generator),
         ("mini-clip", clip),
         ("mini-dino", dino),
+        ("mini-clipseg", clipseg),
     ];
     let mut broken = Vec::new();
     for (name, check) in checks {
@@ -106,4 +108,13 @@ fn dino(folder: &Path) -> Result<String> {
     let side = model.config().image_size;
     ImageProcessor::from_dir(folder)?.check_side(side)?;
     Ok(format!("DINO, pictures of {side} x {side}"))
+}
+
+fn clipseg(folder: &Path) -> Result<String> {
+    let model = ClipSegModel::load(folder, &Device::flex())?;
+    let size = ImageProcessor::from_dir(folder)?.whole_picture()?;
+    let (height, width) = (size.height, size.width);
+    model.check_picture(height as usize, width as usize)?;
+    Tokenizer::from_dir(folder)?.fit(&model.config().clip.text_config)?;
+    Ok(format!("CLIPSeg, pictures of {height} x {width}"))
 }

@@ -2,21 +2,35 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use burn::tensor::{Device, Tensor};
 use core_model::clip::ClipModel;
 use core_model::dino::DinoModel;
 use core_model::image_processor::ImageProcessor;
 use core_model::params::to_vec;
 use core_model::tokenizer::Tokenizer;
-use image::RgbImage;
+use image::{GrayImage, RgbImage};
 
-use super::{Feature, References, normalised};
+use super::segmenter::Segmenter;
+use super::{Feature, Look, Looks, References, Seen, normalised};
+use crate::foregrounds::{is_empty, masked};
+use crate::pictures::is_black;
 
 /// Images looked at together; fixed, so that a score does not depend on how many there are.
 const BATCH: usize = 16;
 
-/// A CLIP and a DINO folder with their preprocessing.
+/// Where the judges are.
+#[derive(Debug, Clone, Copy)]
+pub struct JudgeFolders<'a> {
+    /// Of the CLIP model.
+    pub clip: &'a Path,
+    /// Of the DINO model.
+    pub dino: &'a Path,
+    /// Of the CLIPSeg model, where one makes masks.
+    pub clipseg: Option<&'a Path>,
+}
+
+/// The judges with their preprocessing.
 #[derive(Debug)]
 pub struct Judges {
     clip: ClipModel,
@@ -24,21 +38,29 @@ pub struct Judges {
     tokenizer: Tokenizer,
     dino: DinoModel,
     dino_processor: ImageProcessor,
+    segmenter: Option<Segmenter>,
     device: Device,
 }
 
 impl Judges {
-    /// Reads both folders.
+    /// Reads the folders.
     ///
     /// # Errors
     /// Absent or damaged files; a processor or tokenizer that does not fit its network.
-    pub fn load(clip: &Path, dino: &Path, device: &Device) -> Result<Self> {
+    pub fn load(folders: JudgeFolders<'_>, device: &Device) -> Result<Self> {
+        let JudgeFolders {
+            clip,
+            dino,
+            clipseg,
+        } = folders;
+        let segmenter = clipseg.map(|folder| Segmenter::load(folder, device));
         let judges = Self {
             tokenizer: Tokenizer::from_dir(clip)?,
             clip_processor: ImageProcessor::from_dir(clip)?,
             clip: ClipModel::load(clip, device)?,
             dino_processor: ImageProcessor::from_dir(dino)?,
             dino: DinoModel::load(dino, device)?,
+            segmenter: segmenter.transpose()?,
             device: device.clone(),
         };
         let (text, vision) = {
@@ -68,35 +90,71 @@ impl Judges {
         Ok(features.collect())
     }
 
-    /// CLIP's features of images.
+    /// What both see of pictures.
     ///
     /// # Errors
-    /// An image that the processor refuses.
-    pub fn clip_image_features(&self, images: &[RgbImage]) -> Result<Vec<Feature>> {
-        self.features(images, &self.clip_processor, |pixels| {
-            self.clip.image_features(pixels)
+    /// A picture that a processor refuses.
+    pub fn looks(&self, pictures: &[RgbImage]) -> Result<Looks> {
+        Ok(Looks {
+            clip: self.features(pictures, &self.clip_processor, |pixels| {
+                self.clip.image_features(pixels)
+            })?,
+            dino: self.features(pictures, &self.dino_processor, |pixels| {
+                self.dino.features(pixels)
+            })?,
         })
     }
 
-    /// DINO's class tokens of images.
+    /// What both see of pictures and, where there are masks, of their foregrounds.
     ///
     /// # Errors
-    /// An image that the processor refuses.
-    pub fn dino_features(&self, images: &[RgbImage]) -> Result<Vec<Feature>> {
-        self.features(images, &self.dino_processor, |pixels| {
-            self.dino.features(pixels)
-        })
-    }
-
-    /// Both features of a concept's photos.
-    ///
-    /// # Errors
-    /// A photo that a processor refuses.
-    pub fn references(&self, photos: &[RgbImage]) -> Result<References> {
+    /// As [`looks`](Self::looks).
+    pub fn references(
+        &self,
+        photos: &[RgbImage],
+        masks: Option<&[GrayImage]>,
+    ) -> Result<References> {
+        let foregrounds = masks.map(|masks| {
+            let foregrounds = photos.iter().zip(masks).map(|(p, mask)| masked(p, mask));
+            self.looks(&foregrounds.collect::<Vec<_>>())
+        });
         Ok(References {
-            clip: self.clip_image_features(photos)?,
-            dino: self.dino_features(photos)?,
+            whole: self.looks(photos)?,
+            foreground: foregrounds.transpose()?,
         })
+    }
+
+    /// The same of images, one by one.
+    ///
+    /// # Errors
+    /// As [`looks`](Self::looks).
+    pub fn seen(&self, images: &[RgbImage], masks: Option<&[GrayImage]>) -> Result<Vec<Seen>> {
+        let References { whole, foreground } = self.references(images, masks)?;
+        let one_by_one = |looks: Looks| {
+            let both = looks.clip.into_iter().zip(looks.dino);
+            both.map(|(clip, dino)| Look { clip, dino })
+        };
+        let mut foregrounds = foreground.map(one_by_one);
+        let seen = one_by_one(whole).zip(images).enumerate();
+        Ok(seen
+            .map(|(index, (whole, image))| Seen {
+                whole,
+                foreground: foregrounds.as_mut().and_then(Iterator::next),
+                nothing_found: masks.is_some_and(|masks| is_empty(&masks[index])),
+                blank: is_black(image),
+            })
+            .collect())
+    }
+
+    /// The foregrounds of pictures by the mask judge, which looks for a word in each.
+    ///
+    /// # Errors
+    /// There is no mask judge; a picture that its processor refuses.
+    pub fn masks(&self, pictures: &[RgbImage], words: &[&str]) -> Result<Vec<GrayImage>> {
+        let Some(segmenter) = &self.segmenter else {
+            bail!("there are no masks and no CLIPSeg model to make them");
+        };
+        segmenter.masks(pictures, words)
     }
 
     fn features(

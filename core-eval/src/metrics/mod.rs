@@ -1,10 +1,11 @@
 //! CLIP-T, CLIP-I and DINO: cosines of features.
 
 mod judges;
+mod segmenter;
 
 use anyhow::{Result, ensure};
 
-pub use judges::Judges;
+pub use judges::{JudgeFolders, Judges};
 
 use crate::protocol::Protocol;
 
@@ -30,22 +31,50 @@ pub struct Scores {
     pub dino: Option<f64>,
 }
 
-/// The features of a concept's photos.
+/// What both judges see of one picture.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// By CLIP.
+    pub clip: Feature,
+    /// By DINO.
+    pub dino: Feature,
+}
+
+/// What both judges see of some pictures.
+#[derive(Debug, Clone)]
+pub struct Looks {
+    /// By CLIP.
+    pub clip: Vec<Feature>,
+    /// By DINO.
+    pub dino: Vec<Feature>,
+}
+
+/// A concept's photos as the judges see them.
 #[derive(Debug, Clone)]
 pub struct References {
-    pub(crate) clip: Vec<Feature>,
-    pub(crate) dino: Vec<Feature>,
+    /// Whole.
+    pub whole: Looks,
+    /// Their foregrounds, where there are masks.
+    pub foreground: Option<Looks>,
+}
+
+impl References {
+    /// What a protocol compares images with.
+    pub fn under(&self, protocol: &Protocol) -> &Looks {
+        let foreground = self.foreground.as_ref().filter(|_| protocol.masked);
+        foreground.unwrap_or(&self.whole)
+    }
 }
 
 /// One image as the judges see it.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// CLIP's feature of the whole picture.
-    pub clip: Feature,
-    /// CLIP's feature of the foreground, where that is what is compared with the photos.
-    pub clip_foreground: Option<Feature>,
-    /// DINO's feature of what is compared with the photos.
-    pub dino: Feature,
+    /// Whole.
+    pub whole: Look,
+    /// Its foreground, where there is a mask.
+    pub foreground: Option<Look>,
+    /// Whether there is a mask without foreground.
+    pub nothing_found: bool,
     /// Whether all of the picture is black.
     pub blank: bool,
 }
@@ -62,6 +91,12 @@ pub struct Place<'a> {
 }
 
 impl Seen {
+    /// What a protocol compares with photos.
+    pub fn under(&self, protocol: &Protocol) -> &Look {
+        let foreground = self.foreground.as_ref().filter(|_| protocol.masked);
+        foreground.unwrap_or(&self.whole)
+    }
+
     /// The scores under a protocol; `text` is CLIP's feature of the prompt.
     ///
     /// # Errors
@@ -77,13 +112,14 @@ impl Seen {
             return Ok(Scores::default());
         }
         let photos = photos.filter(|_| protocol.scores_identity(place.kind));
-        let clip = self.clip_foreground.as_ref().unwrap_or(&self.clip);
+        let photos = photos.map(|photos| photos.under(protocol));
+        let look = self.under(protocol);
         let identity =
             |image: &[f32], photos: &[Feature]| protocol.identity(image, place.index, photos);
         let scores = Scores {
-            clip_t: Some(protocol.clip_t(cosine(&self.clip, text))),
-            clip_i: photos.map(|photos| identity(clip, &photos.clip)),
-            dino: photos.map(|photos| identity(&self.dino, &photos.dino)),
+            clip_t: Some(protocol.clip_t(cosine(&self.whole.clip, text))),
+            clip_i: photos.map(|photos| identity(&look.clip, &photos.clip)),
+            dino: photos.map(|photos| identity(&look.dino, &photos.dino)),
         };
         for (name, value) in [
             ("CLIP-T", scores.clip_t),
@@ -128,14 +164,20 @@ mod tests {
     #[test]
     fn a_score_that_is_no_number_is_refused() {
         let seen = Seen {
-            clip: vec![1.0],
-            clip_foreground: None,
-            dino: vec![f32::NAN],
+            whole: Look {
+                clip: vec![1.0],
+                dino: vec![f32::NAN],
+            },
+            foreground: None,
+            nothing_found: false,
             blank: false,
         };
         let photos = References {
-            clip: vec![vec![1.0]],
-            dino: vec![vec![1.0]],
+            whole: Looks {
+                clip: vec![vec![1.0]],
+                dino: vec![vec![1.0]],
+            },
+            foreground: None,
         };
         let place = Place {
             index: 0,

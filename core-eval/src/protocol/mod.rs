@@ -10,7 +10,7 @@ use core_model::files::sha256;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::metrics::{Feature, cosine};
+use crate::metrics::{Feature, JudgeFolders, cosine};
 use crate::statistics::mean;
 
 /// What CLIP reads of a prompt in which `{}` stands for the concept.
@@ -118,14 +118,15 @@ impl Protocol {
     pub fn check_masks(&self, given: bool) -> Result<()> {
         match (self.masked, given) {
             (true, false) => bail!(
-                "protocol `{}` scores masked foregrounds and needs masks for images and photos; \
-                 give them to `core-eval score` with --generated-masks and --references-masks, or \
-                 use protocol `dreambooth`",
+                "protocol `{}` scores masked foregrounds and needs masks of images and photos; name \
+                 a CLIPSeg model that makes them (`clipseg` below [evaluation], --clipseg of \
+                 `core-eval score`), give files (--generated-masks, --references-masks), or use \
+                 protocol `dreambooth`",
                 self.name
             ),
             (false, true) => bail!(
-                "protocol `{}` scores whole pictures and uses no masks; drop them, or use protocol \
-                 `core`",
+                "protocol `{}` scores whole pictures and uses no masks; drop the masks or the \
+                 CLIPSeg model, or use protocol `core`",
                 self.name
             ),
             _ => Ok(()),
@@ -220,17 +221,26 @@ impl Protocol {
         among && !(blank && self.blank == Blank::LeftOut)
     }
 
-    /// `protocol.json`: the rules, and the digest of every file of both judges.
+    /// `protocol.json`: the rules, and the digest of every file of the judges.
     ///
     /// # Errors
     /// Unreadable files of a judge.
-    pub fn to_json(&self, clip: &Path, dino: &Path) -> Result<String> {
-        let protocol = json!({
+    pub fn to_json(&self, folders: JudgeFolders<'_>) -> Result<String> {
+        let mut protocol = json!({
             "protocol": self,
-            "outside_the_mask": if self.masked { json!("black") } else { Value::Null },
-            "clip": judge(clip)?,
-            "dino": judge(dino)?,
+            "clip": judge(folders.clip)?,
+            "dino": judge(folders.dino)?,
         });
+        if self.masked {
+            protocol["outside_the_mask"] = json!("black");
+            protocol["generated_masks"] = match folders.clipseg {
+                Some(_) => json!("CLIPSeg, asked for the class word, probability above 0.5"),
+                None => json!("files"),
+            };
+            if let Some(clipseg) = folders.clipseg {
+                protocol["clipseg"] = judge(clipseg)?;
+            }
+        }
         Ok(serde_json::to_string_pretty(&protocol)? + "\n")
     }
 }

@@ -89,12 +89,26 @@ pub fn table_markdown(table: &Table<'_>) -> String {
     text
 }
 
-/// Diversity, closeness to the photos and the worst prompts of every variant.
+/// The columns of the table of checks.
+const CHECKS: [(&str, &str); 5] = [
+    ("diversity", "diversity"),
+    ("closest", "closest to a photo (DINO)"),
+    ("lowest_clip_t", "lowest CLIP-T of a prompt"),
+    ("lowest_dino", "lowest DINO of a prompt"),
+    ("nothing_found", "images without foreground"),
+];
+
+/// Diversity, closeness to the photos, the worst prompts and, of masked protocols, how often
+/// nothing was found.
 fn checks_markdown(table: &Table<'_>) -> String {
-    let mut text =
-        "\n| variant | diversity | closest to a photo (DINO) | lowest CLIP-T of a prompt \
-                    | lowest DINO of a prompt |\n|---|---|---|---|---|\n"
-            .to_string();
+    let measured = |measure: &str| table.checks.iter().any(|row| row.measure == measure);
+    let columns: Vec<(&str, &str)> = CHECKS.into_iter().filter(|(m, _)| measured(m)).collect();
+    let titles: Vec<&str> = columns.iter().map(|(_, title)| *title).collect();
+    let mut text = format!(
+        "\n| variant | {} |\n|---|{}\n",
+        titles.join(" | "),
+        "---|".repeat(columns.len())
+    );
     for variant in table.variants {
         let figure = |measure: &str| {
             let row = table.check(variant, measure);
@@ -103,13 +117,20 @@ fn checks_markdown(table: &Table<'_>) -> String {
                 _ => format!("{:.4}", row.value),
             })
         };
-        let cells = ["diversity", "closest", "lowest_clip_t", "lowest_dino"].map(figure);
+        let cells: Vec<String> = columns.iter().map(|(measure, _)| figure(measure)).collect();
         text.push_str(&format!("| {variant} | {} |\n", cells.join(" | ")));
     }
     text.push_str(
         "\nDiversity: 1 minus the mean DINO cosine between two images of one prompt. Closest: the \
-         highest DINO cosine of an image to a photo; near 1 a photo was copied.\n",
+         highest DINO cosine of an image to a photo; near 1 a photo was copied.",
     );
+    if measured("nothing_found") {
+        text.push_str(
+            " Images without foreground: those in which the mask judge did not find the class \
+             word; they are compared as black pictures.",
+        );
+    }
+    text.push('\n');
     text
 }
 

@@ -1,8 +1,9 @@
 """Pictures, tiny judges and what transformers scores them with, under every protocol.
 
-Writes ../fixtures/score/: `clip/` and `dino/` as `save_pretrained` writes them, `references/CONCEPT/`,
-`generated/`, masks of both, `images.csv`, and for each protocol `expected-PROTOCOL.csv`. Run with
-transformers, torch and Pillow installed:
+Writes ../fixtures/score/: `clip/`, `dino/` and `clipseg/` as `save_pretrained` writes them,
+`references/CONCEPT/`, `generated/`, masks of both, `images.csv`, and for each protocol
+`expected-PROTOCOL.csv`; `expected-core-clipseg.csv` has masks by CLIPSeg instead. Run with transformers,
+torch and Pillow installed:
 
     python core-eval/tests/generate_fixtures/score.py
 
@@ -20,7 +21,8 @@ import numpy
 import torch
 from PIL import Image, ImageOps
 from transformers import (
-    CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer, ViTConfig, ViTImageProcessorPil, ViTModel,
+    CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPSegConfig, CLIPSegForImageSegmentation, CLIPTokenizer,
+    ViTConfig, ViTImageProcessorPil, ViTModel,
 )
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -61,6 +63,41 @@ def judges():
     for file in TOKENIZER.iterdir():
         shutil.copy(file, OUT / "clip" / file.name)
     return tokenizer, clip, clip_processor, dino, dino_processor
+
+
+class MaskJudge:
+    """A CLIPSeg whose masks are neither empty nor full, and whose logits are never near 0."""
+
+    def __init__(self, tokenizer, seed):
+        self.tokenizer = tokenizer
+        text = json.loads((OUT / "clip/config.json").read_text())["text_config"]
+        vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+                  "image_size": 24, "patch_size": 8}
+        self.model = CLIPSegForImageSegmentation(CLIPSegConfig(
+            text_config=text, vision_config=vision, projection_dim=12, extract_layers=[0, 1], reduce_dim=16,
+            decoder_num_attention_heads=2, decoder_intermediate_size=32)).eval()
+        randomise(self.model, seed)
+        self.processor = ViTImageProcessorPil(size={"height": 40, "width": 40}, resample=Image.BILINEAR)
+        self.good = True
+
+    @torch.no_grad()
+    def mask(self, picture, word):
+        length = self.model.config.text_config.max_position_embeddings
+        ids = self.tokenizer(word, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        pixels = self.processor(picture, return_tensors="pt").pixel_values
+        logits = self.model(input_ids=ids.input_ids, pixel_values=pixels).logits.reshape(1, 1, 40, 40)
+        size = (picture.height, picture.width)
+        logits = torch.nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)[0, 0]
+        inside = (logits > 0).numpy()
+        near = float(logits.abs().min() / logits.abs().max())
+        self.good &= 0.1 < inside.mean() < 0.9 and near > 2e-6
+        return inside
+
+    def save(self):
+        self.model.half().save_pretrained(OUT / "clipseg")
+        self.processor.save_pretrained(OUT / "clipseg")
+        for file in TOKENIZER.iterdir():
+            shutil.copy(file, OUT / "clipseg" / file.name)
 
 
 def pictures():
@@ -149,15 +186,16 @@ def pooled(features):
     return getattr(features, "pooler_output", features)
 
 
-def load(path, masks=None):
+def load(path, masks=None, word=None):
+    """A picture, or with `masks`, a file or a judge, its foreground on black."""
     picture = Image.open(path).convert("RGB")
     if masks is None:
         return picture
-    mask = numpy.asarray(Image.open(masks)) >= 128
+    mask = masks.mask(picture, word) if isinstance(masks, MaskJudge) else numpy.asarray(Image.open(masks)) >= 128
     return Image.fromarray(numpy.asarray(picture) * mask[..., None].astype(numpy.uint8))
 
 
-def scores(encoders, rows, protocol):
+def scores(encoders, rows, protocol, judge=None):
     masked = protocol == "core"
     scale = 100 if protocol == "dreambench-plus" else 1
     result, seen, places = [], {}, {}
@@ -183,12 +221,13 @@ def scores(encoders, rows, protocol):
         if masked and kind == "style":
             result.append((clip_t, None, None))
             continue
-        subject = load(OUT / "generated" / name, OUT / "generated-masks" / name) if masked else picture
+        subject = load(OUT / "generated" / name, judge or OUT / "generated-masks" / name, word) if masked else picture
         photos = sorted((OUT / "references" / concept).glob("*.png"))
         if protocol == "dreambench-plus":
             photos = photos[:1]
         photos = [
-            load(photo, OUT / "reference-masks" / concept / photo.name if masked else None) for photo in photos]
+            load(photo, (judge or OUT / "reference-masks" / concept / photo.name) if masked else None, word)
+            for photo in photos]
         clip, dino = encoders.clip_image(subject), encoders.dino_image(subject)
         clip_i = [float(clip @ encoders.clip_image(photo)) for photo in photos]
         of_dino = [float(dino @ encoders.dino_image(photo)) for photo in photos]
@@ -203,10 +242,18 @@ def main():
     protocols = ["dreambooth", "core", "textual-inversion", "custom-diffusion", "oft", "dreambench-plus"]
     narrow = Encoders(*parts, torch.float32)
     results = {protocol: scores(narrow, rows, protocol) for protocol in protocols}
+    for seed in range(1000):
+        judge = MaskJudge(parts[0], seed)
+        results["core-clipseg"] = scores(narrow, rows, "core", judge)
+        if judge.good:
+            break
+    else:
+        raise SystemExit("no seed gives good masks")
     wide = Encoders(*parts, torch.float64)
     for protocol, result in results.items():
         tolerance = 2e-4 if protocol == "dreambench-plus" else 2e-6
-        for ours, theirs in zip(result, scores(wide, rows, protocol)):
+        again = scores(wide, rows, protocol.removesuffix("-clipseg"), judge if protocol == "core-clipseg" else None)
+        for ours, theirs in zip(result, again):
             for a, b in zip(ours, theirs):
                 assert a is b is None or abs(a - b) <= tolerance, (protocol, a, b)
         with open(OUT / f"expected-{protocol}.csv", "w", newline="") as file:
@@ -214,6 +261,7 @@ def main():
             writer.writerow(["image", "concept", "clip_t", "clip_i", "dino"])
             for (name, concept, _, _), values in zip(rows, result):
                 writer.writerow([name, concept, *("" if v is None else repr(v) for v in values)])
+    judge.save()
 
 
 main()

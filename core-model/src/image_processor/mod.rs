@@ -152,6 +152,26 @@ impl ImageProcessor {
         write_json(&folder.join("preprocessor_config.json"), self)
     }
 
+    /// The size to which every picture is squashed whole.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when pictures are cropped or keep their shape.
+    pub fn whole_picture(&self) -> Result<Rectangle> {
+        match self.size {
+            Size::Exact(size)
+                if self.do_resize && (!self.do_center_crop || self.crop_size == size) =>
+            {
+                Ok(size)
+            }
+            _ => Err(Error::Invalid(
+                "preprocessor_config.json crops pictures or keeps their shape, but every pixel \
+                 needs a mask; set `size` to a `height` and a `width`, and `do_center_crop` to \
+                 false"
+                    .into(),
+            )),
+        }
+    }
+
     /// Refuses an encoder that takes other pictures than `preprocess` gives.
     ///
     /// # Errors

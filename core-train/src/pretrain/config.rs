@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::clip::ClipTask;
+use super::clipseg::ClipSegTask;
 use super::dino::DinoTask;
 use super::session::Schedule;
 use super::tokenizer::TokenizerTask;
@@ -21,6 +22,8 @@ pub enum Task {
     Vae(VaeTask),
     /// `[clip]`: text and image towers.
     Clip(ClipTask),
+    /// `[clipseg]`: the mask judge.
+    ClipSeg(ClipSegTask),
     /// `[dino]`: the instance encoder.
     Dino(DinoTask),
     /// `[unet]`: the noise predictor.
@@ -52,6 +55,7 @@ struct File {
     tokenizer: Option<TokenizerTask>,
     vae: Option<VaeTask>,
     clip: Option<ClipTask>,
+    clipseg: Option<ClipSegTask>,
     dino: Option<DinoTask>,
     unet: Option<UnetTask>,
 }
@@ -69,6 +73,7 @@ impl PretrainConfig {
             file.tokenizer.map(Task::Tokenizer),
             file.vae.map(Task::Vae),
             file.clip.map(Task::Clip),
+            file.clipseg.map(Task::ClipSeg),
             file.dino.map(Task::Dino),
             file.unet.map(Task::Unet),
         ]
@@ -78,7 +83,7 @@ impl PretrainConfig {
         let [mut task] = <[Task; 1]>::try_from(tasks).or_else(|tasks| {
             bail!(
                 "{}: describes {} networks; give exactly one of [tokenizer], [vae], [clip], \
-                 [dino], [unet]",
+                 [clipseg], [dino], [unet]",
                 path.display(),
                 tasks.len()
             )
@@ -125,6 +130,7 @@ impl Task {
                 .chain(&mut task.text_encoder_output)
                 .chain([&mut task.tokenizer])
                 .collect(),
+            Self::ClipSeg(task) => vec![&mut task.output, &mut task.clip],
             Self::Dino(task) => vec![&mut task.output],
             Self::Unet(task) => [&mut task.model, &mut task.judge]
                 .into_iter()

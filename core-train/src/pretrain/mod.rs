@@ -4,6 +4,7 @@
 //! network's quality on scenes it never saw.
 
 mod clip;
+mod clipseg;
 mod config;
 mod contrast;
 mod dino;
@@ -24,6 +25,7 @@ pub use config::{PretrainConfig, Task};
 pub use session::{Quality, Schedule};
 
 use clip::ClipObjective;
+use clipseg::ClipSegObjective;
 use dino::DinoObjective;
 use session::{Objective, train};
 use unet::UnetObjective;
@@ -57,6 +59,12 @@ pub fn run(path: &Path, device: &Device, evaluate: bool) -> Result<Quality> {
         ),
         Task::Clip(task) => finish(
             &ClipObjective::new(task, seed, batch_size, device)?,
+            &config,
+            device,
+            evaluate,
+        ),
+        Task::ClipSeg(task) => finish(
+            &ClipSegObjective::new(task, seed, batch_size, device)?,
             &config,
             device,
             evaluate,

@@ -4,8 +4,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
 
-use crate::data::world::{Attributes, Caption, Claims, Identity, SIDE, View, render};
+use crate::data::world::{
+    Attributes, Caption, Category, Claims, Identity, Rendering, SIDE, View, render,
+};
 use core_model::rng::rng;
+use rand::RngExt;
 
 /// Scenes that training sees, or scenes that it never sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,19 @@ impl LabelledScene {
             image::Rgb([byte(0), byte(1), byte(2)])
         })
     }
+}
+
+/// A picture with the mask of its thing.
+#[derive(Debug, Clone)]
+pub(super) struct MaskedScene {
+    /// [3, side, side] in [-1, 1].
+    pub(super) pixels: Vec<f32>,
+    /// [side, side] in [0, 1].
+    pub(super) mask: Vec<f32>,
+    /// The number of the thing's category.
+    pub(super) category: usize,
+    /// The number of a category that is not to be seen.
+    pub(super) other: usize,
 }
 
 /// A stream of scenes for one purpose. Training sees the first 2^40 numbers and the combinations
@@ -124,6 +140,24 @@ impl Scenes {
         self.captioned(batch, size, |_, identity, view| {
             Caption::full(identity, view)
         })
+    }
+
+    /// A batch of pictures with masks.
+    pub(super) fn masked(&self, batch: u64, size: u64) -> Vec<MaskedScene> {
+        (batch * size..(batch + 1) * size)
+            .map(|number| {
+                let (mut generator, identity, view) = self.scene(number);
+                let Rendering { image, mask } = render(&identity, &view);
+                let category = Attributes::of(&identity, &view).category.index();
+                let categories = Category::ALL.len();
+                MaskedScene {
+                    pixels: channels_first(&image),
+                    mask: mask.pixels().map(|p| f32::from(p.0[0]) / 255.0).collect(),
+                    category,
+                    other: (category + generator.random_range(1..categories)) % categories,
+                }
+            })
+            .collect()
     }
 
     /// Captions alone, for the tokenizer.

@@ -108,6 +108,11 @@ pub(super) trait Objective {
     /// The name of every parameter.
     fn names(&self, network: &Self::Network) -> ParamNames;
 
+    /// Whether the parameter of this name is trained; all are unless said otherwise.
+    fn trains(&self, _name: &str) -> bool {
+        true
+    }
+
     /// The function that makes the batch of a step.
     fn batches(&self) -> Box<dyn Fn(u64) -> Self::Batch + Send>;
 
@@ -186,7 +191,7 @@ impl<'a, O: Objective> Session<'a, O> {
     ) -> Result<Self> {
         let network = objective.network(device)?;
         let names = objective.names(&network);
-        let network = set_trainable(network, &names, |_| true);
+        let network = set_trainable(network, &names, |name| objective.trains(name));
         let optimizer_config = AdamWConfig {
             beta2: 0.99,
             weight_decay: schedule.weight_decay,
@@ -396,17 +401,20 @@ impl<'a, O: Objective> Session<'a, O> {
             }
         }
         let restored = with_values(self.network.clone(), &self.names, &network);
-        self.network = set_trainable(restored, &self.names, |_| true);
+        self.network = set_trainable(restored, &self.names, |name| self.objective.trains(name));
         self.optimizer = Optimizer::restore(self.optimizer_config, self.step, &file, &self.device)?;
         Ok(())
     }
 }
 
-/// Every parameter, flattened, off the tape.
+/// Every trained parameter, flattened, off the tape.
 fn values<M: Module>(module: &M, names: &ParamNames) -> BTreeMap<String, Tensor<1>> {
     struct Collector<'a>(&'a ParamNames, BTreeMap<String, Tensor<1>>);
     impl ModuleVisitor for Collector<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if !param.val().is_require_grad() {
+                return;
+            }
             let tensor = param.val().inner();
             let length = tensor.shape().num_elements();
             self.1

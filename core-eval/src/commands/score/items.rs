@@ -8,7 +8,8 @@ use core_model::files::is_plain_name;
 use serde::Deserialize;
 
 use super::ScoreArgs;
-use crate::pictures::{mask_of, picture_files};
+use crate::foregrounds::mask_file;
+use crate::pictures::picture_files;
 use crate::protocol::Protocol;
 
 /// One image to be scored.
@@ -49,7 +50,7 @@ struct PromptRow {
 pub(super) fn items(args: &ScoreArgs, protocol: &Protocol) -> Result<Vec<Item>> {
     let mask = |name: &str| {
         let masks = args.generated_masks.as_ref()?;
-        Some(mask_of(masks, Path::new(name)))
+        Some(mask_file(masks, Path::new(name)))
     };
     if let Some(csv) = &args.images {
         let folder = csv.parent().unwrap_or(Path::new(""));

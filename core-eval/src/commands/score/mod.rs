@@ -12,11 +12,13 @@ use core_model::files::write_atomically;
 use core_model::image_processor::load_image;
 use core_train::config::{ConceptConfig, parse};
 use core_train::progress::Progress;
+use image::{GrayImage, RgbImage};
 use indexmap::IndexSet;
 
 use super::say;
-use crate::metrics::{Judges, Place, References, Scores, Seen};
-use crate::pictures::{is_black, mask_of, masked, picture_files};
+use crate::foregrounds::{no_class_word, of_photos, read_mask};
+use crate::metrics::{JudgeFolders, Judges, Place, References, Scores, Seen};
+use crate::pictures::picture_files;
 use crate::protocol::Protocol;
 use crate::statistics::{mean, weighted_mean};
 
@@ -55,12 +57,15 @@ pub struct ScoreArgs {
     /// dreambench-plus
     #[arg(long, value_name = "NAME", default_value = "dreambooth")]
     protocol: String,
-    /// Masks of the images: same names, png
-    #[arg(long, value_name = "DIR", requires = "references_masks")]
+    /// Masks of the images: same names, png, white where the concept is
+    #[arg(long, value_name = "DIR")]
     generated_masks: Option<PathBuf>,
-    /// Masks of the photos: same names, png
-    #[arg(long, value_name = "DIR", requires = "generated_masks")]
+    /// Masks of the photos: same names, png [default: masks/ beside them, else by --clipseg]
+    #[arg(long, value_name = "DIR")]
     references_masks: Option<PathBuf>,
+    /// Folder of a CLIPSeg model as transformers writes it, which makes the masks
+    #[arg(long, value_name = "DIR", conflicts_with = "generated_masks")]
+    clipseg: Option<PathBuf>,
     /// cpu, wgpu[:i] or cuda[:i]
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -78,7 +83,7 @@ pub struct ScoreArgs {
 pub fn run(args: &ScoreArgs) -> Result<()> {
     let device = parse_device(&args.device)?;
     let protocol = Protocol::named(&args.protocol)?;
-    protocol.check_masks(args.generated_masks.is_some())?;
+    protocol.check_masks(args.generated_masks.is_some() || args.clipseg.is_some())?;
     check_writable(&args.out)?;
     let items = items(args, protocol)?;
     for item in &items {
@@ -92,12 +97,19 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
             );
         }
     }
-    let judges = Judges::load(&args.clip, &args.dino, &device)?;
-    let texts = texts(args, &items, protocol)?;
-    let references = references(args, &items, &judges, protocol)?;
+    let judges = Judges::load(args.judges(), &device)?;
+    let concepts = Concepts::read(args, &items)?;
+    let texts = concepts.texts(&items, protocol)?;
+    let references = references(args, &items, &judges, protocol, &concepts)?;
     let with_concept = args.images.is_some();
     let mut scores = Vec::with_capacity(items.len());
-    let scored = score(&items, &texts, &references, &judges, protocol, &mut scores);
+    let scored = Scoring {
+        judges: &judges,
+        protocol,
+        concepts: &concepts,
+        references: &references,
+    }
+    .score(&items, &texts, &mut scores);
     if let Err(failure) = scored {
         if scores.is_empty() {
             return Err(failure);
@@ -112,9 +124,9 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
         )));
     }
     write(&args.out, &items, &scores, with_concept)?;
-    let text = protocol.to_json(&args.clip, &args.dino)?;
+    let text = protocol.to_json(args.judges())?;
     write_atomically(&args.out.with_extension("protocol.json"), text.as_bytes())?;
-    let photos = |concept: &str| references.get(concept).map_or(1, |r| r.dino.len());
+    let photos = |concept: &str| references.get(concept).map_or(1, |r| r.whole.dino.len());
     say(&means(&items, &scores, with_concept, photos));
     Ok(())
 }
@@ -146,37 +158,71 @@ fn check_writable(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The folder of a concept's photos.
-fn folder_of(args: &ScoreArgs, concept: &str) -> PathBuf {
-    if concept.is_empty() {
-        args.references.clone()
-    } else {
-        args.references.join(concept)
+impl ScoreArgs {
+    fn judges(&self) -> JudgeFolders<'_> {
+        JudgeFolders {
+            clip: &self.clip,
+            dino: &self.dino,
+            clipseg: self.clipseg.as_deref(),
+        }
+    }
+
+    /// The folder of a concept's photos.
+    fn folder_of(&self, concept: &str) -> PathBuf {
+        if concept.is_empty() {
+            self.references.clone()
+        } else {
+            self.references.join(concept)
+        }
     }
 }
 
-/// What CLIP reads for every image. The words for `{}` are those of the concept.toml beside the
-/// photos, which only prompts with `{}` need.
-fn texts(args: &ScoreArgs, items: &[Item], protocol: &Protocol) -> Result<Vec<String>> {
-    let mut concepts: BTreeMap<&str, Option<ConceptConfig>> = BTreeMap::new();
-    for item in items.iter().filter(|item| item.prompt.contains("{}")) {
-        let file = folder_of(args, &item.concept).join("concept.toml");
-        if !concepts.contains_key(item.concept.as_str()) {
+/// The concept.toml beside the photos of each concept, where there is one.
+struct Concepts(BTreeMap<String, Option<ConceptConfig>>);
+
+impl Concepts {
+    /// Reads those that are needed: for prompts with `{}`, and for what the mask judge looks for.
+    ///
+    /// # Errors
+    /// A damaged concept.toml; an absent one where the mask judge needs it.
+    fn read(args: &ScoreArgs, items: &[Item]) -> Result<Self> {
+        let mut concepts = BTreeMap::new();
+        let masked = args.clipseg.is_some();
+        for item in items {
+            let needed = masked || item.prompt.contains("{}");
+            if !needed || concepts.contains_key(&item.concept) {
+                continue;
+            }
+            let folder = args.folder_of(&item.concept);
+            let file = folder.join("concept.toml");
+            ensure!(!masked || file.exists(), no_class_word(&folder));
             let concept = file.exists().then(|| parse(&file)).transpose()?;
-            concepts.insert(&item.concept, concept);
+            concepts.insert(item.concept.clone(), concept);
         }
+        Ok(Self(concepts))
     }
-    items
-        .iter()
-        .map(|item| {
-            let concept = concepts.get(item.concept.as_str()).and_then(Option::as_ref);
-            let word = concept.map(ConceptConfig::placeholder_token);
-            let class_word = concept.map(|concept| concept.super_category.as_str());
-            protocol
-                .text(&item.prompt, word.as_deref(), class_word)
-                .with_context(|| format!("image `{}`", item.name))
-        })
-        .collect()
+
+    fn of(&self, concept: &str) -> Option<&ConceptConfig> {
+        self.0.get(concept).and_then(Option::as_ref)
+    }
+
+    fn class_word(&self, concept: &str) -> Option<&str> {
+        Some(self.of(concept)?.super_category.as_str())
+    }
+
+    /// What CLIP reads for every image.
+    fn texts(&self, items: &[Item], protocol: &Protocol) -> Result<Vec<String>> {
+        items
+            .iter()
+            .map(|item| {
+                let word = self.of(&item.concept).map(ConceptConfig::placeholder_token);
+                let class_word = self.class_word(&item.concept);
+                protocol
+                    .text(&item.prompt, word.as_deref(), class_word)
+                    .with_context(|| format!("image `{}`", item.name))
+            })
+            .collect()
+    }
 }
 
 /// The photos of every concept.
@@ -185,6 +231,7 @@ fn references(
     items: &[Item],
     judges: &Judges,
     protocol: &Protocol,
+    concepts: &Concepts,
 ) -> Result<BTreeMap<String, References>> {
     let mut images: BTreeMap<&str, usize> = BTreeMap::new();
     for item in items {
@@ -192,82 +239,77 @@ fn references(
     }
     let mut files = Vec::new();
     for (concept, count) in images {
-        let folder = folder_of(args, concept);
+        let folder = args.folder_of(concept);
         let photos = picture_files(&folder)?;
         protocol.check_counts(&folder.display().to_string(), count, photos.len())?;
-        files.push((concept, photos));
+        files.push((concept, folder, photos));
     }
     let mut all = BTreeMap::new();
-    for (concept, files) in files {
-        let mut photos = Vec::new();
-        for path in files {
-            let photo = load_image(&path)?;
-            let name = Path::new(concept).join(path.file_name().unwrap_or_default());
-            photos.push(match &args.references_masks {
-                Some(masks) => masked(&photo, &mask_of(masks, &name))?,
-                None => photo,
-            });
-        }
-        all.insert(concept.to_string(), judges.references(&photos)?);
+    for (concept, folder, files) in files {
+        let photos = files.iter().map(|path| load_image(path));
+        let photos = photos.collect::<core_model::Result<Vec<_>>>()?;
+        let masks = protocol.masked.then(|| {
+            let given = args.references_masks.as_ref();
+            let given = given.map(|masks| masks.join(concept));
+            let word = concepts.class_word(concept);
+            of_photos(&folder, &files, &photos, given.as_deref(), judges, word)
+        });
+        let masks = masks.transpose()?;
+        let references = judges.references(&photos, masks.as_deref())?;
+        all.insert(concept.to_string(), references);
     }
     Ok(all)
 }
 
-/// Appends the scores of the images in their order; what was scored before an error stays.
-fn score(
-    items: &[Item],
-    texts: &[String],
-    references: &BTreeMap<String, References>,
-    judges: &Judges,
-    protocol: &Protocol,
-    scores: &mut Vec<Scores>,
-) -> Result<()> {
-    let mut progress = Progress::new("images", 0, items.len() as u64);
-    let mut places = Places::default();
-    for (batch, texts) in items.chunks(BATCH).zip(texts.chunks(BATCH)) {
-        let seen = look(batch, judges)?;
-        let texts = judges.text_features(texts)?;
-        for ((item, seen), text) in batch.iter().zip(seen).zip(texts) {
-            let photos = references.get(&item.concept);
-            let of_image = seen
-                .scores(protocol, places.next(item), &text, photos)
-                .with_context(|| format!("image `{}`", item.name))?;
-            scores.push(of_image);
-            progress.advance("");
-        }
-    }
-    progress.finish();
-    Ok(())
+/// What images are scored with.
+struct Scoring<'a> {
+    judges: &'a Judges,
+    protocol: &'a Protocol,
+    concepts: &'a Concepts,
+    references: &'a BTreeMap<String, References>,
 }
 
-/// What the judges see of some images.
-fn look(batch: &[Item], judges: &Judges) -> Result<Vec<Seen>> {
-    let mut images = Vec::new();
-    let mut foregrounds = Vec::new();
-    for item in batch {
-        let image = load_image(&item.path)?;
-        if let Some(mask) = &item.mask {
-            foregrounds.push(masked(&image, mask)?);
+impl Scoring<'_> {
+    /// Appends the scores of the images in their order; what was scored before an error stays.
+    fn score(&self, items: &[Item], texts: &[String], scores: &mut Vec<Scores>) -> Result<()> {
+        let mut progress = Progress::new("images", 0, items.len() as u64);
+        let mut places = Places::default();
+        for (batch, texts) in items.chunks(BATCH).zip(texts.chunks(BATCH)) {
+            let seen = self.look(batch)?;
+            let texts = self.judges.text_features(texts)?;
+            for ((item, seen), text) in batch.iter().zip(seen).zip(texts) {
+                let photos = self.references.get(&item.concept);
+                let of_image = seen
+                    .scores(self.protocol, places.next(item), &text, photos)
+                    .with_context(|| format!("image `{}`", item.name))?;
+                scores.push(of_image);
+                progress.advance("");
+            }
         }
-        images.push(image);
+        progress.finish();
+        Ok(())
     }
-    let clip = judges.clip_image_features(&images)?;
-    let (clip_foregrounds, dino) = if foregrounds.is_empty() {
-        (Vec::new(), judges.dino_features(&images)?)
-    } else {
-        let clip = judges.clip_image_features(&foregrounds)?;
-        (clip, judges.dino_features(&foregrounds)?)
-    };
-    let mut clip_foregrounds = clip_foregrounds.into_iter();
-    let seen = clip.into_iter().zip(dino).zip(&images);
-    Ok(seen
-        .map(|((clip, dino), image)| Seen {
-            clip,
-            clip_foreground: clip_foregrounds.next(),
-            dino,
-            blank: is_black(image),
-        })
-        .collect())
+
+    /// What the judges see of some images.
+    fn look(&self, batch: &[Item]) -> Result<Vec<Seen>> {
+        let images = batch.iter().map(|item| load_image(&item.path));
+        let images = images.collect::<core_model::Result<Vec<_>>>()?;
+        let masks = self.protocol.masked.then(|| self.masks(batch, &images));
+        self.judges.seen(&images, masks.transpose()?.as_deref())
+    }
+
+    /// From files where the items name them, else from the mask judge.
+    fn masks(&self, batch: &[Item], images: &[RgbImage]) -> Result<Vec<GrayImage>> {
+        let files: Option<Vec<&PathBuf>> = batch.iter().map(|item| item.mask.as_ref()).collect();
+        if let Some(files) = files {
+            let pairs = files.into_iter().zip(images);
+            return pairs.map(|(file, image)| read_mask(file, image)).collect();
+        }
+        let words = batch
+            .iter()
+            .filter_map(|item| self.concepts.class_word(&item.concept));
+        self.judges.masks(images, &words.collect::<Vec<_>>())
+    }
 }
 
 /// Counts images within concepts and prompts.

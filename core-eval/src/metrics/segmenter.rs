@@ -1,0 +1,149 @@
+//! The network that tells foreground from background: CLIPSeg, asked for the concept's class word.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use burn::tensor::{Device, Int, Tensor};
+use core_model::clipseg::ClipSegModel;
+use core_model::image_processor::{ImageProcessor, Rectangle};
+use core_model::params::to_vec;
+use core_model::tokenizer::Tokenizer;
+use image::{GrayImage, Luma, RgbImage};
+use indexmap::IndexSet;
+
+/// Pictures looked at together; fixed, so that a mask does not depend on how many there are.
+const BATCH: usize = 8;
+
+/// A CLIPSeg folder with its preprocessing.
+#[derive(Debug)]
+pub(super) struct Segmenter {
+    network: ClipSegModel,
+    processor: ImageProcessor,
+    tokenizer: Tokenizer,
+    device: Device,
+}
+
+impl Segmenter {
+    /// Reads the folder.
+    ///
+    /// # Errors
+    /// Absent or damaged files; a processor or tokenizer that does not fit the network, or a
+    /// processor that crops, since what is cropped away would have no mask.
+    pub(super) fn load(folder: &Path, device: &Device) -> Result<Self> {
+        let network = ClipSegModel::load(folder, device)?;
+        let processor = ImageProcessor::from_dir(folder)?;
+        let at = || folder.display().to_string();
+        let Rectangle { height, width } = processor.whole_picture().with_context(at)?;
+        network
+            .check_picture(height as usize, width as usize)
+            .with_context(at)?;
+        let tokenizer = Tokenizer::from_dir(folder)?.fit(&network.config().clip.text_config)?;
+        Ok(Self {
+            network,
+            processor,
+            tokenizer,
+            device: device.clone(),
+        })
+    }
+
+    /// White where a picture shows what its word names, black elsewhere; as large as the picture.
+    ///
+    /// The network's logits are resized bilinearly, as by `torch.nn.functional.interpolate` with
+    /// `align_corners=False`; above 0, a probability of a half, is white.
+    ///
+    /// # Errors
+    /// A picture that the processor refuses; another number of words than of pictures.
+    pub(super) fn masks(&self, pictures: &[RgbImage], words: &[&str]) -> Result<Vec<GrayImage>> {
+        ensure!(
+            pictures.len() == words.len(),
+            "{} pictures and {} words",
+            pictures.len(),
+            words.len()
+        );
+        let mut masks = Vec::with_capacity(pictures.len());
+        for (pictures, words) in pictures.chunks(BATCH).zip(words.chunks(BATCH)) {
+            let pixels = self.processor.preprocess(pictures, &self.device)?;
+            let logits = self.network.forward(pixels, self.text_features(words));
+            let [_, height, width] = logits.dims();
+            let logits = to_vec(logits);
+            let logits = logits.chunks_exact(height * width);
+            masks.extend(logits.zip(pictures).map(|(values, picture)| {
+                let grid = Grid { values, width };
+                grid.mask(picture.width(), picture.height())
+            }));
+        }
+        Ok(masks)
+    }
+
+    /// Features of every word; a word that comes again is read once.
+    fn text_features(&self, words: &[&str]) -> Tensor<2> {
+        let different: IndexSet<&str> = words.iter().copied().collect();
+        let ids: Vec<Vec<u32>> = different
+            .iter()
+            .map(|word| self.tokenizer.encode(word).ids)
+            .collect();
+        let rows: Vec<i64> = words
+            .iter()
+            .filter_map(|word| Some(different.get_index_of(word)? as i64))
+            .collect();
+        let rows = Tensor::<1, Int>::from_data(rows.as_slice(), &self.device);
+        self.network.text_features(&ids).select(0, rows)
+    }
+}
+
+/// Logits row by row.
+struct Grid<'a> {
+    values: &'a [f32],
+    width: usize,
+}
+
+impl Grid<'_> {
+    fn mask(&self, width: u32, height: u32) -> GrayImage {
+        let rows = self.values.len() / self.width;
+        GrayImage::from_fn(width, height, |x, y| {
+            let (left, right, dx) = neighbours(x, width, self.width);
+            let (top, bottom, dy) = neighbours(y, height, rows);
+            let at = |row: usize, column: usize| self.values[row * self.width + column];
+            let upper = at(top, left) * (1.0 - dx) + at(top, right) * dx;
+            let lower = at(bottom, left) * (1.0 - dx) + at(bottom, right) * dx;
+            let inside = upper * (1.0 - dy) + lower * dy > 0.0;
+            Luma([if inside { 255 } else { 0 }])
+        })
+    }
+}
+
+/// The two places of `from` around a place of `to`, and how near the second is.
+fn neighbours(place: u32, to: u32, from: usize) -> (usize, usize, f32) {
+    let scale = from as f32 / to as f32;
+    let source = ((place as f32 + 0.5) * scale - 0.5).max(0.0);
+    let first = (source as usize).min(from - 1);
+    (first, (first + 1).min(from - 1), source - first as f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_of_the_networks_own_size_is_white_where_logits_are_above_zero() {
+        let grid = Grid {
+            values: &[0.1, -0.1, 0.0, 2.0],
+            width: 2,
+        };
+        assert_eq!(grid.mask(2, 2).into_raw(), [255, 0, 0, 255]);
+    }
+
+    #[test]
+    fn a_larger_mask_is_cut_where_the_bilinear_logits_cross_zero() {
+        let grid = Grid {
+            values: &[-1.0, 3.0],
+            width: 2,
+        };
+        // torch.nn.functional.interpolate: -1, -1, -.5, .5, 1.5, 2.5, 3, 3 at eight places has
+        // the values -1, -.5, .5, 1.5, 2.5, 3 at its inner ones.
+        assert_eq!(
+            grid.mask(8, 1).into_raw(),
+            [0, 0, 0, 255, 255, 255, 255, 255]
+        );
+    }
+}
