@@ -12,7 +12,7 @@ use crate::metrics::Judges;
 const FOREGROUND: u8 = 128;
 
 /// The folder of masks that users keep beside their photos.
-const MASKS: &str = "masks";
+pub const MASKS: &str = "masks";
 
 /// The mask of a picture: the same name in the folder of masks, ending in `.png`.
 pub fn mask_file(masks: &Path, name: &Path) -> PathBuf {

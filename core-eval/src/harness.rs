@@ -258,7 +258,12 @@ impl<'a> Harness<'a> {
             averaging: protocol.averaging,
         });
         write_atomically(&self.file(&table_file), table.as_bytes())?;
-        let text = protocol.to_json(self.experiment.evaluation.judges())?;
+        let concepts = self.experiment.concepts.iter();
+        let concepts = concepts.filter_map(|concept| {
+            let config = concept.config.as_ref()?;
+            Some((config.name.as_str(), config.images.as_path()))
+        });
+        let text = protocol.to_json(self.experiment.evaluation.judges(), concepts)?;
         write_atomically(&self.file(&protocol_file), text.as_bytes())?;
         say(&format!(
             "\n{}, protocol {}\n",

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use core_eval::commands::{doctor, experiment, plots, precision, score};
+use core_eval::commands::{doctor, experiment, merge, plots, precision, score};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -31,6 +31,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Draw the plots of a results folder again from its CSV files.
     Plots(plots::PlotsArgs),
+    /// Make one table of the variants of several experiments.
+    Merge(merge::MergeArgs),
     /// Say how many concepts, prompts and images an interval of a wanted width takes.
     Precision(precision::PrecisionArgs),
 }
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         (Some(Command::Score(args)), _) => score::run(args),
         (Some(Command::Doctor(args)), _) => doctor::run(args),
         (Some(Command::Plots(args)), _) => plots::run(args),
+        (Some(Command::Merge(args)), _) => merge::run(args),
         (Some(Command::Precision(args)), _) => precision::run(args),
         (None, Some(args)) => core_eval::harness::run(args),
         (None, None) => Err(anyhow::anyhow!(

@@ -2,6 +2,7 @@
 
 pub mod doctor;
 pub mod experiment;
+pub mod merge;
 pub mod plots;
 pub mod precision;
 pub mod score;

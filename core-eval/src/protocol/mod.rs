@@ -3,14 +3,16 @@
 mod kind;
 mod presets;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use core_model::files::sha256;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use crate::foregrounds::MASKS;
 use crate::metrics::{Feature, JudgeFolders, cosine};
+use crate::pictures::picture_files;
 use crate::statistics::mean;
 
 /// What CLIP reads of a prompt in which `{}` stands for the concept.
@@ -221,18 +223,37 @@ impl Protocol {
         among && !(blank && self.blank == Blank::LeftOut)
     }
 
-    /// `protocol.json`: the rules, and the digest of every file of the judges.
+    /// `protocol.json`: the rules, and the digest of every file of the judges and of every photo in
+    /// the folders of concepts.
     ///
     /// # Errors
-    /// Unreadable files of a judge.
-    pub fn to_json(&self, folders: JudgeFolders<'_>) -> Result<String> {
+    /// Unreadable files of a judge or photos.
+    pub fn to_json<'a>(
+        &self,
+        folders: JudgeFolders<'_>,
+        concepts: impl IntoIterator<Item = (&'a str, &'a Path)>,
+    ) -> Result<String> {
+        let (mut photos, mut photos_masks) = (Map::new(), Map::new());
+        for (concept, folder) in concepts {
+            let files = picture_files(folder)?;
+            photos.insert(concept.to_string(), Value::Object(digests(files)?));
+            let masks = folder.join(MASKS);
+            if self.masked && masks.is_dir() {
+                let files = picture_files(&masks)?;
+                photos_masks.insert(concept.to_string(), Value::Object(digests(files)?));
+            }
+        }
+        photos.sort_keys();
+        photos_masks.sort_keys();
         let mut protocol = json!({
             "protocol": self,
             "clip": judge(folders.clip)?,
             "dino": judge(folders.dino)?,
+            "photos": photos,
         });
         if self.masked {
             protocol["outside_the_mask"] = json!("black");
+            protocol["masks_beside_photos"] = json!(photos_masks);
             protocol["generated_masks"] = match folders.clipseg {
                 Some(_) => json!("CLIPSeg, asked for the class word, probability above 0.5"),
                 None => json!("files"),
@@ -264,17 +285,26 @@ fn judge(folder: &Path) -> Result<Value> {
         preprocessing = serde_json::from_str(&core_model::files::read_to_string(&preprocessor)?)
             .with_context(|| preprocessor.display().to_string())?;
     }
-    let mut digests = serde_json::Map::new();
+    let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(at)? {
         let path = entry.with_context(at)?.path();
         let ending = path.extension().unwrap_or_default().to_string_lossy();
         if path.is_file() && matches!(ending.as_ref(), "json" | "safetensors" | "txt") {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            digests.insert(name.into_owned(), json!(sha256(&path)?));
+            files.push(path);
         }
     }
-    digests.sort_keys();
-    Ok(json!({ "sha256": digests, "preprocessing": preprocessing }))
+    Ok(json!({ "sha256": digests(files)?, "preprocessing": preprocessing }))
+}
+
+/// The SHA-256 of files by name.
+fn digests(mut files: Vec<PathBuf>) -> Result<Map<String, Value>> {
+    files.sort();
+    let mut digests = Map::new();
+    for path in files {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        digests.insert(name.into_owned(), json!(sha256(&path)?));
+    }
+    Ok(digests)
 }
 
 #[cfg(test)]

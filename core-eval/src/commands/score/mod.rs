@@ -124,7 +124,12 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
         )));
     }
     write(&args.out, &items, &scores, with_concept)?;
-    let text = protocol.to_json(args.judges())?;
+    let folders: BTreeMap<&str, PathBuf> = references
+        .keys()
+        .map(|concept| (concept.as_str(), args.folder_of(concept)))
+        .collect();
+    let folders = folders.iter().map(|(name, path)| (*name, path.as_path()));
+    let text = protocol.to_json(args.judges(), folders)?;
     write_atomically(&args.out.with_extension("protocol.json"), text.as_bytes())?;
     let photos = |concept: &str| references.get(concept).map_or(1, |r| r.whole.dino.len());
     say(&means(&items, &scores, with_concept, photos));
