@@ -10,7 +10,6 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use core_model::device::parse_device;
 use core_model::files::write_atomically;
-use core_model::image_processor::load_image;
 use core_train::data::concept::photo_files;
 use core_train::environment::model_files;
 use core_train::estimate::duration;
@@ -28,6 +27,7 @@ use crate::experiment::Experiment;
 use crate::foregrounds::{masked, of_photos};
 use crate::images::{self, wanted};
 use crate::metrics::Judges;
+use crate::pictures::load_images;
 use crate::plan::{Cell, plan};
 use crate::protocol::Protocol;
 use crate::report::{self, ScoreRow, Table, TokenRow, Weighting};
@@ -336,8 +336,7 @@ impl<'a> Harness<'a> {
             pairs.map(|(picture, mask)| masked(picture, mask)).collect()
         };
         let files = photo_files(&concept.images)?;
-        let photos = files.iter().map(|file| load_image(file));
-        let mut photos = photos.collect::<core_model::Result<Vec<_>>>()?;
+        let mut photos = load_images(files.iter().map(PathBuf::as_path))?;
         if foregrounds {
             let folder = &concept.images;
             let masks = of_photos(folder, &files, &photos, None, &self.judges, Some(word))?;
@@ -345,11 +344,10 @@ impl<'a> Harness<'a> {
         }
         let mut columns = Vec::new();
         for cell in self.cells.iter().filter(first) {
-            let mut pictures = wanted(experiment, cell)
-                .iter()
-                .filter(|image| image.image == 0)
-                .map(|image| load_image(&self.results.join(&image.file)))
-                .collect::<core_model::Result<Vec<_>>>()?;
+            let images = wanted(experiment, cell).into_iter();
+            let images = images.filter(|image| image.image == 0);
+            let files: Vec<PathBuf> = images.map(|i| self.results.join(i.file)).collect();
+            let mut pictures = load_images(files.iter().map(PathBuf::as_path))?;
             if foregrounds {
                 let words = vec![word; pictures.len()];
                 let masks = self.judges.masks(&pictures, &words)?;

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use core_model::image_processor::load_image;
 use image::RgbImage;
+use rayon::prelude::*;
 
 /// What counts as a picture, by the end of its name.
 const EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
@@ -32,6 +34,17 @@ pub fn picture_files(folder: &Path) -> Result<Vec<PathBuf>> {
     );
     files.sort();
     Ok(files)
+}
+
+/// Reads pictures, several at a time, in their order.
+///
+/// # Errors
+/// The first that cannot be read.
+pub fn load_images<'a>(files: impl Iterator<Item = &'a Path>) -> Result<Vec<RgbImage>> {
+    let files: Vec<&Path> = files.collect();
+    let pictures: Vec<_> = files.par_iter().map(|file| load_image(file)).collect();
+    let pictures = pictures.into_iter().collect::<core_model::Result<_>>();
+    Ok(pictures?)
 }
 
 /// Whether a picture is all black.

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use core_model::image_processor::load_image;
 use core_train::config::ConceptConfig;
 use core_train::data::concept::photo_files;
 use core_train::progress::Progress;
@@ -14,6 +13,7 @@ use crate::experiment::{Concept, Experiment};
 use crate::foregrounds::of_photos;
 use crate::images::{Wanted, wanted};
 use crate::metrics::{Feature, Judges, Place, References, Seen};
+use crate::pictures::load_images;
 use crate::plan::Cell;
 use crate::protocol::Protocol;
 use crate::report::ScoreRow;
@@ -75,10 +75,8 @@ impl<'a> Measured<'a> {
             };
             let of_cell = wanted(experiment, of_cell);
             for (start, batch) in (0..).step_by(BATCH).zip(of_cell.chunks(BATCH)) {
-                let pictures = batch
-                    .iter()
-                    .map(|image| load_image(&results.join(&image.file)))
-                    .collect::<core_model::Result<Vec<_>>>()?;
+                let files: Vec<PathBuf> = batch.iter().map(|i| results.join(&i.file)).collect();
+                let pictures = load_images(files.iter().map(PathBuf::as_path))?;
                 let masks = with_masks.then(|| {
                     let word = concept.super_category.as_str();
                     judges.masks(&pictures, &vec![word; pictures.len()])
@@ -88,9 +86,8 @@ impl<'a> Measured<'a> {
                     for protocol in protocols {
                         let text = text(protocol, &image.prompt.prompt, concept)?;
                         if let Entry::Vacant(entry) = texts.entry(text) {
-                            let feature =
-                                judges.text_features(std::slice::from_ref(entry.key()))?;
-                            entry.insert(feature.into_iter().next().unwrap_or_default());
+                            let feature = judges.text_feature(entry.key());
+                            entry.insert(feature);
                         }
                     }
                     images.push(SeenImage {
@@ -186,8 +183,7 @@ fn photos(concept: &Concept, judges: &Judges, with_masks: bool) -> Result<Option
         return Ok(None);
     };
     let files = photo_files(&config.images)?;
-    let photos = files.iter().map(|file| load_image(file));
-    let photos = photos.collect::<core_model::Result<Vec<_>>>()?;
+    let photos = load_images(files.iter().map(PathBuf::as_path))?;
     let masks = with_masks.then(|| {
         let word = Some(config.super_category.as_str());
         of_photos(&config.images, &files, &photos, None, judges, word)

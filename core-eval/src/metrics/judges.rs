@@ -17,7 +17,7 @@ use crate::foregrounds::{is_empty, masked};
 use crate::pictures::is_black;
 
 /// Images looked at together; fixed, so that a score does not depend on how many there are.
-const BATCH: usize = 16;
+const BATCH: usize = 32;
 
 /// Where the judges are.
 #[derive(Debug, Clone, Copy)]
@@ -78,16 +78,10 @@ impl Judges {
         })
     }
 
-    /// CLIP's features of prompts, cut to its context length.
-    ///
-    /// # Errors
-    /// None at present; networks on other devices may report some.
-    pub fn text_features(&self, prompts: &[String]) -> Result<Vec<Feature>> {
-        let features = prompts.iter().map(|prompt| {
-            let ids = self.tokenizer.encode(prompt).ids;
-            normalised(&to_vec(self.clip.text_features(&[ids])))
-        });
-        Ok(features.collect())
+    /// CLIP's feature of a prompt, cut to its context length.
+    pub fn text_feature(&self, prompt: &str) -> Feature {
+        let ids = self.tokenizer.encode(prompt).ids;
+        normalised(&to_vec(self.clip.text_features(&[ids])))
     }
 
     /// What both see of pictures.

@@ -5,7 +5,7 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
 use super::gemm::gemm;
-use super::memory::{Output, View, buffer, dims, run, tensor, values, with_scratch};
+use super::memory::{Output, View, buffer, chunks, dims, run, tensor, values, with_scratch};
 use super::plain;
 use super::simd::vectorised;
 use super::tape::{Gradient, Operand, is_fused, record};
@@ -13,6 +13,10 @@ use super::transpose::transpose;
 
 /// Multiplications that make a task worth its start.
 const TASK: usize = 1 << 20;
+
+/// A weight of more elements than this does not stay in a core's cache, so that a task must have
+/// many rows for each reading of it.
+const LARGE: usize = 1 << 17;
 
 /// `x W^T + b`: [.., in] with `weight` [out, in] and `bias` `[out]` to [.., out].
 pub fn linear<const D: usize>(
@@ -120,11 +124,15 @@ impl Rows {
         let mut y = buffer(self.batches * self.rows * outputs);
         with_scratch(self.columns * outputs, |transposed_weight| {
             let source = View::of(weight, 0, 1, &[]);
-            #[expect(unsafe_code, reason = "a weight with arbitrary strides")]
-            // SAFETY: a view of the weight, which has these sizes.
-            unsafe {
-                transpose(source, outputs, self.columns, transposed_weight);
-            }
+            let work = self.columns * outputs;
+            chunks(transposed_weight, 64 * outputs, work, |i, part| {
+                let columns = part.len() / outputs;
+                #[expect(unsafe_code, reason = "a weight with arbitrary strides")]
+                // SAFETY: columns of the view of the weight, which has these sizes.
+                unsafe {
+                    transpose(source.from(0, 64 * i), outputs, columns, part);
+                }
+            });
             let right = View::rows(transposed_weight, outputs);
             self.multiply(right, outputs, bias, &mut y);
         });
@@ -134,7 +142,12 @@ impl Rows {
     /// Into `y` the product with the matrix `right` [columns, outputs], on top of `bias`.
     fn multiply(&self, right: View, outputs: usize, bias: Option<&FlexTensor>, y: &mut [f32]) {
         let size = TASK / (self.columns * outputs).max(1);
-        let size = (size & !31).clamp(32, 1024);
+        let least = if self.columns * outputs > LARGE {
+            256
+        } else {
+            32
+        };
+        let size = (size & !31).clamp(least, 1024);
         let tasks = self.rows.div_ceil(size);
         let work = self.batches * self.rows * self.columns * outputs / 32;
         let target = Output::new(y);
@@ -200,7 +213,7 @@ fn column_sums(x: &[f32], columns: usize) -> FlexTensor {
     const ROWS: usize = 256;
     let tasks = x.len().div_ceil(ROWS * columns.max(1));
     let mut partial = vec![0.0; tasks * columns];
-    super::memory::chunks(&mut partial, columns, x.len() / 4, |i, sums| {
+    chunks(&mut partial, columns, x.len() / 4, |i, sums| {
         let start = i * ROWS * columns;
         add_rows(&x[start..(start + ROWS * columns).min(x.len())], sums);
     });

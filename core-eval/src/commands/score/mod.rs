@@ -2,14 +2,14 @@
 
 mod items;
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args};
 use core_model::device::parse_device;
 use core_model::files::write_atomically;
-use core_model::image_processor::load_image;
 use core_train::config::{ConceptConfig, parse};
 use core_train::progress::Progress;
 use image::{GrayImage, RgbImage};
@@ -17,15 +17,15 @@ use indexmap::IndexSet;
 
 use super::say;
 use crate::foregrounds::{no_class_word, of_photos, read_mask};
-use crate::metrics::{JudgeFolders, Judges, Place, References, Scores, Seen};
-use crate::pictures::picture_files;
+use crate::metrics::{Feature, JudgeFolders, Judges, Place, References, Scores, Seen};
+use crate::pictures::{load_images, picture_files};
 use crate::protocol::Protocol;
 use crate::statistics::{mean, weighted_mean};
 
 use items::{Item, items};
 
 /// Images that are looked at together.
-const BATCH: usize = 16;
+const BATCH: usize = 32;
 
 /// Arguments of `core-eval score`.
 #[derive(Debug, Args)]
@@ -251,8 +251,7 @@ fn references(
     }
     let mut all = BTreeMap::new();
     for (concept, folder, files) in files {
-        let photos = files.iter().map(|path| load_image(path));
-        let photos = photos.collect::<core_model::Result<Vec<_>>>()?;
+        let photos = load_images(files.iter().map(PathBuf::as_path))?;
         let masks = protocol.masked.then(|| {
             let given = args.references_masks.as_ref();
             let given = given.map(|masks| masks.join(concept));
@@ -279,13 +278,17 @@ impl Scoring<'_> {
     fn score(&self, items: &[Item], texts: &[String], scores: &mut Vec<Scores>) -> Result<()> {
         let mut progress = Progress::new("images", 0, items.len() as u64);
         let mut places = Places::default();
+        let mut read: HashMap<&str, Feature> = HashMap::new();
         for (batch, texts) in items.chunks(BATCH).zip(texts.chunks(BATCH)) {
             let seen = self.look(batch)?;
-            let texts = self.judges.text_features(texts)?;
             for ((item, seen), text) in batch.iter().zip(seen).zip(texts) {
+                let text = match read.entry(text) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => new.insert(self.judges.text_feature(text)),
+                };
                 let photos = self.references.get(&item.concept);
                 let of_image = seen
-                    .scores(self.protocol, places.next(item), &text, photos)
+                    .scores(self.protocol, places.next(item), text, photos)
                     .with_context(|| format!("image `{}`", item.name))?;
                 scores.push(of_image);
                 progress.advance("");
@@ -297,8 +300,7 @@ impl Scoring<'_> {
 
     /// What the judges see of some images.
     fn look(&self, batch: &[Item]) -> Result<Vec<Seen>> {
-        let images = batch.iter().map(|item| load_image(&item.path));
-        let images = images.collect::<core_model::Result<Vec<_>>>()?;
+        let images = load_images(batch.iter().map(|item| item.path.as_path()))?;
         let masks = self.protocol.masked.then(|| self.masks(batch, &images));
         self.judges.seen(&images, masks.transpose()?.as_deref())
     }
