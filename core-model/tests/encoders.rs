@@ -284,7 +284,7 @@ fn a_file_that_does_not_fit_its_config_is_an_error_that_names_the_key() {
             "\"num_attention_heads\": 0",
             "`num_attention_heads`",
         ),
-        ("\"quick_gelu\"", "\"relu\"", "unknown variant `relu`"),
+        ("\"quick_gelu\"", "\"mish\"", "unknown variant `mish`"),
         (
             "\"hidden_size\": 24",
             "\"hidden_size\": \"wide\"",
