@@ -1,0 +1,106 @@
+"""How many resized photographs have exactly Pillow's bytes, by mode and filter.
+
+    cargo build --workspace --examples
+    python benchmarks/pillow.py FOLDER...
+
+needs Pillow and numpy. Every photograph in the folders is stored losslessly in each mode, reduced to at
+most 700 pixels and cut to an odd width; then resized to several sizes by each filter, here and by
+Pillow. 16-bit values, which Pillow would clip, are divided by 257 and rounded; transparency is composed
+on white.
+"""
+
+import collections
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy
+from PIL import Image, ImageOps
+
+ROOT = pathlib.Path(__file__).parent.parent
+FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+SIZES = [(224, 224), (64, 64), (299, 512), (37, 201), (1, 1)]
+
+
+def gradient(picture):
+    """A mask from left to right, for transparency."""
+    row = numpy.linspace(0, 255, picture.width).astype(numpy.uint8)
+    return Image.fromarray(numpy.tile(row, (picture.height, 1)))
+
+
+def with_alpha(picture, mode):
+    picture = picture.convert(mode[:-1])
+    picture.putalpha(gradient(picture))
+    return picture
+
+
+def deep(picture):
+    wide = numpy.asarray(picture.convert("L")).astype(numpy.uint16) * 257
+    return Image.fromarray(wide + numpy.arange(wide.shape[1], dtype=numpy.uint16) % 97)
+
+
+def turned(picture):
+    """The picture on its side, with the EXIF tag that says so."""
+    return picture.transpose(Image.ROTATE_90), {"exif": exif(6)}
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+MODES = {
+    "RGB": lambda p: p, "L": lambda p: p.convert("L"), "1": lambda p: p.convert("1"),
+    "P": lambda p: p.convert("P", palette=Image.ADAPTIVE), "RGBA": lambda p: with_alpha(p, "RGBA"),
+    "LA": lambda p: with_alpha(p, "LA"), "I;16": deep, "EXIF": turned,
+}
+
+
+def as_rgb(path):
+    picture = ImageOps.exif_transpose(Image.open(path))
+    if picture.mode.startswith("I"):
+        wide = numpy.asarray(picture).astype(numpy.uint32)
+        return Image.fromarray(((wide + 128) // 257).astype(numpy.uint8)).convert("RGB")
+    if picture.mode in ("RGBA", "LA"):
+        white = Image.new("RGB", picture.size, (255, 255, 255))
+        white.paste(picture.convert("RGB"), mask=picture.getchannel("A"))
+        return white
+    return picture.convert("RGB")
+
+
+def main(folders):
+    photographs = sorted(path for folder in folders for path in pathlib.Path(folder).rglob("*.jpg"))
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    equal, total = collections.Counter(), collections.Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        folder, cases = pathlib.Path(folder), []
+        for number, path in enumerate(photographs):
+            picture = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+            picture.thumbnail((700, 700))
+            picture = picture.crop((0, 0, picture.width - 1 + picture.width % 2, picture.height))
+            for index, (mode, convert) in enumerate(MODES.items()):
+                stored = convert(picture)
+                stored, options = stored if isinstance(stored, tuple) else (stored, {})
+                source = folder / f"{number}-{index}.png"
+                stored.save(source, **options)
+                width, height = SIZES[(number + index) % len(SIZES)]
+                for code in FILTERS:
+                    cases.append((mode, code, source, folder / f"{number}-{index}-{code}.png", width, height))
+        lines = "".join(f"{s}\t{t}\t{w}\t{h}\t{code}\n" for _, code, s, t, w, h in cases)
+        subprocess.run([target / "debug" / "examples" / "resize"], input=lines, text=True, check=True)
+        for mode, code, source, ours, width, height in cases:
+            theirs = as_rgb(source).resize((width, height), code)
+            total[mode, code] += 1
+            equal[mode, code] += Image.open(ours).convert("RGB").tobytes() == theirs.tobytes()
+    print("| mode | " + " | ".join(FILTERS.values()) + " |\n|---|" + "---|" * len(FILTERS))
+    for mode in MODES:
+        cells = [f"{equal[mode, code]} of {total[mode, code]}" for code in FILTERS]
+        print(f"| {mode} | {' | '.join(cells)} |")
+    print(f"\n{sum(equal.values())} of {sum(total.values())} pictures of {len(photographs)} photographs are equal.")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
