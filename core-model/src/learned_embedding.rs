@@ -12,19 +12,21 @@
 //! | the authors of CoRe | `name_v0`, `name_v1`, .. one vector each | `name` |
 //! | anything else | the only tensor as wide as the text encoder | its key |
 //!
-//! A one-dimensional tensor is one vector. Pickles (`.bin`, `.pt`) can run programs when opened
-//! and are refused.
+//! A one-dimensional tensor is one vector. Files of `torch.save` (`.bin`, `.pt`) have the same keys
+//! in dictionaries; they could run programs when opened by Python, and are read here as data, with
+//! a list of names that they may use.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::Read as _;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
 use crate::error::{Error, Result};
+use crate::pickle::TorchFile;
 
 /// A learned concept.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,7 +117,8 @@ impl LearnedEmbedding {
     /// Reads a file in any of the layouts of the table above.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] for pickles, damaged files and unknown layouts.
+    /// [`Error::Io`]; [`Error::Format`] for damaged files, unknown layouts, and pickles that hold
+    /// anything but tensors and plain containers.
     pub fn load(path: &Path) -> Result<Self> {
         Ok(Self::load_with_layout(path, None)?.0)
     }
@@ -133,8 +136,7 @@ impl LearnedEmbedding {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with_layout(path: &Path, width: Option<usize>) -> Result<(Self, EmbeddingLayout)> {
-        refuse_pickles(path)?;
-        let file = Checkpoint::open(path, |key| Some(key.to_string()))?;
+        let file = TensorFile::open(path)?;
         let keys: Vec<&str> = file.keys().collect();
         let (layout, chosen) = choose(&file, &keys, width)?;
         let mut rows = Vec::new();
@@ -213,14 +215,12 @@ impl LearnedEmbedding {
 
 /// The layout of a file and its tensors that are the concept's, in the order of their vectors.
 fn choose<'a>(
-    file: &Checkpoint,
+    file: &TensorFile,
     keys: &[&'a str],
     width: Option<usize>,
 ) -> Result<(EmbeddingLayout, Vec<&'a str>)> {
-    let fits = |key: &str| {
-        let info = file.info(key);
-        width.is_none() || info.and_then(|info| info.shape.last().copied()) == width
-    };
+    let fits =
+        |key: &str| width.is_none() || file.shape(key).and_then(<[usize]>::last).copied() == width;
     for (key, layout) in LAYOUT_KEYS {
         if let Some(key) = keys.iter().find(|k| **k == key)
             && (keys.len() == 1 || fits(key))
@@ -253,12 +253,8 @@ fn choose<'a>(
 }
 
 /// The first keys with their shapes, for messages.
-fn describe(file: &Checkpoint, keys: &[&str]) -> String {
-    let shape = |key: &str| {
-        file.info(key)
-            .map(|info| info.shape.clone())
-            .unwrap_or_default()
-    };
+fn describe(file: &TensorFile, keys: &[&str]) -> String {
+    let shape = |key: &str| file.shape(key).unwrap_or_default();
     let some: Vec<String> = keys
         .iter()
         .take(5)
@@ -294,7 +290,7 @@ fn vector_keys<'a>(keys: &[&'a str]) -> Option<Vec<&'a str>> {
 }
 
 /// A tensor [d] or [n, d] as rows.
-fn read_rows(file: &Checkpoint, key: &str) -> Result<Vec<Vec<f32>>> {
+fn read_rows(file: &TensorFile, key: &str) -> Result<Vec<Vec<f32>>> {
     let (values, shape) = file.read_f32(key)?.unwrap_or_default();
     match shape[..] {
         [width] | [_, width] if width > 0 => {
@@ -314,27 +310,61 @@ fn has_extension(path: &Path, extensions: &[&str]) -> bool {
         .any(|extension| found.eq_ignore_ascii_case(extension))
 }
 
-/// Fails for pickles, known by name or by their first bytes.
-fn refuse_pickles(path: &Path) -> Result<()> {
-    let mut start = Vec::new();
-    let file = File::open(path).map_err(Error::io(path))?;
-    file.take(9)
-        .read_to_end(&mut start)
-        .map_err(Error::io(path))?;
-    // A safetensors header starts with its size in eight bytes, which may be any, and a brace.
-    let pickled = start.get(8) != Some(&b'{')
-        && (start.starts_with(b"PK\x03\x04") || matches!(start[..], [0x80, 2..=5, ..]));
-    if !pickled && !has_extension(path, &["bin", "pt", "pth", "ckpt", "pkl"]) {
-        return Ok(());
+/// A file of named tensors.
+enum TensorFile {
+    Safetensors(Checkpoint),
+    Torch(TorchFile),
+}
+
+impl TensorFile {
+    /// What a file is, its content decides, not its name.
+    fn open(path: &Path) -> Result<Self> {
+        let mut start = Vec::new();
+        let file = File::open(path).map_err(Error::io(path))?;
+        file.take(9)
+            .read_to_end(&mut start)
+            .map_err(Error::io(path))?;
+        Ok(if TorchFile::looks_like_one(&start) {
+            Self::Torch(TorchFile::open(path)?)
+        } else {
+            Self::Safetensors(Checkpoint::open(path, |key| Some(key.to_string()))?)
+        })
     }
-    Err(Error::format(
-        path,
-        "a Python pickle, which can run programs when opened, so it is not read; convert it with \
-         Python where you trust it: d = torch.load(FILE, weights_only=True); \
-         d = d.get(\"string_to_param\", d); \
-         safetensors.torch.save_file({k: v.detach().contiguous() for k, v in d.items()}, \
-         \"NAME.safetensors\")",
-    ))
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Safetensors(file) => file.path(),
+            Self::Torch(file) => file.path(),
+        }
+    }
+
+    fn keys(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match self {
+            Self::Safetensors(file) => Box::new(file.keys()),
+            Self::Torch(file) => Box::new(file.keys()),
+        }
+    }
+
+    fn shape(&self, key: &str) -> Option<&[usize]> {
+        match self {
+            Self::Safetensors(file) => file.info(key).map(|info| info.shape.as_slice()),
+            Self::Torch(file) => file.shape(key),
+        }
+    }
+
+    fn metadata(&self) -> &BTreeMap<String, String> {
+        match self {
+            Self::Safetensors(file) => file.metadata(),
+            Self::Torch(file) => file.metadata(),
+        }
+    }
+
+    fn read_f32(&self, key: &str) -> Result<Option<(Vec<f32>, Vec<usize>)>> {
+        match self {
+            Self::Safetensors(file) => file.read_f32(key),
+            Self::Torch(file) => file.read_f32(key),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -432,23 +462,11 @@ mod tests {
     }
 
     #[test]
-    fn pickles_are_refused_with_a_remedy_whatever_their_name() {
+    fn only_safetensors_are_written() {
         let dir = tempfile::tempdir().unwrap();
-        for (name, bytes) in [
-            ("a.bin", &b"anything"[..]),
-            ("b.safetensors", b"PK\x03\x04zip"),
-            ("c.safetensors", b"\x80\x02}q"),
-        ] {
-            let path = dir.path().join(name);
-            std::fs::write(&path, bytes).unwrap();
-            let text = LearnedEmbedding::load(&path).unwrap_err().to_string();
-            assert!(
-                text.contains("pickle") && text.contains("save_file"),
-                "{text}"
-            );
-        }
         let embedding = LearnedEmbedding::new("<a>", &[vec![1.0]]).unwrap();
-        assert!(embedding.save(&dir.path().join("a.bin")).is_err());
+        let refused = embedding.save(&dir.path().join("a.bin")).unwrap_err();
+        assert!(refused.to_string().contains(".safetensors"), "{refused}");
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod nn;
 pub mod noise_scheduler;
 pub mod ops;
 pub mod params;
+mod pickle;
 pub mod pipeline;
 mod positions;
 mod resnet;

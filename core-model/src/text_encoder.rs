@@ -266,15 +266,13 @@ impl TextEncoder {
         self.text_model.forward(ids, placeholder_rows)
     }
 
+    /// The input embeddings of all tokens, [vocab_size, channels].
+    pub fn token_table(&self) -> Tensor<2> {
+        self.text_model.token_embedding.weight.val().inner()
+    }
+
     /// The input embedding of a token, a row of the table.
     pub fn token_embedding(&self, id: u32) -> Vec<f32> {
-        to_vec(
-            self.text_model
-                .token_embedding
-                .weight
-                .val()
-                .inner()
-                .narrow(0, id as usize, 1),
-        )
+        to_vec(self.token_table().narrow(0, id as usize, 1))
     }
 }

@@ -22,6 +22,8 @@ enum Command {
     Train(commands::train::TrainArgs),
     /// Draw images with a model, a learned concept or a finished run.
     Generate(Box<commands::generate::GenerateArgs>),
+    /// Look at a learned concept of any tool, or write it for all tools.
+    Embedding(commands::embedding::EmbeddingArgs),
     /// Train one network of the mini world.
     Pretrain(commands::pretrain::PretrainArgs),
     /// Render scenes of the mini world, or the photos of its concepts.
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Train(args) => commands::train::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
+        Command::Embedding(args) => commands::embedding::run(&args),
         Command::Pretrain(args) => commands::pretrain::run(&args),
         Command::World(args) => commands::world::run(&args),
     };

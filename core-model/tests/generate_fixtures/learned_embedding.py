@@ -17,6 +17,15 @@ from safetensors.torch import save_file
 FOLDER = pathlib.Path(__file__).parent.parent / "fixtures" / "learned_embedding"
 
 
+class Harmful:
+    """Runs a program when Python opens it."""
+
+    def __reduce__(self):
+        import os
+
+        return os.system, ("echo harm",)
+
+
 def generate():
     FOLDER.mkdir(parents=True, exist_ok=True)
     # Halves, so that float16 and bfloat16 hold them exactly.
@@ -40,7 +49,29 @@ def generate():
     for name, tensors in layouts.items():
         save_file(tensors, FOLDER / f"{name}.safetensors")
         (FOLDER / f"{name}.safetensors").chmod(0o644)
-    torch.save({"<robot>": one}, FOLDER / "pickle.bin")
+    nested = torch.nn.ParameterDict({"*": torch.nn.Parameter(vectors.clone())})
+    pickles = {
+        "diffusers.bin": {"<robot>": vectors},
+        "one-dimensional.bin": {"<robot>": one},
+        "half.bin": {"<robot>": vectors.half()},
+        "bfloat.bin": {"<robot>": vectors.bfloat16()},
+        "double.bin": {"<robot>": vectors.double()},
+        # A view of another tensor: with an offset, columns first.
+        "view.bin": {"<robot>": torch.cat([torch.zeros(2, 8), vectors]).T.contiguous().T[2:]},
+        "parameter.bin": {"<robot>": torch.nn.Parameter(vectors)},
+        "one-key-per-vector.bin": {f"robot_v{i}": row.clone() for i, row in enumerate(vectors)},
+        "kohya.pt": {"emb_params": vectors},
+        # As stable-diffusion-webui's Embedding.save, and as the first authors' manager.
+        "automatic1111.pt": {
+            "string_to_token": {"*": 265}, "string_to_param": {"*": vectors}, "name": "robot", "step": 100,
+            "sd_checkpoint": "0123456789", "sd_checkpoint_name": "sd",
+        },
+        "textual-inversion.pt": {"string_to_token": {"*": torch.tensor(265)}, "string_to_param": nested},
+    }
+    for name, content in pickles.items():
+        torch.save(content, FOLDER / name)
+    torch.save({"<robot>": vectors}, FOLDER / "before-1.6.bin", _use_new_zipfile_serialization=False)
+    torch.save({"<robot>": vectors, "run": Harmful()}, FOLDER / "harmful.bin")
 
 
 def check(path):

@@ -32,7 +32,7 @@ pub struct GenerateArgs {
     /// Run folder of `core-train train`: its model, concept and tuned U-Net are used
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Learned concept (safetensors)
+    /// Learned concept of any tool: safetensors, pt or bin
     #[arg(long, value_name = "FILE", conflicts_with = "run")]
     embedding: Option<PathBuf>,
     /// Name of the concept in the prompt, instead of the one in its file

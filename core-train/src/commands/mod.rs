@@ -1,5 +1,6 @@
 //! The subcommands of `core-train`, one file each.
 
+pub mod embedding;
 pub mod generate;
 pub mod pretrain;
 pub mod train;

@@ -1,0 +1,170 @@
+//! `core-train embedding`: what a learned concept is, and its file in the form that every tool reads.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use burn::tensor::Device;
+use clap::{Args, Subcommand};
+use core_model::learned_embedding::LearnedEmbedding;
+use core_model::params::to_vec;
+use core_model::text_encoder::TextEncoder;
+use core_model::tokenizer::Tokenizer;
+
+use super::say;
+
+/// Vocabulary tokens shown beside each vector.
+const NEAREST: usize = 5;
+
+/// Arguments of `core-train embedding`.
+#[derive(Debug, Args)]
+pub struct EmbeddingArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say what a file holds; with a model, how it lies in the vocabulary.
+    Inspect {
+        /// Learned concept of any tool: safetensors, pt or bin
+        file: PathBuf,
+        /// Model folder as diffusers writes it
+        #[arg(long, value_name = "DIR")]
+        model: Option<PathBuf>,
+    },
+    /// Write it as one key, the token, which diffusers, AUTOMATIC1111, ComfyUI and others read.
+    Convert {
+        /// Learned concept of any tool: safetensors, pt or bin
+        input: PathBuf,
+        /// The safetensors file to write; tools call the concept by its name
+        output: PathBuf,
+        /// The placeholder token, instead of the one in the file
+        #[arg(long, value_name = "TOKEN")]
+        token: Option<String>,
+        /// Width of the text encoder, where a file holds vectors for several
+        #[arg(long, value_name = "N")]
+        width: Option<usize>,
+    },
+}
+
+/// Inspects or converts.
+///
+/// # Errors
+/// Unreadable files and models, vectors of another width than the model's, an unwritable output.
+pub fn run(args: &EmbeddingArgs) -> Result<()> {
+    match &args.command {
+        Command::Inspect { file, model } => inspect(file, model.as_deref()),
+        Command::Convert {
+            input,
+            output,
+            token,
+            width,
+        } => {
+            ensure!(
+                input != output,
+                "{}: is the input; name another file to write",
+                output.display()
+            );
+            let (mut embedding, layout) = LearnedEmbedding::load_with_layout(input, *width)?;
+            if let Some(token) = token {
+                ensure!(
+                    !token.trim().is_empty(),
+                    "--token is empty; write it as <tom>"
+                );
+                embedding.token.clone_from(token);
+            }
+            embedding.save(output)?;
+            say(&format!(
+                "{}: {layout}; {}: `{}`, {} vectors of {}",
+                input.display(),
+                output.display(),
+                embedding.token,
+                embedding.num_vectors,
+                embedding.dim
+            ));
+            Ok(())
+        }
+    }
+}
+
+fn inspect(file: &Path, model: Option<&Path>) -> Result<()> {
+    let device = Device::flex();
+    let encoder = model
+        .map(|model| TextEncoder::load(&model.join("text_encoder"), &device))
+        .transpose()?;
+    let width = encoder.as_ref().map(|encoder| encoder.config().hidden_size);
+    let (embedding, layout) = LearnedEmbedding::load_with_layout(file, width)?;
+    say(&format!(
+        "token `{}`, {} vectors of {}, layout: {layout}",
+        embedding.token, embedding.num_vectors, embedding.dim
+    ));
+    for (key, value) in &embedding.metadata {
+        say(&format!("{key}: {value}"));
+    }
+    let (Some(encoder), Some(model)) = (encoder, model) else {
+        for (index, norm) in embedding.norms().iter().enumerate() {
+            say(&format!("vector {index}: norm {norm:.4}"));
+        }
+        return Ok(());
+    };
+    let tokenizer = Tokenizer::from_dir(&model.join("tokenizer"))?;
+    let table = Vocabulary::new(&encoder);
+    let mut norms = table.norms.clone();
+    norms.sort_by(f64::total_cmp);
+    say(&format!(
+        "vocabulary: {} tokens, norm {:.4} to {:.4}, median {:.4}",
+        norms.len(),
+        norms[0],
+        norms[norms.len() - 1],
+        norms[norms.len() / 2]
+    ));
+    let vectors = embedding.vectors.chunks_exact(embedding.dim);
+    for (index, (vector, norm)) in vectors.zip(embedding.norms()).enumerate() {
+        let nearest: Vec<String> = table
+            .nearest(vector, norm)
+            .into_iter()
+            .map(|(id, cosine)| format!("`{}` {cosine:.3}", tokenizer.token(id).trim()))
+            .collect();
+        say(&format!(
+            "vector {index}: norm {norm:.4}, nearest by cosine {}",
+            nearest.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+/// The rows of a text encoder's token table.
+struct Vocabulary {
+    rows: Vec<f32>,
+    norms: Vec<f64>,
+    dim: usize,
+}
+
+impl Vocabulary {
+    fn new(encoder: &TextEncoder) -> Self {
+        let dim = encoder.config().hidden_size;
+        let rows = to_vec(encoder.token_table());
+        let norms = rows
+            .chunks_exact(dim)
+            .map(|row| dot(row, row).sqrt())
+            .collect();
+        Self { rows, norms, dim }
+    }
+
+    /// The tokens whose rows have the highest cosine with a vector.
+    fn nearest(&self, vector: &[f32], norm: f64) -> Vec<(u32, f64)> {
+        let rows = self.rows.chunks_exact(self.dim).zip(&self.norms);
+        let mut cosines: Vec<(u32, f64)> = (0..)
+            .zip(rows)
+            .map(|(id, (row, length))| (id, dot(row, vector) / (length * norm).max(1e-12)))
+            .collect();
+        cosines.sort_by(|a, b| b.1.total_cmp(&a.1));
+        cosines.truncate(NEAREST);
+        cosines
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    let pairs = a.iter().zip(b);
+    pairs.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
