@@ -305,6 +305,22 @@ fn to_image(pixels: Tensor<4>) -> RgbImage {
         .unwrap_or_else(|| RgbImage::new(width as u32, height as u32))
 }
 
+/// How the classes of other families' pipelines begin.
+const OTHERS: [(&str, &str); 12] = [
+    ("StableDiffusionXL", "Stable Diffusion XL"),
+    ("StableDiffusion3", "Stable Diffusion 3"),
+    ("StableCascade", "Stable Cascade"),
+    ("Flux", "Flux"),
+    ("PixArt", "PixArt"),
+    ("Kandinsky", "Kandinsky"),
+    ("Hunyuan", "Hunyuan"),
+    ("AuraFlow", "AuraFlow"),
+    ("Sana", "Sana"),
+    ("Lumina", "Lumina"),
+    ("QwenImage", "Qwen-Image"),
+    ("IF", "DeepFloyd IF"),
+];
+
 /// Fails unless `model_index.json` names the classes of [`COMPONENTS`].
 fn check_index(dir: &Path) -> Result<()> {
     let path = dir.join("model_index.json");
@@ -315,6 +331,22 @@ fn check_index(dir: &Path) -> Result<()> {
     }
     let index: Map<String, Value> = serde_json::from_str(&files::read_to_string(&path)?)
         .map_err(|e| Error::format(&path, format!("no JSON object: {e}")))?;
+    let class = index.get("_class_name").and_then(Value::as_str);
+    let other = class.and_then(|class| {
+        let mut families = OTHERS.iter();
+        families.find(|(start, _)| class.starts_with(start))
+    });
+    if let (Some(class), Some((_, family))) = (class, other) {
+        return Err(Error::Config {
+            path,
+            key: "_class_name".into(),
+            value: class.into(),
+            expected: format!(
+                "StableDiffusionPipeline: this is a {family} model, another architecture than \
+                 Stable Diffusion 1.x and 2.x"
+            ),
+        });
+    }
     for (component, supported) in COMPONENTS {
         let class = index
             .get(component)
@@ -341,6 +373,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("model_index.json"), index).unwrap();
         check_index(dir.path())
+    }
+
+    #[test]
+    fn other_families_are_refused_by_their_name() {
+        for (class, family) in [
+            ("StableDiffusionXLPipeline", "Stable Diffusion XL"),
+            ("StableDiffusion3Pipeline", "Stable Diffusion 3"),
+            ("FluxPipeline", "Flux"),
+        ] {
+            let text = check(&format!(r#"{{"_class_name": "{class}"}}"#))
+                .unwrap_err()
+                .to_string();
+            let named = format!("this is a {family} model");
+            assert!(text.contains(&named) && text.contains(class), "{text}");
+        }
     }
 
     #[test]
