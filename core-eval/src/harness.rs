@@ -172,7 +172,9 @@ impl<'a> Harness<'a> {
 
     fn draw(&self) -> Result<()> {
         let experiment = self.experiment;
-        let model = format!("{:?}", model_files(&experiment.model.path)?);
+        let files = model_files(&experiment.model.path)?;
+        let variant = experiment.model.variant.as_deref().unwrap_or_default();
+        let model = format!("{files:?}{variant}");
         let total: usize = self
             .cells
             .iter()

@@ -12,7 +12,7 @@ use core_model::learned_embedding::LearnedEmbedding;
 use core_model::noise_scheduler::SchedulerKind;
 use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::standard_normal;
-use core_train::config::ConceptConfig;
+use core_train::config::{ConceptConfig, ModelConfig};
 use core_train::data::prompts::fill;
 use core_train::run_dir::{EMBEDDING, UNET};
 use image::RgbImage;
@@ -246,7 +246,7 @@ impl<'a> Painter<'a> {
         run: Option<&Path>,
         device: &Device,
     ) -> Result<Self> {
-        let (pipeline, word, rows) = open(&experiment.model.path, concept, run, device)?;
+        let (pipeline, word, rows) = open(&experiment.model, concept, run, device)?;
         Ok(Self {
             experiment,
             concept,
@@ -307,22 +307,18 @@ impl<'a> Painter<'a> {
 /// # Errors
 /// An unreadable model or run.
 pub(crate) fn open(
-    model: &Path,
+    model: &ModelConfig,
     concept: &ConceptConfig,
     run: Option<&Path>,
     device: &Device,
 ) -> Result<(StableDiffusionPipeline, String, Option<Tensor<2>>)> {
     let Some(run) = run else {
-        let pipeline = StableDiffusionPipeline::load(model, device)?;
+        let pipeline = StableDiffusionPipeline::load(model.files(None), device)?;
         return Ok((pipeline, concept.super_category.clone(), None));
     };
     let tuned = run.join(UNET);
-    let unet = if tuned.exists() {
-        tuned
-    } else {
-        model.join("unet")
-    };
-    let mut pipeline = StableDiffusionPipeline::load_with_unet(model, &unet, device)?;
+    let files = model.files(tuned.exists().then_some(&tuned));
+    let mut pipeline = StableDiffusionPipeline::load(files, device)?;
     let embedding = LearnedEmbedding::load(&run.join(EMBEDDING))?;
     let token = concept.placeholder_token();
     let rows = pipeline.add_concept(&embedding, &token, device)?;

@@ -34,7 +34,9 @@ impl<'a> Reader<'a> {
     /// Absent or damaged files.
     pub fn load(experiment: &'a Experiment, device: &Device) -> Result<Self> {
         let model = &experiment.model.path;
-        let text_encoder = TextEncoder::load(&model.join("text_encoder"), device)?;
+        let folder = model.join("text_encoder");
+        let variant = experiment.model.variant.as_deref();
+        let text_encoder = TextEncoder::load_variant(&folder, variant, device)?;
         let tokenizer = Tokenizer::from_dir(&model.join("tokenizer"))?;
         Ok(Self {
             experiment,

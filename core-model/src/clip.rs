@@ -169,7 +169,7 @@ impl ClipModel {
     /// An absent or damaged file, an unsupported config, tensors that do not fit it.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         let config: ClipConfig = read_config(&folder.join("config.json"))?;
-        let file = Checkpoint::open_weights(folder, "model.safetensors", canonical)?;
+        let file = Checkpoint::open_weights(folder, "model.safetensors", None, canonical)?;
         Self::new(&config, &ParamBuilder::from_checkpoint(file, device))
     }
 

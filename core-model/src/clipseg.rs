@@ -211,7 +211,7 @@ impl ClipSegModel {
     /// An absent or damaged file, an unsupported config, tensors that do not fit it.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         let config: ClipSegConfig = read_config(&folder.join("config.json"))?;
-        let file = Checkpoint::open_weights(folder, "model.safetensors", canonical)?;
+        let file = Checkpoint::open_weights(folder, "model.safetensors", None, canonical)?;
         let pb = ParamBuilder::from_checkpoint(file, device);
         let clip = ClipModel::part(&config.clip, &pb.pp("clip"))?;
         let decoder = Decoder::new(&config, &pb.pp("decoder"))?;

@@ -78,7 +78,7 @@ impl DinoModel {
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         let path = folder.join("config.json");
         let config: DinoConfig = read_config(&path)?;
-        let file = Checkpoint::open_weights(folder, "model.safetensors", |key| {
+        let file = Checkpoint::open_weights(folder, "model.safetensors", None, |key| {
             let key = key.strip_prefix("vit.").unwrap_or(key);
             if key.starts_with("pooler.") {
                 None

@@ -37,6 +37,27 @@ pub struct SamplingOptions {
     pub guidance_scale: f64,
 }
 
+/// Where the parts of a text-to-image model are.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelFiles<'a> {
+    /// In the layout of diffusers.
+    pub folder: &'a Path,
+    /// Which weights of several, such as `fp16`; the plain ones when absent.
+    pub variant: Option<&'a str>,
+    /// Another folder for the U-Net, such as a tuned one.
+    pub tuned_unet: Option<&'a Path>,
+}
+
+impl<'a> From<&'a Path> for ModelFiles<'a> {
+    fn from(folder: &'a Path) -> Self {
+        Self {
+            folder,
+            variant: None,
+            tuned_unet: None,
+        }
+    }
+}
+
 /// The networks of a text-to-image model.
 #[derive(Debug)]
 pub struct StableDiffusionPipeline {
@@ -57,25 +78,25 @@ impl StableDiffusionPipeline {
     ///
     /// # Errors
     /// What is missing, of another class, misshapen or does not fit together.
-    pub fn load(dir: &Path, device: &Device) -> Result<Self> {
-        Self::load_with_unet(dir, &dir.join("unet"), device)
-    }
-
-    /// The same with the U-Net of another folder, such as a tuned one.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load).
-    pub fn load_with_unet(dir: &Path, unet: &Path, device: &Device) -> Result<Self> {
+    pub fn load(files: ModelFiles<'_>, device: &Device) -> Result<Self> {
+        let ModelFiles {
+            folder: dir,
+            variant,
+            tuned_unet,
+        } = files;
         check_index(dir)?;
         let device = &device.clone().inner();
-        let text_encoder = TextEncoder::load(&dir.join("text_encoder"), device)?;
+        let folder = dir.join("text_encoder");
+        let text_encoder = TextEncoder::load_variant(&folder, variant, device)?;
+        let own = dir.join("unet");
+        let (unet, unet_variant) = tuned_unet.map_or((own.as_path(), variant), |unet| (unet, None));
         let tokenizer = Tokenizer::from_dir(&dir.join("tokenizer"))?;
         let pipeline = Self {
             tokenizer: tokenizer.fit(text_encoder.config())?,
             scheduler_config: SchedulerConfig::from_dir(&dir.join("scheduler"))?,
             text_encoder,
-            unet: UNet2DConditionModel::load(unet, device)?,
-            vae: AutoencoderKl::load(&dir.join("vae"), device)?,
+            unet: UNet2DConditionModel::load_variant(unet, unet_variant, device)?,
+            vae: AutoencoderKl::load_variant(&dir.join("vae"), variant, device)?,
         };
         pipeline.check_fit(unet)?;
         Ok(pipeline)

@@ -193,8 +193,16 @@ impl TextEncoder {
     /// # Errors
     /// An absent or damaged file, an unsupported config, tensors that do not fit it.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
+        Self::load_variant(folder, None, device)
+    }
+
+    /// The same with the weights of a variant, such as `fp16`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_variant(folder: &Path, variant: Option<&str>, device: &Device) -> Result<Self> {
         let config: TextEncoderConfig = read_config(&folder.join("config.json"))?;
-        let file = Checkpoint::open_weights(folder, "model.safetensors", |key| {
+        let file = Checkpoint::open_weights(folder, "model.safetensors", variant, |key| {
             let key = key.strip_prefix("text_model.").unwrap_or(key);
             crate::checkpoint::canonical(key)
         })?;

@@ -31,7 +31,8 @@ struct Fixture {
 impl Fixture {
     fn load() -> Self {
         let device = Device::flex();
-        let mut pipeline = StableDiffusionPipeline::load(&fixture("model"), &device).unwrap();
+        let mut pipeline =
+            StableDiffusionPipeline::load(fixture("model").as_path().into(), &device).unwrap();
         let concept = LearnedEmbedding::load(&fixture("robot.safetensors")).unwrap();
         let rows = pipeline
             .add_concept(&concept, &concept.token, &device)

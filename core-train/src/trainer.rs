@@ -86,8 +86,7 @@ impl<'a> Learner<'a> {
         if !model.exists() {
             return Err(absent_model(model));
         }
-        let unet = tuned_unet.map_or_else(|| model.join("unet"), Path::to_path_buf);
-        let mut pipeline = StableDiffusionPipeline::load_with_unet(model, &unet, device)?;
+        let mut pipeline = StableDiffusionPipeline::load(config.model.files(tuned_unet), device)?;
         let first_rows = initial_rows(config, &pipeline, device)?;
         let concept = &config.concept;
         let token = concept.placeholder_token();

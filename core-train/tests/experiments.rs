@@ -193,7 +193,7 @@ fn wrong_keys_and_values_are_named_with_what_would_be_right() {
         ("concept.group='animal'", &["animal", "inanimate"]),
         ("concept.num_vectors=0", &["concept.num_vectors"]),
         ("validation.every=0", &["validation.every"]),
-        ("model.variant='fp16'", &["model.variant", "file names"]),
+        ("model.variant='../a'", &["model.variant", "fp16"]),
         ("stages=[]", &["stages", "nothing to do"]),
     ] {
         let error = RunConfig::load(&path, &[set.to_string()])

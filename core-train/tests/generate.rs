@@ -373,3 +373,46 @@ fn old_images_of_the_same_name_are_replaced() {
     assert!(image::open(command.path("images/00000.png")).is_ok());
     assert_eq!(command.images(), ["00000.png", "notes.txt"]);
 }
+
+/// The tiny model with its weights under another name in each part.
+fn copy_as_variant(to: &Path, variant: &str) {
+    for part in ["scheduler", "text_encoder", "tokenizer", "unet", "vae"] {
+        let (from, to) = (fixture("model").join(part), to.join(part));
+        fs::create_dir_all(&to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let name = name.replace(".safetensors", &format!(".{variant}.safetensors"));
+            fs::copy(&path, to.join(name)).unwrap();
+        }
+    }
+    let index = "model_index.json";
+    fs::copy(fixture("model").join(index), to.join(index)).unwrap();
+}
+
+#[test]
+fn the_variant_that_was_asked_for_is_drawn_with() {
+    let words = ["--prompt", "a red car", "--steps", "2"];
+    let plain = Command::new(&["--model", &text(&fixture("model"))])
+        .with(&words)
+        .with_file("--save-latents", "final.safetensors");
+    plain.run().unwrap();
+    let models = tempfile::tempdir().unwrap();
+    copy_as_variant(models.path(), "ema");
+    let of_variant = |variant: &str| {
+        Command::new(&["--model", &text(models.path()), "--variant", variant])
+            .with(&words)
+            .with_file("--save-latents", "final.safetensors")
+    };
+    let drawn = of_variant("ema");
+    drawn.run().unwrap();
+    assert_eq!(
+        plain.latents("final.safetensors"),
+        drawn.latents("final.safetensors")
+    );
+    let message = of_variant("fp16").error();
+    assert!(
+        message.contains("text_encoder") && message.contains("model.fp16.safetensors"),
+        "{message}"
+    );
+}

@@ -87,7 +87,7 @@ fn models_folder() -> PathBuf {
 }
 
 fn generator(folder: &Path) -> Result<String> {
-    let pipeline = StableDiffusionPipeline::load(folder, &Device::flex())?;
+    let pipeline = StableDiffusionPipeline::load(folder.into(), &Device::flex())?;
     let [_, height, width] = pipeline.latent_shape()?;
     Ok(format!(
         "generator, {} tokens, latents of {height} x {width}",

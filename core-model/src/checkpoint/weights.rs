@@ -17,7 +17,8 @@ struct Index {
 
 impl Checkpoint {
     /// Opens the weights of a network in `folder`, whose plain file would be `name`, such as
-    /// `model.safetensors`. Looked for are, in this order, what diffusers and transformers write:
+    /// `model.safetensors`. Looked for are, in this order, what diffusers and transformers write;
+    /// with `variant` only the files of that variant, which bear its name where `fp16` stands:
     ///
     /// | file | what it is |
     /// |---|---|
@@ -29,14 +30,30 @@ impl Checkpoint {
     /// # Errors
     /// None of them is there; [`Error::Format`] for an index that names files outside of the folder
     /// or does not say what the shards hold; what [`open`](Self::open) reports.
-    pub fn open_weights(folder: &Path, name: &str, rule: KeyRule) -> Result<Self> {
+    pub fn open_weights(
+        folder: &Path,
+        name: &str,
+        variant: Option<&str>,
+        rule: KeyRule,
+    ) -> Result<Self> {
         let stem = name.strip_suffix(".safetensors").unwrap_or(name);
-        let candidates = [
-            name.to_string(),
-            format!("{name}.index.json"),
-            format!("{stem}.fp16.safetensors"),
-            format!("{name}.index.fp16.json"),
-        ];
+        let plain = [name.to_string(), format!("{name}.index.json")];
+        let of_variant = |variant: &str| {
+            [
+                format!("{stem}.{variant}.safetensors"),
+                format!("{name}.index.{variant}.json"),
+            ]
+        };
+        let candidates: Vec<String> = match variant {
+            Some(variant) if is_plain_name(variant) => of_variant(variant).into(),
+            Some(variant) => {
+                return Err(Error::Invalid(format!(
+                    "the variant `{variant}` cannot be part of a file's name; write it as \
+                     \"fp16\""
+                )));
+            }
+            None => plain.into_iter().chain(of_variant("fp16")).collect(),
+        };
         for candidate in &candidates {
             let path = folder.join(candidate);
             if path.is_file() {
@@ -46,12 +63,16 @@ impl Checkpoint {
                 };
             }
         }
-        let pickled = ["bin", "fp16.bin", "ckpt"]
+        let ends = match variant {
+            Some(variant) => vec![format!("{variant}.bin")],
+            None => ["bin", "fp16.bin", "ckpt"].map(String::from).into(),
+        };
+        let pickled = ends
+            .into_iter()
             .map(|end| match stem {
                 "model" => format!("pytorch_model.{end}"),
                 _ => format!("{stem}.{end}"),
             })
-            .into_iter()
             .find(|file| folder.join(file).is_file());
         Err(Error::format(
             folder,
@@ -155,7 +176,7 @@ mod tests {
     fn open_index(folder: &Path, weight_map: &str) -> Result<Checkpoint> {
         let path = folder.join("model.safetensors.index.json");
         std::fs::write(path, format!(r#"{{"weight_map": {weight_map}}}"#)).unwrap();
-        Checkpoint::open_weights(folder, "model.safetensors", canonical)
+        Checkpoint::open_weights(folder, "model.safetensors", None, canonical)
     }
 
     fn message(result: Result<Checkpoint>) -> String {
@@ -223,7 +244,7 @@ mod tests {
     #[test]
     fn the_plain_file_comes_before_the_variant_and_pickles_are_no_weights() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || Checkpoint::open_weights(folder.path(), "model.safetensors", canonical);
+        let open = || Checkpoint::open_weights(folder.path(), "model.safetensors", None, canonical);
         let text = message(open());
         assert!(text.contains("model.safetensors.index.json"), "{text}");
         std::fs::write(folder.path().join("pytorch_model.bin"), "x").unwrap();
@@ -236,5 +257,15 @@ mod tests {
         assert_eq!(open().unwrap().read_f32("a").unwrap().unwrap().0, [1.0]);
         shard(folder.path(), "model.safetensors", &[("a", 2.0)]);
         assert_eq!(open().unwrap().read_f32("a").unwrap().unwrap().0, [2.0]);
+        let with = |variant: &str| {
+            let name = "model.safetensors";
+            Checkpoint::open_weights(folder.path(), name, Some(variant), canonical)
+        };
+        let fp16 = with("fp16").unwrap();
+        assert_eq!(fp16.read_f32("a").unwrap().unwrap().0, [1.0]);
+        let text = message(with("ema"));
+        assert!(text.contains("model.ema.safetensors"), "{text}");
+        let text = message(with("../ema"));
+        assert!(text.contains("`../ema`"), "{text}");
     }
 }

@@ -58,8 +58,16 @@ impl AutoencoderKl {
     /// # Errors
     /// An absent or damaged file, an unsupported config, tensors that do not fit it.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
+        Self::load_variant(folder, None, device)
+    }
+
+    /// The same with the weights of a variant, such as `fp16`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_variant(folder: &Path, variant: Option<&str>, device: &Device) -> Result<Self> {
         let config = VaeConfig::from_file(&folder.join("config.json"))?;
-        let file = Checkpoint::open_weights(folder, WEIGHTS, canonical)?;
+        let file = Checkpoint::open_weights(folder, WEIGHTS, variant, canonical)?;
         Self::new(&config, &ParamBuilder::from_checkpoint(file, device))
     }
 

@@ -13,7 +13,7 @@ use core_model::files::{read_to_string, write_png};
 use core_model::learned_embedding::LearnedEmbedding;
 use core_model::noise_scheduler::SchedulerKind;
 use core_model::params::to_vec;
-use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
+use core_model::pipeline::{ModelFiles, SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::randn;
 
 use crate::optimize::optimize_for_prompt;
@@ -29,6 +29,9 @@ pub struct GenerateArgs {
     /// Model folder as diffusers writes it
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// Which of the model's weights, as fp16 for model.fp16.safetensors
+    #[arg(long, value_name = "NAME", requires = "model")]
+    variant: Option<String>,
     /// Run folder of `core-train train`: its model, concept and tuned U-Net are used
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
@@ -111,7 +114,10 @@ fn scheduler_names() -> impl TypedValueParser<Value = SchedulerKind> {
 #[derive(Debug)]
 struct Source {
     model: PathBuf,
-    unet: PathBuf,
+    /// Which of the model's weights.
+    variant: Option<String>,
+    /// Another U-Net than the model's own.
+    unet: Option<PathBuf>,
     /// File of the learned concept.
     embedding: Option<PathBuf>,
 }
@@ -135,8 +141,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         .map(|path| read_latents(path, args))
         .transpose()?;
     let source = Source::new(args)?;
-    let mut pipeline =
-        StableDiffusionPipeline::load_with_unet(&source.model, &source.unet, &device)?;
+    let mut pipeline = StableDiffusionPipeline::load(source.files(), &device)?;
     let kind = match args.scheduler {
         Some(kind) => kind,
         None => SchedulerKind::of(&pipeline.scheduler_config)?,
@@ -173,28 +178,32 @@ impl Source {
         }
     }
 
+    fn files(&self) -> ModelFiles<'_> {
+        ModelFiles {
+            folder: &self.model,
+            variant: self.variant.as_deref(),
+            tuned_unet: self.unet.as_deref(),
+        }
+    }
+
     fn from_model(args: &GenerateArgs, model: &Path) -> Self {
-        let unet = args.unet.clone().unwrap_or_else(|| model.join("unet"));
         Self {
             model: model.to_path_buf(),
-            unet,
+            variant: args.variant.clone(),
+            unet: args.unet.clone(),
             embedding: args.embedding.clone(),
         }
     }
 
     /// What a run trained, and the model's own for the rest.
     fn from_run(run: &Path) -> Result<Self> {
-        let model = model_of_run(run)?;
-        let tuned = run.join("unet");
-        let unet = if tuned.is_dir() {
-            tuned
-        } else {
-            model.join("unet")
-        };
+        let (model, variant) = model_of_run(run)?;
+        let unet = run.join("unet");
         let embedding = run.join("learned_embeds.safetensors");
         Ok(Self {
             model,
-            unet,
+            variant,
+            unet: unet.is_dir().then_some(unet),
             embedding: embedding.is_file().then_some(embedding),
         })
     }
@@ -213,19 +222,18 @@ impl Source {
     }
 }
 
-/// `model.path` of a run's resolved configuration, which is relative to the run folder.
-fn model_of_run(run: &Path) -> Result<PathBuf> {
+/// `model.path` of a run's resolved configuration, which is relative to the run folder, and its
+/// `model.variant`.
+fn model_of_run(run: &Path) -> Result<(PathBuf, Option<String>)> {
     let file = run.join("config.toml");
     let text = read_to_string(&file)
         .with_context(|| format!("{} is no run folder of `core-train train`", run.display()))?;
     let config: toml::Table =
         toml::from_str(&text).with_context(|| format!("{} is no TOML", file.display()))?;
-    let path = config
-        .get("model")
-        .and_then(|model| model.get("path"))
-        .and_then(|p| p.as_str());
+    let text = |key: &str| config.get("model")?.get(key)?.as_str();
+    let path = text("path");
     let path = path.with_context(|| format!("{} names no model.path", file.display()))?;
-    Ok(run.join(path))
+    Ok((run.join(path), text("variant").map(String::from)))
 }
 
 /// Fails when the placeholder would be cut off; warns about what else is unlikely to be meant.

@@ -15,6 +15,7 @@ mod validate;
 use std::path::{Path, PathBuf};
 
 use core_model::files::read_to_string;
+use core_model::pipeline::ModelFiles;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -52,12 +53,24 @@ pub struct RunConfig {
 pub struct ModelConfig {
     /// Folder in the layout of diffusers.
     pub path: PathBuf,
-    /// Suffix of the weight files, as in `fp16`.
+    /// Which weights of several, as `fp16` for `model.fp16.safetensors`; the plain ones when
+    /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
     /// Number format of the weights in memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<WeightPrecision>,
+}
+
+impl ModelConfig {
+    /// The files, with a U-Net of another folder where there is one.
+    pub fn files<'a>(&'a self, tuned_unet: Option<&'a Path>) -> ModelFiles<'a> {
+        ModelFiles {
+            folder: &self.path,
+            variant: self.variant.as_deref(),
+            tuned_unet,
+        }
+    }
 }
 
 /// Number format of the weights in memory, whatever the files hold.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use core_losses::Regularizer;
+use core_model::files::is_plain_name;
 
 use super::{RunConfig, StageConfig, ValidationConfig};
 use crate::data::prompts::check_template;
@@ -46,10 +47,9 @@ pub(super) fn run(config: &RunConfig, path: &Path) -> Result<()> {
     let concept = &config.concept;
     let filled = |text: &str| !text.trim().is_empty();
     check.require(
-        config.model.variant.is_none(),
+        config.model.variant.as_deref().is_none_or(is_plain_name),
         "model.variant",
-        "names files with a suffix, but only plain file names are read (`model.safetensors`, \
-         `diffusion_pytorch_model.safetensors`); rename the files and leave the key out",
+        "cannot be part of a file's name; write it as \"fp16\"",
     )?;
     check.require(filled(&concept.name), "concept.name", "is empty")?;
     check.require(
