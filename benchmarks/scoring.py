@@ -26,7 +26,7 @@ from transformers import (
 )
 
 ROOT = pathlib.Path(__file__).parent.parent
-VOCABULARY = ROOT / "core-model" / "tests" / "fixtures" / "clip-tokenizer"
+VOCABULARY = ROOT / "core-model" / "assets" / "clip-tokenizer"
 PHOTOS, BATCH = 5, 16
 
 

@@ -6,6 +6,7 @@
 //! | parameters: from a checkpoint or fresh, named as in the file | [`params`], [`checkpoint`] |
 //! | learned concepts, as every tool writes them | [`learned_embedding`] |
 //! | prompts to images | [`pipeline`] |
+//! | one-file checkpoints | [`original_layout`] |
 //! | prompts to numbers | [`tokenizer`] |
 //! | the U-Net, the autoencoder, the text encoder | [`unet`], [`vae`], [`text_encoder`] |
 //! | pictures to numbers | [`image_processor`] |
@@ -27,6 +28,7 @@ pub mod learned_embedding;
 pub mod nn;
 pub mod noise_scheduler;
 pub mod ops;
+pub mod original_layout;
 pub mod params;
 mod pickle;
 pub mod pipeline;

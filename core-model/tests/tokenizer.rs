@@ -34,6 +34,11 @@ fn fixtures(name: &str) -> PathBuf {
         .join(name)
 }
 
+/// CLIP's vocabulary.
+fn vocabulary() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/clip-tokenizer")
+}
+
 fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> T {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
@@ -42,11 +47,7 @@ fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> T {
 fn folder(files: &Map<String, Value>) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for name in ["vocab.json", "merges.txt"] {
-        fs::copy(
-            fixtures("clip-tokenizer").join(name),
-            folder.path().join(name),
-        )
-        .unwrap();
+        fs::copy(vocabulary().join(name), folder.path().join(name)).unwrap();
     }
     for (name, content) in files {
         fs::write(folder.path().join(name), content.to_string()).unwrap();
@@ -55,7 +56,7 @@ fn folder(files: &Map<String, Value>) -> TempDir {
 }
 
 fn clip() -> Tokenizer {
-    Tokenizer::from_dir(&fixtures("clip-tokenizer")).unwrap()
+    Tokenizer::from_dir(&vocabulary()).unwrap()
 }
 
 fn config_error(config: Value) -> String {

@@ -160,6 +160,44 @@ impl Checkpoint {
         Ok(Some((values, info.shape.clone())))
     }
 
+    /// Forgets the tensors whose keys begin like this.
+    pub(crate) fn remove_below(&mut self, start: &str) {
+        self.tensors.retain(|key, _| !key.starts_with(start));
+    }
+
+    /// Makes of a tensor as many of equal numbers of rows, one below the other.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when there is no such tensor or its rows cannot be shared out.
+    pub(crate) fn split_rows(&mut self, key: &str, names: &[String]) -> Result<()> {
+        let Some((part, info)) = self.tensors.remove(key) else {
+            return Err(Error::format(
+                &self.path,
+                format!("tensor `{key}` is missing; the file is no whole model"),
+            ));
+        };
+        let rows = info.shape.first().copied().unwrap_or_default();
+        if !rows.is_multiple_of(names.len()) {
+            return Err(Error::format(
+                &self.path,
+                format!(
+                    "tensor `{key}` has {rows} rows, expected a multiple of {}",
+                    names.len()
+                ),
+            ));
+        }
+        let (start, end) = info.data_offsets;
+        let length = (end - start) / names.len();
+        for (index, name) in names.iter().enumerate() {
+            let mut piece = info.clone();
+            piece.shape[0] = rows / names.len();
+            let start = start + index * length;
+            piece.data_offsets = (start, start + length);
+            self.tensors.insert(name.clone(), (part, piece));
+        }
+        Ok(())
+    }
+
     fn wrong_type(&self, key: &str, found: Dtype, expected: &str) -> Error {
         Error::format(
             &self.path,

@@ -16,6 +16,7 @@ import transformers
 
 FIXTURES = pathlib.Path(__file__).parent.parent / "fixtures"
 CLIP = FIXTURES / "clip-tokenizer"
+VOCABULARY = FIXTURES.parents[1] / "assets" / "clip-tokenizer"
 SINGLE = FIXTURES / "tokenizer-json"
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 PLACEHOLDERS = ["<Robot>", "<robot>-two", "sks-dog", "ünïcode", "my rare toy"]
@@ -89,7 +90,7 @@ def write_variants():
     for name, files in variants().items():
         with tempfile.TemporaryDirectory() as folder:
             for file in ("vocab.json", "merges.txt"):
-                shutil.copy(CLIP / file, folder)
+                shutil.copy(VOCABULARY / file, folder)
             for file, content in files.items():
                 (pathlib.Path(folder) / file).write_text(json.dumps(content))
             tokenizer = transformers.CLIPTokenizer.from_pretrained(folder)

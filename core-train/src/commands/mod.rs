@@ -2,6 +2,7 @@
 
 pub mod embedding;
 pub mod generate;
+pub mod model;
 pub mod pretrain;
 pub mod train;
 pub mod world;

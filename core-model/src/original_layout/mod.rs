@@ -1,0 +1,402 @@
+//! One-file checkpoints of Stable Diffusion 1.x and 2.x in the layout of the original code
+//! (`model.diffusion_model.…`, `first_stage_model.…`, `cond_stage_model.…`), and the model folder
+//! that they become.
+//!
+//! The file holds tensors alone: the sizes of the networks are read off their shapes, everything
+//! else is what CompVis and Stability AI trained with.
+
+mod keys;
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use serde_json::{Value, json};
+
+use crate::checkpoint::{Checkpoint, Precision};
+use crate::config::write_json;
+use crate::error::{Error, Result};
+use crate::files::write_atomically;
+use crate::params::ParamBuilder;
+use crate::pipeline::StableDiffusionPipeline;
+use crate::text_encoder::{TextEncoder, TextEncoderConfig};
+use crate::unet::{
+    DownBlockType, PerLevel, UNet2DConditionConfig, UNet2DConditionModel, UpBlockType,
+};
+use crate::vae::{AutoencoderKl, VaeConfig};
+use crate::vit::Activation;
+use keys::OpenClip;
+
+const UNET: &str = "model.diffusion_model.";
+const VAE: &str = "first_stage_model.";
+const CLIP: &str = "cond_stage_model.transformer.";
+const OPEN_CLIP: &str = "cond_stage_model.model.";
+
+/// CLIP's vocabulary, which the files do not hold.
+const VOCABULARY: [(&str, &[u8]); 2] = [
+    (
+        "vocab.json",
+        include_bytes!("../../assets/clip-tokenizer/vocab.json"),
+    ),
+    (
+        "merges.txt",
+        include_bytes!("../../assets/clip-tokenizer/merges.txt"),
+    ),
+];
+
+/// Keys that tell other families of models.
+const OTHERS: [(&str, &str); 3] = [
+    ("conditioner.embedders.", "Stable Diffusion XL"),
+    ("model.diffusion_model.joint_blocks.", "Stable Diffusion 3"),
+    ("model.diffusion_model.double_blocks.", "Flux"),
+];
+
+/// What the U-Net of a file was trained to predict, which no tensor tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prediction {
+    /// The noise: Stable Diffusion 1.x and the 512 pixel models of 2.x.
+    Epsilon,
+    /// The velocity: the 768 pixel models of 2.x.
+    Velocity,
+}
+
+impl Prediction {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Epsilon => "epsilon",
+            Self::Velocity => "v_prediction",
+        }
+    }
+}
+
+/// Writes the model folder of a one-file checkpoint, in the layout of diffusers.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] for a file of another family, with tensors of no known name or
+/// without those that a model needs; [`Error::Invalid`] when the file may be of either prediction
+/// and none was given, or the folder exists.
+pub fn import(
+    file: &Path,
+    out: &Path,
+    prediction: Option<Prediction>,
+    precision: Precision,
+    device: &Device,
+) -> Result<()> {
+    if out.exists() {
+        return Err(Error::Invalid(format!(
+            "{}: exists already; name a new folder",
+            out.display()
+        )));
+    }
+    let kind = TextTower::of(file)?;
+    let prediction = match (prediction, kind) {
+        (Some(prediction), _) => prediction,
+        (None, TextTower::Clip) => Prediction::Epsilon,
+        (None, TextTower::OpenClip) => {
+            return Err(Error::Invalid(format!(
+                "{}: is a Stable Diffusion 2.x model, whose file does not tell what it predicts; \
+                 name epsilon for 512 pixel models (2.0-base, 2.1-base), v_prediction for 768 \
+                 pixel models (2.0, 2.1)",
+                file.display()
+            )));
+        }
+    };
+    let parent = match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
+    // Beside the target, so that a folder of its name is a whole one.
+    let folder = tempfile::tempdir_in(parent).map_err(Error::io(parent))?;
+    let made = folder.path().join("model");
+    unet(file, kind, device)?.save(&made.join("unet"), precision)?;
+    vae(file, device)?.save(&made.join("vae"), precision)?;
+    let text_encoder = text_encoder(file, kind, device)?;
+    text_encoder.save(&made.join("text_encoder"), precision)?;
+    write_tokenizer(&made.join("tokenizer"), kind)?;
+    let scheduler = made.join("scheduler/scheduler_config.json");
+    write_json(&scheduler, &scheduler_config(prediction))?;
+    write_json(&made.join("model_index.json"), &model_index())?;
+    StableDiffusionPipeline::load(made.as_path().into(), device)?;
+    std::fs::rename(&made, out).map_err(Error::io(out))
+}
+
+/// Which text tower a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TextTower {
+    /// OpenAI's CLIP in transformers' names: 1.x.
+    Clip,
+    /// OpenCLIP's: 2.x.
+    OpenClip,
+}
+
+impl TextTower {
+    /// Looks at all keys of a file.
+    fn of(file: &Path) -> Result<Self> {
+        let whole = Checkpoint::open(file, |key| Some(key.to_string()))?;
+        let refuse = |reason: String| Err(Error::format(file, reason));
+        for (start, family) in OTHERS {
+            if whole.keys().any(|key| key.starts_with(start)) {
+                return refuse(format!(
+                    "is a {family} model, another architecture than Stable Diffusion 1.x and 2.x"
+                ));
+            }
+        }
+        let has = |start: &str| whole.keys().any(|key| key.starts_with(start));
+        let kind = match (has(CLIP), has(OPEN_CLIP)) {
+            (true, false) => Self::Clip,
+            (false, true) => Self::OpenClip,
+            _ => {
+                return refuse(format!(
+                    "is no one-file checkpoint of Stable Diffusion: expected tensors below \
+                     `{UNET}`, `{VAE}` and either `{CLIP}` or `{OPEN_CLIP}`"
+                ));
+            }
+        };
+        let unknown = whole.keys().find(|key| !is_known(key));
+        match unknown {
+            Some(key) => refuse(format!(
+                "tensor `{key}` belongs to no part of a Stable Diffusion 1.x or 2.x model"
+            )),
+            None => Ok(kind),
+        }
+    }
+}
+
+/// Whether a key is of a network, or one that training left: schedules, moving averages.
+fn is_known(key: &str) -> bool {
+    if let Some(rest) = key.strip_prefix(UNET) {
+        return keys::unet(rest).is_some();
+    }
+    if let Some(rest) = key.strip_prefix(VAE) {
+        return keys::vae(rest).is_some();
+    }
+    if let Some(rest) = key.strip_prefix(OPEN_CLIP) {
+        return keys::open_clip(rest).is_some();
+    }
+    if let Some(rest) = key.strip_prefix(CLIP) {
+        return rest.starts_with("text_model.");
+    }
+    let training = [
+        "model_ema.",
+        "log_",
+        "sqrt_",
+        "posterior_",
+        "betas",
+        "alphas_",
+    ];
+    training.iter().any(|start| key.starts_with(start))
+        || matches!(
+            key,
+            "logvar" | "cond_stage_model.logit_scale" | "global_step" | "lvlb_weights"
+        )
+}
+
+fn missing(file: &Path, key: &str) -> Error {
+    let reason = format!("tensor `{key}` is missing; the file is no whole model");
+    Error::format(file, reason)
+}
+
+/// The shape of a tensor that every file of the family has.
+fn shape(part: &Checkpoint, key: &str) -> Result<Vec<usize>> {
+    let info = part.info(key);
+    let info = info.ok_or_else(|| missing(part.path(), key))?;
+    Ok(info.shape.clone())
+}
+
+/// One number of a shape.
+fn size(part: &Checkpoint, key: &str, dimension: usize) -> Result<usize> {
+    let shape = shape(part, key)?;
+    let size = shape.get(dimension).copied();
+    size.ok_or_else(|| {
+        let reason = format!("tensor `{key}` has shape {shape:?}");
+        Error::format(part.path(), reason)
+    })
+}
+
+fn unet(file: &Path, kind: TextTower, device: &Device) -> Result<UNet2DConditionModel> {
+    let part = Checkpoint::open(file, |key| keys::unet(key.strip_prefix(UNET)?))?;
+    let has = |key: &str| part.info(key).is_some();
+    let mut channels = Vec::new();
+    let (mut down, mut up) = (Vec::new(), Vec::new());
+    while has(&format!(
+        "down_blocks.{}.resnets.0.conv1.weight",
+        channels.len()
+    )) {
+        let level = channels.len();
+        let key = format!("down_blocks.{level}.resnets.0.conv1.weight");
+        channels.push(size(&part, &key, 0)?);
+        let attends = has(&format!("down_blocks.{level}.attentions.0.norm.weight"));
+        down.push(match attends {
+            true => DownBlockType::CrossAttnDownBlock2D,
+            false => DownBlockType::DownBlock2D,
+        });
+        up.push(match attends {
+            true => UpBlockType::CrossAttnUpBlock2D,
+            false => UpBlockType::UpBlock2D,
+        });
+    }
+    up.reverse();
+    let attention = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight";
+    let context = size(&part, attention, 1)?;
+    let projection = shape(&part, "mid_block.attentions.0.proj_in.weight")?;
+    let heads = match kind {
+        TextTower::Clip => PerLevel::All(8),
+        TextTower::OpenClip => PerLevel::Each(channels.iter().map(|c| c.div_ceil(64)).collect()),
+    };
+    let config = UNet2DConditionConfig {
+        sample_size: Some(64),
+        in_channels: size(&part, "conv_in.weight", 1)?,
+        out_channels: size(&part, "conv_out.weight", 0)?,
+        down_block_types: down,
+        up_block_types: up,
+        block_out_channels: channels,
+        cross_attention_dim: PerLevel::All(context),
+        attention_head_dim: heads,
+        use_linear_projection: projection.len() == 2,
+        ..UNet2DConditionConfig::default()
+    };
+    config.check().map_err(|(key, value, expected)| {
+        let reason = format!("its shapes say `{key}` {value}, expected {expected}");
+        Error::format(file, reason)
+    })?;
+    UNet2DConditionModel::new(&config, &ParamBuilder::from_checkpoint(part, device))
+}
+
+fn vae(file: &Path, device: &Device) -> Result<AutoencoderKl> {
+    let part = Checkpoint::open(file, |key| keys::vae(key.strip_prefix(VAE)?))?;
+    let mut channels = Vec::new();
+    loop {
+        let key = format!(
+            "encoder.down_blocks.{}.resnets.0.conv1.weight",
+            channels.len()
+        );
+        if part.info(&key).is_none() {
+            break;
+        }
+        channels.push(size(&part, &key, 0)?);
+    }
+    let config = VaeConfig {
+        down_block_types: vec![crate::vae::DownBlockType::DownEncoderBlock2D; channels.len()],
+        up_block_types: vec![crate::vae::UpBlockType::UpDecoderBlock2D; channels.len()],
+        block_out_channels: channels,
+        layers_per_block: 2,
+        latent_channels: size(&part, "post_quant_conv.weight", 0)?,
+        sample_size: 512,
+        ..VaeConfig::default()
+    };
+    AutoencoderKl::new(&config, &ParamBuilder::from_checkpoint(part, device))
+}
+
+fn text_encoder(file: &Path, kind: TextTower, device: &Device) -> Result<TextEncoder> {
+    let part = match kind {
+        TextTower::Clip => Checkpoint::open(file, |key| {
+            let key = key.strip_prefix(CLIP)?.strip_prefix("text_model.")?;
+            crate::checkpoint::canonical(key)
+        })?,
+        TextTower::OpenClip => open_clip(file)?,
+    };
+    let count = |part: &Checkpoint| {
+        let layer = |n: usize| format!("encoder.layers.{n}.layer_norm1.weight");
+        (0..)
+            .take_while(|n| part.info(&layer(*n)).is_some())
+            .count()
+    };
+    let width = size(&part, "embeddings.token_embedding.weight", 1)?;
+    let config = TextEncoderConfig {
+        vocab_size: size(&part, "embeddings.token_embedding.weight", 0)?,
+        hidden_size: width,
+        intermediate_size: size(&part, "encoder.layers.0.mlp.fc1.weight", 0)?,
+        num_hidden_layers: count(&part),
+        num_attention_heads: width.div_ceil(64),
+        max_position_embeddings: size(&part, "embeddings.position_embedding.weight", 0)?,
+        hidden_act: match kind {
+            TextTower::Clip => Activation::QuickGelu,
+            TextTower::OpenClip => Activation::Gelu,
+        },
+        projection_dim: width,
+        ..TextEncoderConfig::default()
+    };
+    TextEncoder::new(&config, &ParamBuilder::from_checkpoint(part, device))
+}
+
+/// OpenCLIP's text tower without its last layer: Stable Diffusion 2.x reads the one before.
+fn open_clip(file: &Path) -> Result<Checkpoint> {
+    let mut part = Checkpoint::open(file, |key| {
+        match keys::open_clip(key.strip_prefix(OPEN_CLIP)?)? {
+            OpenClip::Renamed(name) => Some(name.strip_prefix("text_model.")?.to_string()),
+            OpenClip::QueryKeyValue(layer, kind) => {
+                let layer = layer.strip_prefix("text_model.")?;
+                Some(format!("{layer}.in_proj.{kind}"))
+            }
+            OpenClip::Unused => None,
+        }
+    })?;
+    let layers = |part: &Checkpoint| {
+        let norm = |n: usize| format!("encoder.layers.{n}.layer_norm1.weight");
+        (0..).take_while(|n| part.info(&norm(*n)).is_some()).count()
+    };
+    let last = layers(&part).checked_sub(1);
+    let last = last.ok_or_else(|| missing(file, "transformer.resblocks.0.ln_1.weight"))?;
+    part.remove_below(&format!("encoder.layers.{last}."));
+    for layer in 0..last {
+        for kind in ["weight", "bias"] {
+            let place = format!("encoder.layers.{layer}");
+            let names = ["q", "k", "v"].map(|name| format!("{place}.self_attn.{name}_proj.{kind}"));
+            part.split_rows(&format!("{place}.in_proj.{kind}"), &names)?;
+        }
+    }
+    Ok(part)
+}
+
+fn write_tokenizer(folder: &Path, kind: TextTower) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    for (name, bytes) in VOCABULARY {
+        write_atomically(&folder.join(name), bytes)?;
+    }
+    let (begin, end) = ("<|startoftext|>", "<|endoftext|>");
+    // 2.x fills prompts up with exclamation marks, the token 0.
+    let pad = match kind {
+        TextTower::Clip => end,
+        TextTower::OpenClip => "!",
+    };
+    let special = json!({
+        "bos_token": begin, "eos_token": end, "unk_token": end, "pad_token": pad,
+    });
+    write_json(&folder.join("special_tokens_map.json"), &special)?;
+    let mut config = special;
+    config["tokenizer_class"] = json!("CLIPTokenizer");
+    config["model_max_length"] = json!(77);
+    config["do_lower_case"] = json!(true);
+    write_json(&folder.join("tokenizer_config.json"), &config)
+}
+
+/// The schedule of all these models.
+fn scheduler_config(prediction: Prediction) -> Value {
+    json!({
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": 1000,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "clip_sample": false,
+        "set_alpha_to_one": false,
+        "steps_offset": 1,
+        "timestep_spacing": "leading",
+        "prediction_type": prediction.name(),
+    })
+}
+
+fn model_index() -> Value {
+    json!({
+        "_class_name": "StableDiffusionPipeline",
+        "feature_extractor": [null, null],
+        "image_encoder": [null, null],
+        "requires_safety_checker": false,
+        "safety_checker": [null, null],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    })
+}

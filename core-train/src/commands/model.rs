@@ -1,0 +1,79 @@
+//! `core-train model`: checkpoints of other layouts.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use burn::tensor::Device;
+use clap::{Args, Subcommand, ValueEnum};
+use core_model::checkpoint::Precision;
+use core_model::original_layout;
+
+use super::say;
+
+/// Arguments of `core-train model`.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the model folder of a one-file checkpoint of Stable Diffusion 1.x or 2.x.
+    Import {
+        /// Checkpoint in the layout of the original code (safetensors)
+        file: PathBuf,
+        /// The folder to write
+        out: PathBuf,
+        /// What the U-Net predicts, which the files of 2.x do not tell [default for 1.x: epsilon]
+        #[arg(long)]
+        prediction_type: Option<PredictionType>,
+        /// Number format of the folder's weights
+        #[arg(long, default_value = "float16")]
+        dtype: Dtype,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PredictionType {
+    /// The noise.
+    Epsilon,
+    /// The velocity.
+    #[value(name = "v_prediction")]
+    VPrediction,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Dtype {
+    /// Half the size.
+    Float16,
+    /// Nothing is rounded.
+    Float32,
+}
+
+/// Imports.
+///
+/// # Errors
+/// A file that is no whole model of the family, an existing or unwritable folder.
+pub fn run(args: &ModelArgs) -> Result<()> {
+    let Command::Import {
+        file,
+        out,
+        prediction_type,
+        dtype,
+    } = &args.command;
+    let prediction = prediction_type.map(|prediction| match prediction {
+        PredictionType::Epsilon => original_layout::Prediction::Epsilon,
+        PredictionType::VPrediction => original_layout::Prediction::Velocity,
+    });
+    let precision = match dtype {
+        Dtype::Float16 => Precision::Half,
+        Dtype::Float32 => Precision::Full,
+    };
+    original_layout::import(file, out, prediction, precision, &Device::flex())?;
+    say(&format!(
+        "{}: a model folder; name it as `model.path` or with --model",
+        out.display()
+    ));
+    Ok(())
+}
