@@ -26,12 +26,12 @@ use crate::effects::{self, Evidence};
 use crate::experiment::Experiment;
 use crate::foregrounds::{masked, of_photos};
 use crate::images::{self, wanted};
-use crate::metrics::Judges;
+use crate::metrics::{Judges, References};
 use crate::pictures::load_images;
 use crate::plan::{Cell, plan};
 use crate::protocol::Protocol;
 use crate::report::{self, ScoreRow, Table, TokenRow, Weighting};
-use crate::scoring::Measured;
+use crate::scoring::{self, Measured};
 use crate::tokens::Reader;
 use crate::workers::Workers;
 use crate::{dry_run, training};
@@ -68,6 +68,8 @@ struct Harness<'a> {
     results: PathBuf,
     protocols: Vec<&'static Protocol>,
     judges: Judges,
+    /// The photos of every concept.
+    references: Vec<Option<References>>,
     reader: Reader<'a>,
     cells: Vec<Cell>,
     workers: Workers,
@@ -97,6 +99,7 @@ impl<'a> Harness<'a> {
         let evaluation = &experiment.evaluation;
         check_counts(experiment, &protocols)?;
         let judges = Judges::load(evaluation.judges(), &device)?;
+        let references = scoring::references(experiment, &protocols, &judges)?;
         let reader = Reader::load(experiment, &device)?;
         reader.check_prompts()?;
         let cells = plan(experiment)?;
@@ -106,6 +109,7 @@ impl<'a> Harness<'a> {
             results,
             protocols,
             judges,
+            references,
             reader,
             cells,
             workers: Workers::for_model(&experiment.model.path, &experiment.device),
@@ -130,6 +134,7 @@ impl<'a> Harness<'a> {
             &self.protocols,
             &self.results,
             &self.judges,
+            &self.references,
         )?;
         let photos = measured.photo_counts();
         for (index, protocol) in self.protocols.iter().enumerate() {

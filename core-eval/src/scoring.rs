@@ -40,14 +40,14 @@ pub struct Measured<'a> {
     /// Its cells.
     pub cells: &'a [Cell],
     /// The photos of every concept.
-    pub references: Vec<Option<References>>,
+    pub references: &'a [Option<References>],
     /// All images, cell by cell.
     pub images: Vec<SeenImage>,
     texts: BTreeMap<String, Feature>,
 }
 
 impl<'a> Measured<'a> {
-    /// Looks at all photos and images, reads all prompts.
+    /// Looks at all images, reads all prompts.
     ///
     /// # Errors
     /// A picture that cannot be read.
@@ -57,11 +57,9 @@ impl<'a> Measured<'a> {
         protocols: &[&Protocol],
         results: &Path,
         judges: &Judges,
+        references: &'a [Option<References>],
     ) -> Result<Self> {
         let with_masks = protocols.iter().any(|protocol| protocol.masked);
-        let concepts = experiment.concepts.iter();
-        let references = concepts.map(|concept| photos(concept, judges, with_masks));
-        let references = references.collect::<Result<_>>()?;
         let total: usize = cells
             .iter()
             .map(|cell| wanted(experiment, cell).len())
@@ -164,7 +162,7 @@ impl<'a> Measured<'a> {
 
     /// How many photos each concept has, by name.
     pub fn photo_counts(&self) -> BTreeMap<String, usize> {
-        let concepts = self.experiment.concepts.iter().zip(&self.references);
+        let concepts = self.experiment.concepts.iter().zip(self.references);
         concepts
             .filter_map(|(concept, photos)| {
                 Some((concept.name(), photos.as_ref()?.whole.dino.len()))
@@ -176,6 +174,20 @@ impl<'a> Measured<'a> {
 fn text(protocol: &Protocol, prompt: &str, concept: &ConceptConfig) -> Result<String> {
     let word = concept.placeholder_token();
     protocol.text(prompt, Some(&word), Some(&concept.super_category))
+}
+
+/// The photos of every concept, as the judges see them.
+///
+/// # Errors
+/// A photo that cannot be read, or one without foreground under a masked protocol.
+pub fn references(
+    experiment: &Experiment,
+    protocols: &[&Protocol],
+    judges: &Judges,
+) -> Result<Vec<Option<References>>> {
+    let with_masks = protocols.iter().any(|protocol| protocol.masked);
+    let concepts = experiment.concepts.iter();
+    concepts.map(|c| photos(c, judges, with_masks)).collect()
 }
 
 fn photos(concept: &Concept, judges: &Judges, with_masks: bool) -> Result<Option<References>> {

@@ -337,3 +337,28 @@ fn masked_and_whole_pictures_are_scored_side_by_side() {
     let protocol = sandbox.read("results/small/protocol-core.json");
     assert!(protocol.contains("clipseg"), "{protocol}");
 }
+
+#[test]
+fn a_photo_without_foreground_is_found_before_anything_is_trained() {
+    let sandbox = Sandbox::new();
+    copy(
+        &checkout().join("core-eval/tests/fixtures/score/clipseg"),
+        &sandbox.path("clipseg"),
+    );
+    let masks = sandbox.path("spotted-dog/masks");
+    std::fs::create_dir_all(&masks).unwrap();
+    for photo in 0..5 {
+        let mask = image::GrayImage::new(64, 64);
+        mask.save(masks.join(format!("{photo}.png"))).unwrap();
+    }
+    sandbox.edit(
+        "protocol = \"dreambooth\"",
+        "protocol = [\"dreambooth\", \"core\"]\nclipseg = \"clipseg\"",
+    );
+    let message = Sandbox::failure(sandbox.command("results"));
+    assert!(
+        message.contains("0.png") && message.contains("no foreground"),
+        "{message}"
+    );
+    assert!(!sandbox.path("results").exists());
+}
