@@ -102,10 +102,24 @@ fn a_resumed_training_ends_with_the_bytes_of_an_uninterrupted_one() {
 #[test]
 fn evaluation_trains_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = pretrain(&config(folder.path(), 3));
+    let path = config(folder.path(), 2);
+    let trained = printed(pretrain(&path));
+    let weights = folder
+        .path()
+        .join("vae/diffusion_pytorch_model.safetensors");
+    let before = std::fs::read(&weights).unwrap();
+    for name in ["state", "curves"] {
+        std::fs::remove_dir_all(folder.path().join(name)).unwrap();
+    }
+    let mut command = pretrain(&path);
     command.arg("--evaluate");
-    assert!(printed(command).starts_with("psnr_db "));
-    for name in ["state", "curves", "vae"] {
+    let evaluated = printed(command);
+    assert!(evaluated.starts_with("psnr_db "));
+    let figure = |text: &str| -> f64 { text.trim()["psnr_db ".len()..].parse().unwrap() };
+    // The weights on disk are rounded to float16.
+    assert!((figure(&evaluated) - figure(&trained)).abs() < 0.01);
+    assert_eq!(std::fs::read(&weights).unwrap(), before);
+    for name in ["state", "curves"] {
         assert!(!folder.path().join(name).exists(), "{name}");
     }
 }
@@ -121,4 +135,20 @@ fn a_file_without_curve_or_with_unknown_keys_is_refused_by_key() {
     std::fs::write(&path, text.replace("seed = 0", "seed = 0\nspeed = 9")).unwrap();
     let message = failure(pretrain(&path));
     assert!(message.contains("speed"), "{message}");
+}
+
+#[test]
+fn only_a_finished_network_is_evaluated() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = config(folder.path(), 1);
+    let mut command = pretrain(&path);
+    command.arg("--evaluate");
+    let message = failure(command);
+    assert!(message.contains("no finished network"), "{message}");
+    let mut command = pretrain(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/pretrain/text-encoder.toml"),
+    );
+    command.arg("--evaluate");
+    let message = failure(command);
+    assert!(message.contains("text-encoder.csv"), "{message}");
 }

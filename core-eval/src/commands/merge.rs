@@ -140,10 +140,10 @@ impl Part {
             });
         }
         bail!(
-            "{}: holds no scores under protocol `{}`; name a folder that an experiment with this \
-             protocol wrote, as results/ablation",
+            "{}: holds no scores{}; name a folder that an experiment with this protocol wrote, as \
+             results/ablation",
             folder.display(),
-            name.unwrap_or("any")
+            name.map_or(String::new(), |name| format!(" under protocol `{name}`"))
         )
     }
 

@@ -96,6 +96,10 @@ impl Objective for ClipObjective<'_> {
         })
     }
 
+    fn folder(&self) -> Option<PathBuf> {
+        self.task.output.clone()
+    }
+
     fn names(&self, network: &ClipModel) -> ParamNames {
         network.names().clone()
     }

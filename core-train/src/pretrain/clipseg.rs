@@ -107,6 +107,10 @@ impl Objective for ClipSegObjective<'_> {
         })
     }
 
+    fn folder(&self) -> Option<PathBuf> {
+        Some(self.task.output.clone())
+    }
+
     fn names(&self, network: &ClipSegModel) -> ParamNames {
         network.names().clone()
     }

@@ -59,6 +59,10 @@ impl Objective for DinoObjective<'_> {
         })
     }
 
+    fn folder(&self) -> Option<PathBuf> {
+        Some(self.task.output.clone())
+    }
+
     fn names(&self, network: &DinoModel) -> ParamNames {
         network.names().clone()
     }

@@ -18,7 +18,7 @@ mod vae;
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 
 pub use config::{PretrainConfig, Task};
@@ -97,6 +97,19 @@ fn finish<O: Objective>(
     evaluate: bool,
 ) -> Result<Quality> {
     if evaluate {
+        let Some(folder) = objective.folder() else {
+            let curve = config.curve.as_deref().unwrap_or(Path::new(""));
+            bail!(
+                "only a part of this network is kept, which answers nothing alone; its quality \
+                 during training is in {}",
+                curve.display()
+            );
+        };
+        ensure!(
+            folder.join("config.json").exists(),
+            "{}: there is no finished network to evaluate; train it first, without --evaluate",
+            folder.display()
+        );
         return objective.final_quality(&objective.network(device)?);
     }
     let schedule = config.schedule.context("[schedule] is missing")?;

@@ -105,6 +105,9 @@ pub(super) trait Objective {
     /// Unreadable committed weights.
     fn network(&self, device: &Device) -> Result<Self::Network>;
 
+    /// The folder that the finished network is in; none when only a part of it is kept.
+    fn folder(&self) -> Option<PathBuf>;
+
     /// The name of every parameter.
     fn names(&self, network: &Self::Network) -> ParamNames;
 

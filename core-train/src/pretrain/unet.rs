@@ -252,6 +252,10 @@ impl Objective for UnetObjective<'_> {
         })
     }
 
+    fn folder(&self) -> Option<PathBuf> {
+        Some(self.task.model.join("unet"))
+    }
+
     fn names(&self, network: &UNet2DConditionModel) -> ParamNames {
         network.names().clone()
     }

@@ -57,6 +57,10 @@ impl Objective for VaeObjective<'_> {
         })
     }
 
+    fn folder(&self) -> Option<PathBuf> {
+        Some(self.task.output.clone())
+    }
+
     fn names(&self, network: &AutoencoderKl) -> ParamNames {
         network.names().clone()
     }
