@@ -17,6 +17,14 @@ fn ending(key: &str, table: &[(&str, &str)]) -> Option<String> {
     })
 }
 
+/// Renames the first of the beginnings that fits.
+fn beginning(key: &str, table: &[(&str, &str)]) -> Option<String> {
+    table.iter().find_map(|(theirs, ours)| {
+        let rest = key.strip_prefix(theirs)?;
+        Some(format!("{ours}{rest}"))
+    })
+}
+
 /// Splits `12.rest` into number and rest.
 fn number(key: &str) -> Option<(usize, &str)> {
     let (number, rest) = key.split_once('.')?;
@@ -32,10 +40,8 @@ pub(super) fn unet(key: &str) -> Option<String> {
         ("out.2.", "conv_out."),
         ("input_blocks.0.0.", "conv_in."),
     ];
-    for (theirs, ours) in TOP {
-        if let Some(rest) = key.strip_prefix(theirs) {
-            return Some(format!("{ours}{rest}"));
-        }
+    if let Some(key) = beginning(key, &TOP) {
+        return Some(key);
     }
     if let Some(rest) = key.strip_prefix("input_blocks.") {
         let (index, rest) = number(rest)?;
@@ -87,10 +93,7 @@ fn resnet(key: &str) -> Option<String> {
         ("out_layers.3.", "conv2."),
         ("skip_connection.", "conv_shortcut."),
     ];
-    PARTS.iter().find_map(|(theirs, ours)| {
-        let rest = key.strip_prefix(theirs)?;
-        Some(format!("{ours}{rest}"))
-    })
+    beginning(key, &PARTS)
 }
 
 /// An autoencoder's key, without `first_stage_model.`.
@@ -148,10 +151,7 @@ fn vae_attention(key: &str) -> Option<String> {
         ("v.", "to_v."),
         ("proj_out.", "to_out.0."),
     ];
-    PARTS.iter().find_map(|(theirs, ours)| {
-        let rest = key.strip_prefix(theirs)?;
-        Some(format!("{ours}{rest}"))
-    })
+    beginning(key, &PARTS)
 }
 
 /// What becomes of one tensor of OpenCLIP's text tower.

@@ -295,18 +295,12 @@ fn text_encoder(file: &Path, kind: TextTower, device: &Device) -> Result<TextEnc
         })?,
         TextTower::OpenClip => open_clip(file)?,
     };
-    let count = |part: &Checkpoint| {
-        let layer = |n: usize| format!("encoder.layers.{n}.layer_norm1.weight");
-        (0..)
-            .take_while(|n| part.info(&layer(*n)).is_some())
-            .count()
-    };
     let width = size(&part, "embeddings.token_embedding.weight", 1)?;
     let config = TextEncoderConfig {
         vocab_size: size(&part, "embeddings.token_embedding.weight", 0)?,
         hidden_size: width,
         intermediate_size: size(&part, "encoder.layers.0.mlp.fc1.weight", 0)?,
-        num_hidden_layers: count(&part),
+        num_hidden_layers: layers(&part),
         num_attention_heads: width.div_ceil(64),
         max_position_embeddings: size(&part, "embeddings.position_embedding.weight", 0)?,
         hidden_act: match kind {
@@ -317,6 +311,12 @@ fn text_encoder(file: &Path, kind: TextTower, device: &Device) -> Result<TextEnc
         ..TextEncoderConfig::default()
     };
     TextEncoder::new(&config, &ParamBuilder::from_checkpoint(part, device))
+}
+
+/// How many layers a text tower has.
+fn layers(part: &Checkpoint) -> usize {
+    let norm = |n: usize| format!("encoder.layers.{n}.layer_norm1.weight");
+    (0..).take_while(|n| part.info(&norm(*n)).is_some()).count()
 }
 
 /// OpenCLIP's text tower without its last layer: Stable Diffusion 2.x reads the one before.
@@ -331,10 +331,6 @@ fn open_clip(file: &Path) -> Result<Checkpoint> {
             OpenClip::Unused => None,
         }
     })?;
-    let layers = |part: &Checkpoint| {
-        let norm = |n: usize| format!("encoder.layers.{n}.layer_norm1.weight");
-        (0..).take_while(|n| part.info(&norm(*n)).is_some()).count()
-    };
     let last = layers(&part).checked_sub(1);
     let last = last.ok_or_else(|| missing(file, "transformer.resblocks.0.ln_1.weight"))?;
     part.remove_below(&format!("encoder.layers.{last}."));
