@@ -290,26 +290,35 @@ fn prompts_and_placeholders_that_do_not_fit_are_named() {
     assert!(message.contains("1.png"), "{message}");
 }
 
-#[test]
-fn masked_and_whole_pictures_are_scored_side_by_side() {
-    let sandbox = Sandbox::new();
+/// Adds the masked protocol to the experiment, with a segmenter.
+fn compare_foregrounds(sandbox: &Sandbox) {
     copy(
         &checkout().join("core-eval/tests/fixtures/score/clipseg"),
         &sandbox.path("clipseg"),
     );
-    for concept in ["spotted-dog", "striped-cup"] {
-        let masks = sandbox.path(concept).join("masks");
-        std::fs::create_dir_all(&masks).unwrap();
-        for photo in 0..5 {
-            let mask =
-                image::GrayImage::from_fn(64, 64, |x, _| image::Luma([(x / 32 * 255) as u8]));
-            mask.save(masks.join(format!("{photo}.png"))).unwrap();
-        }
-    }
     sandbox.edit(
         "protocol = \"dreambooth\"",
         "protocol = [\"dreambooth\", \"core\"]\nclipseg = \"clipseg\"",
     );
+}
+
+/// Gives every photo of a concept this mask.
+fn mask_photos(sandbox: &Sandbox, concept: &str, mask: &image::GrayImage) {
+    let masks = sandbox.path(concept).join("masks");
+    std::fs::create_dir_all(&masks).unwrap();
+    for photo in 0..5 {
+        mask.save(masks.join(format!("{photo}.png"))).unwrap();
+    }
+}
+
+#[test]
+fn masked_and_whole_pictures_are_scored_side_by_side() {
+    let sandbox = Sandbox::new();
+    compare_foregrounds(&sandbox);
+    let right_half = image::GrayImage::from_fn(64, 64, |x, _| image::Luma([(x / 32 * 255) as u8]));
+    for concept in ["spotted-dog", "striped-cup"] {
+        mask_photos(&sandbox, concept, &right_half);
+    }
     sandbox.run("results");
     let rows = |name: &str| -> Vec<Vec<String>> {
         let text = sandbox.read(&format!("results/small/{name}"));
@@ -341,20 +350,8 @@ fn masked_and_whole_pictures_are_scored_side_by_side() {
 #[test]
 fn a_photo_without_foreground_is_found_before_anything_is_trained() {
     let sandbox = Sandbox::new();
-    copy(
-        &checkout().join("core-eval/tests/fixtures/score/clipseg"),
-        &sandbox.path("clipseg"),
-    );
-    let masks = sandbox.path("spotted-dog/masks");
-    std::fs::create_dir_all(&masks).unwrap();
-    for photo in 0..5 {
-        let mask = image::GrayImage::new(64, 64);
-        mask.save(masks.join(format!("{photo}.png"))).unwrap();
-    }
-    sandbox.edit(
-        "protocol = \"dreambooth\"",
-        "protocol = [\"dreambooth\", \"core\"]\nclipseg = \"clipseg\"",
-    );
+    compare_foregrounds(&sandbox);
+    mask_photos(&sandbox, "spotted-dog", &image::GrayImage::new(64, 64));
     let message = Sandbox::failure(sandbox.command("results"));
     assert!(
         message.contains("0.png") && message.contains("no foreground"),
