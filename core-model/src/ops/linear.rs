@@ -18,6 +18,12 @@ const TASK: usize = 1 << 20;
 /// many rows for each reading of it.
 const LARGE: usize = 1 << 17;
 
+/// Tasks that keep the cores of a machine busy until the end.
+const TASKS: usize = 16;
+
+/// Outputs of a task are a multiple of this: panels of three vectors.
+const GROUP: usize = 96;
+
 /// `x W^T + b`: [.., in] with `weight` [out, in] and `bias` `[out]` to [.., out].
 pub fn linear<const D: usize>(
     x: Tensor<D>,
@@ -142,31 +148,39 @@ impl Rows {
     /// Into `y` the product with the matrix `right` [columns, outputs], on top of `bias`.
     fn multiply(&self, right: View, outputs: usize, bias: Option<&FlexTensor>, y: &mut [f32]) {
         let size = TASK / (self.columns * outputs).max(1);
-        let least = if self.columns * outputs > LARGE {
-            256
-        } else {
-            32
-        };
-        let size = (size & !31).clamp(least, 1024);
+        let large = self.columns * outputs > LARGE;
+        let size = (size & !31).clamp(if large { 256 } else { 32 }, 1024);
         let tasks = self.rows.div_ceil(size);
+        // Few rows and a large weight: its outputs are shared out as well.
+        let groups = if large {
+            TASKS.div_ceil(self.batches * tasks)
+        } else {
+            1
+        };
+        let width = outputs.div_ceil(groups).next_multiple_of(GROUP);
+        let groups = outputs.div_ceil(width);
         let work = self.batches * self.rows * self.columns * outputs / 32;
         let target = Output::new(y);
-        run(self.batches * tasks, work, |i| {
+        run(self.batches * tasks * groups, work, |i| {
+            let (i, first_output) = (i / groups, i % groups * width);
             let (batch, first) = (i / tasks, i % tasks * size);
             let rows = size.min(self.rows - first);
-            let start = (batch * self.rows + first) * outputs;
-            #[expect(unsafe_code, reason = "each task writes its own rows")]
-            // SAFETY: these rows belong to this task alone, and `self` keeps the input alive.
+            let width = width.min(outputs - first_output);
+            let start = (batch * self.rows + first) * outputs + first_output;
+            #[expect(unsafe_code, reason = "each task writes its own rows and outputs")]
+            // SAFETY: these outputs belong to this task alone, and `self` keeps the input alive.
             unsafe {
-                let part = target.part(start, rows * outputs);
                 if let Some(bias) = bias {
-                    for row in part.chunks_exact_mut(outputs) {
-                        row.copy_from_slice(values(bias));
+                    let bias = &values(bias)[first_output..][..width];
+                    for row in 0..rows {
+                        let part = target.part(start + row * outputs, width);
+                        part.copy_from_slice(bias);
                     }
                 }
                 let left = self.matrix(batch).from(first, 0);
                 let target = target.view(start, outputs, 1);
-                let sizes = [rows, outputs, self.columns];
+                let sizes = [rows, width, self.columns];
+                let right = right.from(0, first_output);
                 gemm(sizes, target, bias.is_some(), left, right);
             }
         });

@@ -7,7 +7,7 @@ use burn::tensor::{Bytes, DType, Shape};
 use rayon::prelude::*;
 
 /// Below this many units of work (about a nanosecond each) threads cost more than they bring.
-const SERIAL: usize = 20_000;
+pub(super) const SERIAL: usize = 20_000;
 
 /// A buffer whose values are all to be written before any is read.
 #[expect(unsafe_code, reason = "zeroing would cost as much as a cheap kernel")]

@@ -7,6 +7,12 @@ use crate::ops::memory::View;
 /// Output pixels of a task, about.
 const BLOCK: usize = 256;
 
+/// Elements of a weight that is worth sharing out among tasks.
+const LARGE: usize = 1 << 18;
+
+/// Tasks that keep the cores of a machine busy until the end.
+const TASKS: usize = 16;
+
 /// The sizes of one convolution.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Geometry {
@@ -146,6 +152,17 @@ impl Geometry {
             rows: 0..height,
         };
         starts.map(block).collect()
+    }
+
+    /// How many output channels a task computes when there are so many blocks: all of them, or
+    /// fewer where the weight is large and the blocks are few.
+    pub(super) fn outputs_of_a_task(&self, blocks: usize) -> usize {
+        if self.depth() * self.outputs < LARGE || blocks >= TASKS {
+            return self.outputs;
+        }
+        let tasks = TASKS.div_ceil(blocks.max(1));
+        let size = self.outputs.div_ceil(tasks).next_multiple_of(8).max(32);
+        size.min(self.outputs)
     }
 
     /// The unfolded image [channels * kernel, pixels of the block], made in `buffer` where needed.

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::geometry::{Block, Geometry};
 use crate::ops::kernel::{Columns, Product, Start, Steps, lanes};
-use crate::ops::memory::{Output, copy_row, run, with_scratch};
+use crate::ops::memory::{Output, SERIAL, chunks, copy_row, run, with_scratch};
 
 /// How the padded images of a block lie in memory.
 #[derive(Debug, Clone, Copy)]
@@ -172,82 +172,159 @@ pub(super) fn convolve(
     target: Output,
 ) {
     let blocks = geometry.blocks();
-    run(blocks.len(), geometry.work(), |i| {
-        let block = &blocks[i];
+    let step = |block| Step::new(weight, turned, bias, geometry, block, target);
+    let size = geometry.outputs_of_a_task(blocks.len());
+    if size == geometry.outputs {
+        run(blocks.len(), geometry.work(), |i| {
+            let step = step(&blocks[i]);
+            with_scratch(step.padded.len(geometry.inputs), |images| {
+                let all = 0..geometry.inputs;
+                step.padded.fill(geometry, &blocks[i], all, x, images);
+                step.multiply(images, 0..geometry.outputs);
+            });
+        });
+        return;
+    }
+    // Few pixels and many channels: the outputs of a block are shared out.
+    for block in &blocks {
+        let step = step(block);
+        with_scratch(step.padded.len(geometry.inputs), |images| {
+            let channels = geometry.inputs.div_ceil(16);
+            chunks(images, step.padded.len(channels), SERIAL, |i, images| {
+                let first = i * channels;
+                let channels = first..(first + channels).min(geometry.inputs);
+                step.padded.fill(geometry, block, channels, x, images);
+            });
+            let tasks = geometry.outputs.div_ceil(size);
+            run(tasks, geometry.work(), |i| {
+                let first = i * size;
+                step.multiply(images, first..(first + size).min(geometry.outputs));
+            });
+        });
+    }
+}
+
+/// Floats of weights that stay in a core's cache while the columns pass by.
+const CACHED: usize = 1 << 18;
+
+/// The convolution of one block.
+struct Step<'a> {
+    weight: &'a [f32],
+    bias: Option<&'a [f32]>,
+    geometry: &'a Geometry,
+    block: &'a Block,
+    target: Output,
+    padded: Padded,
+    taps: Vec<u32>,
+}
+
+impl<'a> Step<'a> {
+    fn new(
+        weight: &'a [f32],
+        turned: bool,
+        bias: Option<&'a [f32]>,
+        geometry: &'a Geometry,
+        block: &'a Block,
+        target: Output,
+    ) -> Self {
         let padded = Padded::new(geometry, block);
-        let images = padded.len(geometry.inputs);
-        let [.., width] = geometry.output;
-        let whole = padded.copies > 1 || width.is_multiple_of(lanes());
-        let sums = if whole {
-            0
-        } else {
-            geometry.outputs * padded.computed
-        };
         let mut taps = padded.taps(geometry, geometry.inputs);
         if turned {
             let [kh, kw] = geometry.kernel;
             taps.chunks_exact_mut(kh * kw).for_each(<[u32]>::reverse);
         }
-        with_scratch(images + sums, |scratch| {
-            let (images, sums) = scratch.split_at_mut(images);
-            padded.fill(geometry, block, 0..geometry.inputs, x, images);
-            let pixels = geometry.pixels();
-            let sample = geometry.outputs * pixels;
-            let start = block.samples.start * sample + block.first_pixel(geometry);
-            let product = Product {
-                rows: geometry.outputs,
-                depth: geometry.depth(),
-                left: weight.as_ptr(),
-                left_rows: Steps::Stride(geometry.depth()),
-                left_column: 1,
-                right: images.as_ptr(),
-                right_rows: Steps::Table(&taps),
-                columns: Columns::First(padded.computed),
-                target: sums.as_mut_ptr(),
-                target_row: padded.computed,
-                start: bias.map_or(Start::Zero, Start::Rows),
-            };
-            if whole {
-                // vectors of valid outputs only, stored where they belong
-                let (mut rights, mut targets) = (Vec::new(), Vec::new());
-                for (n, y, place) in padded.output_rows(block) {
-                    let first = y * width;
-                    // narrow rows share a vector, which belongs to the first of them
-                    let columns = (0..width).filter(|x| (first + x).is_multiple_of(lanes()));
-                    for x in columns {
-                        rights.push((place + x) as u32);
-                        targets.push((n * sample + first + x) as u32);
-                    }
+        Self {
+            weight,
+            bias,
+            geometry,
+            block,
+            target,
+            padded,
+            taps,
+        }
+    }
+
+    /// Writes some output channels, as many at a time as have weights that stay in the cache.
+    fn multiply(&self, images: &[f32], outputs: Range<usize>) {
+        let rows = (CACHED / self.geometry.depth() & !7).max(8);
+        for first in outputs.clone().step_by(rows) {
+            self.multiply_rows(images, first..(first + rows).min(outputs.end));
+        }
+    }
+
+    fn multiply_rows(&self, images: &[f32], outputs: Range<usize>) {
+        let Self {
+            geometry,
+            block,
+            padded,
+            ..
+        } = self;
+        let [.., width] = geometry.output;
+        let pixels = geometry.pixels();
+        let sample = geometry.outputs * pixels;
+        let start =
+            block.samples.start * sample + outputs.start * pixels + block.first_pixel(geometry);
+        let product = Product {
+            rows: outputs.len(),
+            depth: geometry.depth(),
+            left: self.weight[outputs.start * geometry.depth()..].as_ptr(),
+            left_rows: Steps::Stride(geometry.depth()),
+            left_column: 1,
+            right: images.as_ptr(),
+            right_rows: Steps::Table(&self.taps),
+            columns: Columns::First(padded.computed),
+            target: std::ptr::null_mut(),
+            target_row: padded.computed,
+            start: self
+                .bias
+                .map_or(Start::Zero, |bias| Start::Rows(&bias[outputs.clone()])),
+        };
+        if padded.copies > 1 || width.is_multiple_of(lanes()) {
+            // vectors of valid outputs only, stored where they belong
+            let (mut rights, mut targets) = (Vec::new(), Vec::new());
+            for (n, y, place) in padded.output_rows(block) {
+                let first = y * width;
+                // narrow rows share a vector, which belongs to the first of them
+                let columns = (0..width).filter(|x| (first + x).is_multiple_of(lanes()));
+                for x in columns {
+                    rights.push((place + x) as u32);
+                    targets.push((n * sample + first + x) as u32);
                 }
-                let product = Product {
-                    columns: Columns::Vectors {
-                        right: &rights,
-                        target: &targets,
-                    },
-                    target: target.view(start, 0, 1).at.cast_mut(),
-                    target_row: pixels,
-                    ..product
-                };
-                #[expect(unsafe_code, reason = "each task writes its own block")]
-                // SAFETY: the tables stay within the padded images and this task's outputs.
-                unsafe {
-                    product.run();
-                }
-                return;
             }
-            #[expect(unsafe_code, reason = "each task writes its own block")]
+            let product = Product {
+                columns: Columns::Vectors {
+                    right: &rights,
+                    target: &targets,
+                },
+                target: self.target.view(start, 0, 1).at.cast_mut(),
+                target_row: pixels,
+                ..product
+            };
+            #[expect(unsafe_code, reason = "each task writes its own outputs")]
+            // SAFETY: the tables stay within the padded images and this task's outputs.
+            unsafe {
+                product.run();
+            }
+            return;
+        }
+        with_scratch(outputs.len() * padded.computed, |sums| {
+            let product = Product {
+                target: sums.as_mut_ptr(),
+                ..product
+            };
+            #[expect(unsafe_code, reason = "each task writes its own outputs")]
             // SAFETY: the sums are this task's own, and so are the rows of outputs below.
             unsafe {
                 product.run();
                 for (o, sums) in sums.chunks_exact(padded.computed).enumerate() {
                     for (n, y, place) in padded.output_rows(block) {
                         let start = start + n * sample + o * pixels + y * width;
-                        target
+                        self.target
                             .part(start, width)
                             .copy_from_slice(&sums[place..place + width]);
                     }
                 }
             }
         });
-    });
+    }
 }
