@@ -220,7 +220,12 @@ fn norms_equal_their_plain_compositions() {
 #[test]
 fn linear_equals_its_plain_composition() {
     in_several_pools(|| {
-        for ([b, n, i], o) in [([2, 3, 5], 7), ([3, 1, 4], 1), ([4, 260, 33], 50)] {
+        for ([b, n, i], o) in [
+            ([2, 3, 5], 7),
+            ([3, 1, 4], 1),
+            ([4, 260, 33], 50),
+            ([1, 40, 512], 400),
+        ] {
             compare!(
                 [x: 3 = [b, n, i], w: 2 = [o, i], bias: 1 = [o]],
                 ops::linear(x, w, Some(bias)),
@@ -255,6 +260,10 @@ fn conv2d_equals_its_plain_composition() {
         ([3, 3, 8, 12], 10, 4, 4, [0; 4]),
         ([2, 3, 7, 6], 4, 3, 1, [0, 2, 1, 0]),
         ([2, 3, 7, 9], 4, 2, 3, [3, 0, 1, 2]),
+        // weights that are shared out: shifted copies, rows with places between them, many blocks
+        ([1, 110, 8, 8], 270, 3, 1, [1; 4]),
+        ([1, 64, 5, 6], 460, 3, 1, [1; 4]),
+        ([1, 130, 64, 64], 232, 3, 1, [1; 4]),
     ];
     in_several_pools(|| {
         for (x, outputs, kernel, stride, padding) in cases {
