@@ -175,7 +175,7 @@ def forward(folder, threads, pairs):
 
 def train(folder, threads):
     config = ROOT / "benchmarks" / "full-size.toml"
-    for checkpointing in [False]:
+    for checkpointing in [False, True]:
         with tempfile.TemporaryDirectory() as scratch:
             copy = pathlib.Path(scratch) / "config.toml"
             text = config.read_text().replace("MODEL", str(folder)).replace("ROOT", str(ROOT))

@@ -68,10 +68,10 @@ fn present(
     index: usize,
     driver: &str,
 ) -> std::result::Result<Device, String> {
-    let mut devices = Device::enumerate(kind);
-    let count = Device::enumerate(kind).into_iter().count();
-    devices
-        .nth(index)
+    let mut devices: Vec<Device> = Device::enumerate(kind).into_iter().collect();
+    let count = devices.len();
+    (index < count)
+        .then(|| devices.swap_remove(index))
         .ok_or_else(|| format!("not present: {count} found here; it needs {driver}; or use cpu"))
 }
 

@@ -24,6 +24,11 @@ fn load(case: &str) -> UNet2DConditionModel {
     UNet2DConditionModel::load(&fixture(&format!("unet/{case}")), &Device::flex()).unwrap()
 }
 
+fn with_and_without_checkpointing() -> impl Iterator<Item = (&'static str, bool)> {
+    let each = |case: &&'static str| [(*case, false), (*case, true)];
+    CASES.iter().flat_map(each)
+}
+
 fn timesteps(golden: &Golden) -> Vec<f32> {
     to_vec(golden.tensor::<1>("timesteps"))
 }
@@ -43,9 +48,9 @@ fn loss(prediction: Tensor<4>, maps: &[Tensor<4>], weight: Tensor<4>) -> Tensor<
 
 #[test]
 fn prediction_probabilities_and_gradients_are_those_of_diffusers() {
-    for case in CASES {
+    for (case, checkpointing) in with_and_without_checkpointing() {
         let golden = Golden::open(&format!("unet/{case}"));
-        let unet = load(case);
+        let unet = load(case).with_gradient_checkpointing(checkpointing);
         let names = unet.names().clone();
         let unet = set_trainable(unet, &names, |_| true);
         let states = golden.tensor::<3>("states").autodiff().require_grad();
@@ -69,16 +74,41 @@ fn prediction_probabilities_and_gradients_are_those_of_diffusers() {
 
 #[test]
 fn gradients_reach_the_prompt_through_a_frozen_network() {
-    for case in CASES {
+    for (case, checkpointing) in with_and_without_checkpointing() {
         let golden = Golden::open(&format!("unet/{case}"));
         let states = golden.tensor::<3>("states").autodiff().require_grad();
-        let (prediction, maps) = load(case).forward_with_attention(
+        let unet = load(case).with_gradient_checkpointing(checkpointing);
+        let (prediction, maps) = unet.forward_with_attention(
             golden.tensor("sample"),
             &timesteps(&golden),
             states.clone(),
         );
         let grads = loss(prediction, &maps, golden.tensor("weight")).backward();
         golden.check("states_grad", states.grad(&grads).unwrap());
+    }
+}
+
+#[test]
+fn gradient_checkpointing_changes_neither_prediction_nor_gradients() {
+    for case in CASES {
+        let golden = Golden::open(&format!("unet/{case}"));
+        let run = |checkpointing| {
+            let unet = load(case).with_gradient_checkpointing(checkpointing);
+            let states = golden.tensor::<3>("states").autodiff().require_grad();
+            let prediction =
+                unet.forward(golden.tensor("sample"), &timesteps(&golden), states.clone());
+            let grads = prediction.clone().square().mean().backward();
+            [
+                to_vec(prediction.inner().flatten::<1>(0, 3)),
+                to_vec(states.grad(&grads).unwrap().flatten::<1>(0, 2)),
+            ]
+        };
+        let ([plain, gradient], [recomputed, again]) = (run(false), run(true));
+        assert_eq!(plain, recomputed, "{case}");
+        let largest = gradient.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+        for (a, b) in gradient.iter().zip(&again) {
+            assert!((a - b).abs() <= 1e-6 * largest, "{case}: {a} and {b}");
+        }
     }
 }
 

@@ -86,6 +86,7 @@ impl<'a> Stage<'a> {
             count.set(count.get() + usize::from(chosen));
             chosen
         });
+        let unet = unet.with_gradient_checkpointing(self.config.gradient_checkpointing);
         (unet, count.get())
     }
 

@@ -177,10 +177,6 @@ fn wrong_keys_and_values_are_named_with_what_would_be_right() {
         ("stages.0.prompts=3", &["one template a line"]),
         ("stages.0.prompts='absent.txt'", &["absent.txt"]),
         ("stages.1.name='embedding'", &["stages.1.name", "earlier"]),
-        (
-            "stages.0.gradient_checkpointing=true",
-            &["gradient_checkpointing", "batch_size"],
-        ),
         ("stages.0.optimizer.betas=[0.9,1.0]", &["optimizer.betas"]),
         (
             "stages.0.regularizers.1.weight=-1",

@@ -49,7 +49,7 @@ impl Facts {
     }
 
     /// The run configuration of a case.
-    fn toml(&self, case: &Case) -> String {
+    fn toml(&self, case: &Case, checkpointing: bool) -> String {
         let train = match case.train.as_str() {
             "kv" => "cross_attention_kv",
             other => other,
@@ -65,7 +65,8 @@ impl Facts {
             "[model]\npath = {:?}\n[concept]\nname = \"robot\"\nimages = \"absent\"\n\
              super_category = {:?}\nnum_vectors = {}\n[[stages]]\ntrain = [{train:?}]\n\
              steps = {}\nbatch_size = {}\nlearning_rate = {:e}\nprompts = [{:?}]\n\
-             regularization_prompts = {:?}\nrescale = {rescale}\n[stages.optimizer]\n\
+             regularization_prompts = {:?}\nrescale = {rescale}\n\
+             gradient_checkpointing = {checkpointing}\n[stages.optimizer]\n\
              lr_schedule = {:?}\nlr_warmup_steps = {}\n{}\n",
             fixture("model"),
             self.super_category,
@@ -89,11 +90,18 @@ impl Facts {
         text
     }
 
-    /// Trains the case in `folder` and compares everything it leaves.
+    /// Trains the case, keeping activations and recomputing them, and compares everything that
+    /// is left.
     fn check(&self, name: &str) {
         let case = self.cases.iter().find(|case| case.name == name).unwrap();
+        for checkpointing in [false, true] {
+            self.check_run(case, checkpointing);
+        }
+    }
+
+    fn check_run(&self, case: &Case, checkpointing: bool) {
         let folder = tempfile::tempdir().unwrap();
-        let config = write(folder.path(), "run.toml", &self.toml(case));
+        let config = write(folder.path(), "run.toml", &self.toml(case, checkpointing));
         let output = folder.path().join("out");
         train(&config, &output, Some(&fixture("replay.safetensors")));
         check_metrics(case, &output);

@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 
 use super::attention::{Maps, Transformer2D, TransformerConfig};
 use crate::error::Result;
+use crate::ops::recompute;
 use crate::params::ParamBuilder;
 use crate::resnet::{Downsample, ResnetBlock, ResnetConfig, Upsample};
 
@@ -15,6 +16,45 @@ pub(crate) struct Step<'a> {
     pub(crate) time: &'a Tensor<2>,
     /// The prompt's hidden states, [batch, tokens, channels].
     pub(crate) prompt: &'a Tensor<3>,
+    /// Whether the parts of a level are computed again in the backward pass.
+    pub(crate) recompute: bool,
+}
+
+impl Step<'_> {
+    /// A residual block.
+    fn resnet(self, part: &ResnetBlock, x: Tensor<4>) -> Tensor<4> {
+        if !self.recompute {
+            return part.forward(x, Some(self.time));
+        }
+        let outputs = recompute(part, x, self.time.clone(), |part, x, time| {
+            vec![part.forward(x, Some(&time))]
+        });
+        outputs.into_iter().next().expect("one output")
+    }
+
+    /// A transformer.
+    fn attention(self, part: &Transformer2D, x: Tensor<4>, maps: Maps) -> Tensor<4> {
+        if !self.recompute {
+            return part.forward(x, self.prompt, maps);
+        }
+        let prompt = self.prompt.clone();
+        let mut outputs = match &maps {
+            None => recompute(part, x, prompt, |part, x, prompt| {
+                vec![part.forward(x, &prompt, None)]
+            }),
+            Some(_) => recompute(part, x, prompt, |part, x, prompt| {
+                let mut maps = Vec::new();
+                let x = part.forward(x, &prompt, Some(&mut maps));
+                maps.insert(0, x);
+                maps
+            }),
+        };
+        let x = outputs.remove(0);
+        if let Some(maps) = maps {
+            maps.extend(outputs);
+        }
+        x
+    }
 }
 
 /// The sizes of a level.
@@ -85,9 +125,9 @@ impl DownBlock {
         mut maps: Maps,
     ) -> Tensor<4> {
         for (index, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(x, Some(step.time));
+            x = step.resnet(resnet, x);
             if let Some(attention) = self.attentions.get(index) {
-                x = attention.forward(x, step.prompt, maps.as_deref_mut());
+                x = step.attention(attention, x, maps.as_deref_mut());
             }
             skips.push(x.clone());
         }
@@ -119,9 +159,9 @@ impl MidBlock {
 
     pub(crate) fn forward(&self, mut x: Tensor<4>, step: Step, mut maps: Maps) -> Tensor<4> {
         for (index, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(x, Some(step.time));
+            x = step.resnet(resnet, x);
             if let Some(attention) = self.attentions.get(index) {
-                x = attention.forward(x, step.prompt, maps.as_deref_mut());
+                x = step.attention(attention, x, maps.as_deref_mut());
             }
         }
         x
@@ -183,9 +223,9 @@ impl UpBlock {
             if let Some(skip) = skips.pop() {
                 x = Tensor::cat(vec![x, skip], 1);
             }
-            x = resnet.forward(x, Some(step.time));
+            x = step.resnet(resnet, x);
             if let Some(attention) = self.attentions.get(index) {
-                x = attention.forward(x, step.prompt, maps.as_deref_mut());
+                x = step.attention(attention, x, maps.as_deref_mut());
             }
         }
         match &self.upsampler {

@@ -122,12 +122,6 @@ fn check_stage(check: &Checker<'_>, index: usize, stage: &StageConfig) -> Result
         stage.gradient_accumulation_steps,
         key("gradient_accumulation_steps"),
     )?;
-    check.require(
-        !stage.gradient_checkpointing,
-        key("gradient_checkpointing"),
-        "is true, but the framework can recompute only element-wise operations and would save \
-         next to nothing; lower batch_size and raise gradient_accumulation_steps instead",
-    )?;
     check_optimizer(check, stage, &key)?;
     if let Some(window) = stage.rescale_window() {
         check.require(

@@ -246,7 +246,7 @@ impl<'a> Step<'a> {
 
     /// Writes some output channels, as many at a time as have weights that stay in the cache.
     fn multiply(&self, images: &[f32], outputs: Range<usize>) {
-        let rows = (CACHED / self.geometry.depth() & !7).max(8);
+        let rows = ((CACHED / self.geometry.depth()) & !7).max(8);
         for first in outputs.clone().step_by(rows) {
             self.multiply_rows(images, first..(first + rows).min(outputs.end));
         }
