@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
+use core_model::locate::{Content, is_present};
 use core_train::estimate::{self, duration};
 
 use crate::commands::say;
@@ -17,9 +18,9 @@ use crate::workers::Workers;
 /// What is absent, in words; nothing when everything is there.
 pub fn missing(experiment: &Experiment) -> Vec<String> {
     let mut missing = Vec::new();
-    let model = &experiment.model.path;
-    if !model.join("model_index.json").exists() {
-        missing.push(format!("model not present: {}", model.display()));
+    if !experiment.model.is_present() {
+        let model = experiment.model.path.display();
+        missing.push(format!("model not present: {model}"));
     }
     for concept in &experiment.concepts {
         if concept.config.is_none() {
@@ -33,7 +34,7 @@ pub fn missing(experiment: &Experiment) -> Vec<String> {
         clipseg,
     } = experiment.evaluation.judges();
     for folder in [clip, dino].into_iter().chain(clipseg) {
-        if !folder.join("config.json").exists() {
+        if !is_present(folder, Content::Encoder, None) {
             let folder = folder.display();
             missing.push(format!("evaluation model not present: {folder}"));
         }
@@ -74,6 +75,7 @@ pub fn run(experiment: &Experiment, results: &Path) -> Result<()> {
         }
         return Ok(());
     }
+    let experiment = &experiment.clone().located()?;
     let cells = plan(experiment)?;
     list(experiment, &cells, results);
     measure(experiment, &cells, results)

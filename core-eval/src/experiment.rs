@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use core_model::locate::{encoder_folder, is_hub_id};
 use core_model::noise_scheduler::SchedulerKind;
 use core_train::RunConfig;
 use core_train::config::{ConceptConfig, Group, ModelConfig, Recipe, from_tree, parse, set_path};
@@ -112,6 +113,36 @@ pub struct Evaluation {
     pub protocol: OneOrMore,
     /// Folder of the CLIPSeg model that makes masks, which masked protocols need.
     pub clipseg: Option<PathBuf>,
+}
+
+impl Experiment {
+    /// The same with folders for the model and the judges, fetched or made where they are
+    /// repositories of the hub or one-file checkpoints. Folders that are not there stay as they
+    /// are.
+    ///
+    /// # Errors
+    /// What cannot be had, and why.
+    pub fn located(mut self) -> Result<Self> {
+        if self.model.path.is_file() || is_hub_id(&self.model.path) {
+            self.model = ModelConfig {
+                path: self.model.folder()?,
+                prediction_type: None,
+                ..self.model
+            };
+        }
+        let Evaluation {
+            clip,
+            dino,
+            clipseg,
+            ..
+        } = &mut self.evaluation;
+        for encoder in [clip, dino].into_iter().chain(clipseg) {
+            if is_hub_id(encoder) {
+                *encoder = encoder_folder(encoder)?;
+            }
+        }
+        Ok(self)
+    }
 }
 
 impl Evaluation {
@@ -284,20 +315,18 @@ impl Experiment {
         evaluation
             .check_masks()
             .with_context(|| path.display().to_string())?;
-        evaluation.clip = base.join(&evaluation.clip);
-        evaluation.dino = base.join(&evaluation.dino);
-        evaluation.clipseg = evaluation.clipseg.map(|folder| base.join(folder));
+        let here = |path: &Path| match is_hub_id(path) && !base.join(path).exists() {
+            true => path.to_path_buf(),
+            false => base.join(path),
+        };
+        evaluation.clip = here(&evaluation.clip);
+        evaluation.dino = here(&evaluation.dino);
+        evaluation.clipseg = evaluation.clipseg.as_deref().map(here);
         let mut model = match file.model {
-            ModelEntry::Path(path) => ModelConfig {
-                path,
-                variant: None,
-                precision: None,
-            },
+            ModelEntry::Path(path) => ModelConfig::from(path),
             ModelEntry::Table(model) => model,
         };
-        if base.join(&model.path).exists() {
-            model.path = base.join(&model.path);
-        }
+        model.path = here(&model.path);
         let recipe = file.recipe.map(|recipe| base.join(recipe));
         let concepts = file.concepts.iter().map(|c| concept(&base.join(c)));
         let concepts: Vec<Concept> = concepts.collect::<Result<_>>()?;

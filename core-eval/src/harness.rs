@@ -58,6 +58,7 @@ pub fn run(args: &ExperimentArgs) -> Result<()> {
     if args.dry_run {
         return dry_run::run(&experiment, &results);
     }
+    let experiment = experiment.located()?;
     let harness = Harness::new(&experiment, results)?;
     harness.run()
 }

@@ -193,7 +193,7 @@ pub fn time_image(experiment: &Experiment, concept: &ConceptConfig) -> Result<f6
 /// Images drawn together; fixed by the model alone.
 fn batch_size(experiment: &Experiment) -> Result<usize> {
     let unet = core_model::unet::UNet2DConditionConfig::from_file(
-        &experiment.model.path.join("unet/config.json"),
+        &experiment.model.folder()?.join("unet/config.json"),
     )?;
     let side = unet.sample_size.unwrap_or(64);
     Ok(StableDiffusionPipeline::images_per_batch(side, side))

@@ -33,7 +33,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// Absent or damaged files.
     pub fn load(experiment: &'a Experiment, device: &Device) -> Result<Self> {
-        let model = &experiment.model.path;
+        let model = experiment.model.folder()?;
         let folder = model.join("text_encoder");
         let variant = experiment.model.variant.as_deref();
         let text_encoder = TextEncoder::load_variant(&folder, variant, device)?;

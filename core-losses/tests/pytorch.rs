@@ -61,10 +61,24 @@ fn assert_close<const D: usize>(found: Tensor<D>, expected: &[f32], what: &str) 
     assert!(relative < 1e-4, "{what}: off by {relative}");
 }
 
+/// The device that `CORE_TEST_DEVICE` names, else the cpu.
+fn device() -> Device {
+    let name = std::env::var("CORE_TEST_DEVICE").unwrap_or("cpu".into());
+    match name.as_str() {
+        "cpu" => Device::flex(),
+        #[cfg(feature = "wgpu")]
+        "wgpu" => {
+            let mut devices = Device::enumerate(burn::tensor::DeviceType::Wgpu).into_iter();
+            devices.next().expect("a driver of wgpu")
+        }
+        other => panic!("CORE_TEST_DEVICE is {other}, which these tests were not built with"),
+    }
+}
+
 #[test]
 fn values_and_gradients_equal_pytorchs() {
     let file = SafeTensors::deserialize(TENSORS).unwrap();
-    let plain = Device::flex();
+    let plain = device();
     let tracked = plain.clone().autodiff();
     let cases: Vec<Case> = serde_json::from_str(CASES).unwrap();
     assert_eq!(cases.len(), 12);

@@ -1,8 +1,15 @@
 //! From `cpu`, `wgpu:1` or `cuda:0` to a Burn device that is known to exist.
 
-use burn::tensor::Device;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+use burn::tensor::DeviceType;
+use burn::tensor::{Device, Tensor};
 
 use crate::error::{Error, Result};
+use crate::ops;
+use crate::params::to_vec;
+use crate::rng::randn;
 
 /// The device with this name: `cpu`, `wgpu[:i]` or `cuda[:i]`.
 ///
@@ -38,11 +45,7 @@ pub fn parse_device(name: &str) -> Result<Device> {
 
 #[cfg(feature = "wgpu")]
 fn wgpu(index: usize) -> std::result::Result<Device, String> {
-    present(
-        burn::tensor::DeviceType::Wgpu,
-        index,
-        "a Vulkan, Metal or DirectX driver",
-    )
+    present(DeviceType::Wgpu, index, "a Vulkan, Metal or DirectX driver")
 }
 
 #[cfg(not(feature = "wgpu"))]
@@ -52,7 +55,7 @@ fn wgpu(_: usize) -> std::result::Result<Device, String> {
 
 #[cfg(feature = "cuda")]
 fn cuda(index: usize) -> std::result::Result<Device, String> {
-    present(burn::tensor::DeviceType::Cuda, index, "an NVIDIA driver")
+    present(DeviceType::Cuda, index, "an NVIDIA driver")
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -60,14 +63,91 @@ fn cuda(_: usize) -> std::result::Result<Device, String> {
     Err("not compiled in; build with `--features cuda`, or use cpu".into())
 }
 
+/// A device of this machine.
+#[derive(Debug, Clone)]
+pub struct Present {
+    /// What `--device` calls it.
+    pub name: String,
+    /// What it calls itself.
+    pub adapter: String,
+    /// The device.
+    pub device: Device,
+}
+
+/// All devices of this machine that this program was built for; the cpu first.
+pub fn present_devices() -> Vec<Present> {
+    let cpu = Present {
+        name: "cpu".into(),
+        adapter: std::env::consts::ARCH.into(),
+        device: Device::flex(),
+    };
+    let all = std::iter::once(cpu);
+    #[cfg(feature = "wgpu")]
+    let all = all.chain(adapters("wgpu", DeviceType::Wgpu));
+    #[cfg(feature = "cuda")]
+    let all = all.chain(adapters("cuda", DeviceType::Cuda));
+    all.collect()
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn adapters(kind: &str, device_type: DeviceType) -> impl Iterator<Item = Present> {
+    let devices = Device::enumerate(device_type).into_iter().enumerate();
+    devices.map(move |(index, device)| Present {
+        name: format!("{kind}:{index}"),
+        adapter: device
+            .identity()
+            .map_or("unnamed adapter".into(), |identity| identity.name),
+        device,
+    })
+}
+
+/// The largest relative difference between what `device` and the cpu make of one small network
+/// with its gradients: convolution, group norm, attention, softmax, linear maps.
+///
+/// # Errors
+/// [`Error::Device`] when the device fails or gives no numbers.
+pub fn difference_from_cpu(name: &str, device: &Device) -> Result<f32> {
+    let fail = |reason: String| Error::Device {
+        name: name.to_string(),
+        reason,
+    };
+    let expected = compute(&Device::flex());
+    // Drivers fail with a panic at the first tensor.
+    let found = catch_unwind(AssertUnwindSafe(|| compute(device)))
+        .map_err(|_| fail("fails at its first computation; its driver may be broken".into()))?;
+    let largest = expected.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+    let differences = expected.iter().zip(&found).map(|(a, b)| (a - b).abs());
+    // A NaN must not vanish in a maximum.
+    let worst = differences.fold(0.0_f32, |m, x| if x > m || x.is_nan() { x } else { m });
+    match worst.is_finite() {
+        true => Ok(worst / largest),
+        false => Err(fail("computes values that are no numbers".into())),
+    }
+}
+
+/// The values and gradients of [`difference_from_cpu`].
+fn compute(device: &Device) -> Vec<f32> {
+    let weight = |seed: u64, shape| randn::<4>(shape, seed, "device", 0, device);
+    let x = weight(0, [2, 16, 8, 8]).autodiff().require_grad();
+    let h = ops::conv2d(x.clone(), weight(1, [32, 16, 3, 3]), None, 1, [1; 4]);
+    let one = Tensor::<1>::ones([32], device);
+    let h = ops::group_norm_silu(h, 8, one.clone(), one.clone() * 0.5, 1e-5);
+    let tokens = h.reshape([2, 32, 64]).swap_dims(1, 2);
+    let project = |seed| {
+        let weight = weight(seed, [32, 32, 1, 1]).reshape([32, 32]);
+        let y = ops::linear(tokens.clone(), weight / 6.0, Some(one.clone()));
+        y.reshape([2, 64, 4, 8]).swap_dims(1, 2)
+    };
+    let y = ops::attention(project(2), project(3), project(4), false, 0.35);
+    let gradients = (y.clone() * y.clone()).mean().backward();
+    let gradient = x.grad(&gradients).map(to_vec).unwrap_or_default();
+    [to_vec(y.inner()), gradient].concat()
+}
+
 /// The `index`-th device of a kind. Constructors are lazy and panic at the first tensor, so the
 /// adapters are counted first.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-fn present(
-    kind: burn::tensor::DeviceType,
-    index: usize,
-    driver: &str,
-) -> std::result::Result<Device, String> {
+fn present(kind: DeviceType, index: usize, driver: &str) -> std::result::Result<Device, String> {
     let mut devices: Vec<Device> = Device::enumerate(kind).into_iter().collect();
     let count = devices.len();
     (index < count)
@@ -78,11 +158,18 @@ fn present(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::parse_device;
+    use super::{difference_from_cpu, parse_device, present_devices};
 
     #[test]
     fn the_cpu_is_always_there() {
         assert!(parse_device("cpu").is_ok());
+    }
+
+    #[test]
+    fn the_cpu_is_listed_first_and_computes_as_itself() {
+        let first = present_devices().swap_remove(0);
+        assert_eq!(first.name, "cpu");
+        assert_eq!(difference_from_cpu("cpu", &first.device).unwrap(), 0.0);
     }
 
     #[test]

@@ -83,6 +83,14 @@ pub enum Error {
     /// A prompt, placeholder or option value that cannot be used.
     #[error("{0}")]
     Invalid(String),
+    /// A repository of a hub that cannot be had.
+    #[error("hub repository `{id}`: {reason}")]
+    Hub {
+        /// `owner/name`.
+        id: String,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// A device that does not exist here.
     #[error("device `{name}`: {reason}")]
     Device {

@@ -6,7 +6,7 @@
 //! | parameters: from a checkpoint or fresh, named as in the file | [`params`], [`checkpoint`] |
 //! | learned concepts, as every tool writes them | [`learned_embedding`] |
 //! | prompts to images | [`pipeline`] |
-//! | one-file checkpoints | [`original_layout`] |
+//! | folders, one-file checkpoints, repositories of the hub | [`locate`], [`original_layout`] |
 //! | prompts to numbers | [`tokenizer`] |
 //! | the U-Net, the autoencoder, the text encoder | [`unet`], [`vae`], [`text_encoder`] |
 //! | pictures to numbers | [`image_processor`] |
@@ -25,6 +25,7 @@ pub mod error;
 pub mod files;
 pub mod image_processor;
 pub mod learned_embedding;
+pub mod locate;
 pub mod nn;
 pub mod noise_scheduler;
 pub mod ops;

@@ -1,6 +1,6 @@
 //! From prompts to images: a Stable Diffusion folder, classifier-free guidance and decoding.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
 use image::RgbImage;
@@ -9,7 +9,9 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::learned_embedding::LearnedEmbedding;
+use crate::locate::model_folder;
 use crate::noise_scheduler::{SchedulerConfig, SchedulerKind};
+use crate::original_layout::Prediction;
 use crate::params::to_vec;
 use crate::text_encoder::TextEncoder;
 use crate::tokenizer::Tokenizer;
@@ -40,21 +42,34 @@ pub struct SamplingOptions {
 /// Where the parts of a text-to-image model are.
 #[derive(Debug, Clone, Copy)]
 pub struct ModelFiles<'a> {
-    /// In the layout of diffusers.
-    pub folder: &'a Path,
+    /// A folder in the layout of diffusers, a one-file checkpoint, or a repository of the hub.
+    pub path: &'a Path,
     /// Which weights of several, such as `fp16`; the plain ones when absent.
     pub variant: Option<&'a str>,
+    /// What a one-file checkpoint of Stable Diffusion 2.x predicts.
+    pub prediction: Option<Prediction>,
     /// Another folder for the U-Net, such as a tuned one.
     pub tuned_unet: Option<&'a Path>,
 }
 
 impl<'a> From<&'a Path> for ModelFiles<'a> {
-    fn from(folder: &'a Path) -> Self {
+    fn from(path: &'a Path) -> Self {
         Self {
-            folder,
+            path,
             variant: None,
+            prediction: None,
             tuned_unet: None,
         }
+    }
+}
+
+impl ModelFiles<'_> {
+    /// The folder that holds the model, fetched or made when it is not there.
+    ///
+    /// # Errors
+    /// As [`model_folder`].
+    pub fn folder(&self) -> Result<PathBuf> {
+        model_folder(self.path, self.variant, self.prediction)
     }
 }
 
@@ -80,10 +95,11 @@ impl StableDiffusionPipeline {
     /// What is missing, of another class, misshapen or does not fit together.
     pub fn load(files: ModelFiles<'_>, device: &Device) -> Result<Self> {
         let ModelFiles {
-            folder: dir,
             variant,
             tuned_unet,
+            ..
         } = files;
+        let dir = &files.folder()?;
         check_index(dir)?;
         let device = &device.clone().inner();
         let folder = dir.join("text_encoder");

@@ -4,8 +4,8 @@
 mod common;
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Gradients, Tensor};
-use common::{Golden, fixture};
+use burn::tensor::{Gradients, Tensor};
+use common::{Golden, device, fixture};
 use core_model::checkpoint::Precision;
 use core_model::clip::ClipModel;
 use core_model::clipseg::{ClipSegDecoderConfig, ClipSegModel};
@@ -14,7 +14,7 @@ use core_model::params::{ParamNames, set_trainable, to_vec};
 const CASES: [&str; 2] = ["simple", "refined"];
 
 fn load(case: &str) -> ClipSegModel {
-    ClipSegModel::load(&fixture(&format!("clipseg/{case}")), &Device::flex()).unwrap()
+    ClipSegModel::load(&fixture(&format!("clipseg/{case}")), &device()).unwrap()
 }
 
 fn ids() -> Vec<Vec<u32>> {
@@ -76,13 +76,13 @@ fn what_is_saved_is_read_again_as_the_same_network() {
     load("refined")
         .save(folder.path(), Precision::Full)
         .unwrap();
-    let again = ClipSegModel::load(folder.path(), &Device::flex()).unwrap();
+    let again = ClipSegModel::load(folder.path(), &device()).unwrap();
     golden.check("logits", logits(&again, &golden));
 }
 
 #[test]
 fn a_decoder_on_a_clip_model_is_saved_with_the_keys_of_both() {
-    let clip = ClipModel::load(&fixture("clip/new"), &Device::flex()).unwrap();
+    let clip = ClipModel::load(&fixture("clip/new"), &device()).unwrap();
     let config = ClipSegDecoderConfig {
         extract_layers: vec![0, 1],
         reduce_dim: 8,
@@ -90,12 +90,12 @@ fn a_decoder_on_a_clip_model_is_saved_with_the_keys_of_both() {
         ..ClipSegDecoderConfig::default()
     };
     let model = ClipSegModel::on(clip, &config, 3).unwrap();
-    let pixels = Tensor::<4>::ones([1, 3, 12, 12], &Device::flex());
+    let pixels = Tensor::<4>::ones([1, 3, 12, 12], &device());
     let text = model.text_features(&ids()[..1]);
     let fresh = to_vec(model.forward(pixels.clone(), text.clone()));
     let folder = tempfile::tempdir().unwrap();
     model.save(folder.path(), Precision::Full).unwrap();
-    let again = ClipSegModel::load(folder.path(), &Device::flex()).unwrap();
+    let again = ClipSegModel::load(folder.path(), &device()).unwrap();
     assert_eq!(to_vec(again.forward(pixels, text)), fresh);
 }
 
@@ -118,7 +118,7 @@ fn impossible_decoders_are_refused_by_key() {
         std::fs::write(folder.path().join("config.json"), config).unwrap();
         let weights = "model.safetensors";
         std::fs::copy(simple.join(weights), folder.path().join(weights)).unwrap();
-        let refused = ClipSegModel::load(folder.path(), &Device::flex()).unwrap_err();
+        let refused = ClipSegModel::load(folder.path(), &device()).unwrap_err();
         assert!(refused.to_string().contains(key), "{refused}");
     }
     let refused = load("refined").check_picture(48, 40).unwrap_err();

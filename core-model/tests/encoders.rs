@@ -3,10 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/device.rs"]
+mod device;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use core_model::checkpoint::{Checkpoint, Precision};
 use core_model::clip::{ClipConfig, ClipModel};
 use core_model::dino::{DinoConfig, DinoModel};
@@ -31,7 +34,7 @@ impl Expected {
 
     fn tensor<const D: usize>(&self, key: &str) -> Tensor<D> {
         let (values, shape) = self.0.read_f32(key).unwrap().unwrap();
-        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+        Tensor::from_data(TensorData::new(values, shape), &device::device())
     }
 
     fn ids(&self) -> Vec<Vec<u32>> {
@@ -58,15 +61,15 @@ fn assert_close<const D: usize>(ours: Tensor<D>, theirs: Tensor<D>, name: &str) 
 }
 
 fn text_encoder(name: &str) -> TextEncoder {
-    TextEncoder::load(&fixture("text-encoder").join(name), &Device::flex()).unwrap()
+    TextEncoder::load(&fixture("text-encoder").join(name), &device::device()).unwrap()
 }
 
 fn clip(name: &str) -> ClipModel {
-    ClipModel::load(&fixture("clip").join(name), &Device::flex()).unwrap()
+    ClipModel::load(&fixture("clip").join(name), &device::device()).unwrap()
 }
 
 fn dino(name: &str) -> DinoModel {
-    DinoModel::load(&fixture("dino").join(name), &Device::flex()).unwrap()
+    DinoModel::load(&fixture("dino").join(name), &device::device()).unwrap()
 }
 
 /// A fixture folder whose configuration has another value for a key.
@@ -140,7 +143,7 @@ fn a_row_of_the_token_table_as_a_placeholder_is_that_token() {
     let model = text_encoder("quick-gelu");
     let row = model.token_embedding(17);
     assert_eq!(row.len(), 24);
-    let rows = Tensor::from_data(TensorData::new(row, [1, 24]), &Device::flex());
+    let rows = Tensor::from_data(TensorData::new(row, [1, 24]), &device::device());
     let with_word = model.forward(&[vec![38, 17, 39]], None);
     let with_row = model.forward(&[vec![38, 40, 39]], Some(rows));
     assert_eq!(to_vec(with_word), to_vec(with_row));
@@ -184,7 +187,7 @@ fn saved_models_give_the_same_numbers_again() {
 
     let model = clip("new");
     model.save(path, Precision::Full).unwrap();
-    let again = ClipModel::load(path, &Device::flex()).unwrap();
+    let again = ClipModel::load(path, &device::device()).unwrap();
     assert_eq!(again.config(), model.config());
     assert_eq!(
         to_vec(again.text_features(&ids)),
@@ -199,7 +202,7 @@ fn saved_models_give_the_same_numbers_again() {
 
     let encoder = model.text_encoder();
     encoder.save(path, Precision::Full).unwrap();
-    let again = TextEncoder::load(path, &Device::flex()).unwrap();
+    let again = TextEncoder::load(path, &device::device()).unwrap();
     let hidden = |model: &TextEncoder| to_vec(model.forward(&ids, None));
     assert_eq!(hidden(&again), hidden(&encoder));
     let file = Checkpoint::open(&path.join("model.safetensors"), |key| Some(key.into())).unwrap();
@@ -207,7 +210,7 @@ fn saved_models_give_the_same_numbers_again() {
 
     let model = dino("no-pooler");
     model.save(path, Precision::Half).unwrap();
-    let again = DinoModel::load(path, &Device::flex()).unwrap();
+    let again = DinoModel::load(path, &device::device()).unwrap();
     let hidden = |model: &DinoModel| to_vec(model.forward(pixels.clone()));
     assert_eq!(hidden(&again), hidden(&model));
 }
@@ -225,7 +228,7 @@ fn fresh_models_are_a_function_of_their_seed() {
         ..TextEncoderConfig::default()
     };
     let hidden = |seed: u64| {
-        let model = TextEncoder::init(&config, seed, &Device::flex()).unwrap();
+        let model = TextEncoder::init(&config, seed, &device::device()).unwrap();
         to_vec(model.forward(&[vec![38, 3, 39]], None))
     };
     assert_eq!(hidden(1), hidden(1));
@@ -236,12 +239,12 @@ fn fresh_models_are_a_function_of_their_seed() {
         projection_dim: 6,
         ..clip("new").config().clone()
     };
-    let model = ClipModel::init(&config, 0, &Device::flex()).unwrap();
+    let model = ClipModel::init(&config, 0, &device::device()).unwrap();
     assert_eq!(to_vec(model.logit_scale().unwrap()), [2.6592]);
     assert_eq!(model.text_features(&[vec![38, 39]]).dims(), [1, 6]);
     assert_eq!(
         model
-            .image_features(Tensor::zeros([2, 3, 12, 12], &Device::flex()))
+            .image_features(Tensor::zeros([2, 3, 12, 12], &device::device()))
             .dims(),
         [2, 6]
     );
@@ -250,14 +253,14 @@ fn fresh_models_are_a_function_of_their_seed() {
         hidden_act: config.vision_config.hidden_act,
         ..dino("pooler").config().clone()
     };
-    let model = DinoModel::init(&config, 0, &Device::flex()).unwrap();
-    let class = model.features(Tensor::zeros([2, 3, 12, 12], &Device::flex()));
+    let model = DinoModel::init(&config, 0, &device::device()).unwrap();
+    let class = model.features(Tensor::zeros([2, 3, 12, 12], &device::device()));
     assert_eq!(class.dims(), [2, 18]);
 }
 
 #[test]
 fn a_file_that_does_not_fit_its_config_is_an_error_that_names_the_key() {
-    let device = Device::flex();
+    let device = device::device();
     for (from, to, reason) in [
         (
             "\"num_hidden_layers\": 2",

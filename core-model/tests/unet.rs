@@ -5,8 +5,8 @@ mod common;
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
-use common::{Golden, edited, fixture, stored_tensors};
+use burn::tensor::Tensor;
+use common::{Golden, device, edited, fixture, stored_tensors};
 use core_model::checkpoint::Precision;
 use core_model::params::{set_trainable, to_vec};
 use core_model::unet::{PerLevel, UNet2DConditionConfig, UNet2DConditionModel};
@@ -21,7 +21,7 @@ const CASES: [&str; 5] = [
 ];
 
 fn load(case: &str) -> UNet2DConditionModel {
-    UNet2DConditionModel::load(&fixture(&format!("unet/{case}")), &Device::flex()).unwrap()
+    UNet2DConditionModel::load(&fixture(&format!("unet/{case}")), &device()).unwrap()
 }
 
 fn with_and_without_checkpointing() -> impl Iterator<Item = (&'static str, bool)> {
@@ -40,7 +40,7 @@ fn loss(prediction: Tensor<4>, maps: &[Tensor<4>], weight: Tensor<4>) -> Tensor<
         let [batch, _, _, tokens] = map.dims();
         let token = map.clone().mean_dims(&[1, 2]).reshape([batch, tokens]);
         let ramp: Vec<f32> = (1..=tokens).map(|i| i as f32).collect();
-        let ramp = Tensor::<1>::from_floats(ramp.as_slice(), &Device::flex()).unsqueeze::<2>();
+        let ramp = Tensor::<1>::from_floats(ramp.as_slice(), &device()).unsqueeze::<2>();
         loss = loss + (token.square() * ramp).sum() * (layer as f64 + 1.0);
     }
     loss
@@ -146,7 +146,7 @@ fn saving_and_loading_gives_the_same_network() {
         let golden = Golden::open(&format!("unet/{case}"));
         let unet = load(case);
         unet.save(folder.path(), Precision::Full).unwrap();
-        let again = UNet2DConditionModel::load(folder.path(), &Device::flex()).unwrap();
+        let again = UNet2DConditionModel::load(folder.path(), &device()).unwrap();
         assert_eq!(again.config(), unet.config());
         let prediction = again.forward(
             golden.tensor("sample"),
@@ -196,7 +196,7 @@ fn saved_configs_say_what_was_read() {
 fn a_fresh_network_depends_on_its_seed_alone() {
     let config = load("mini-like").config().clone();
     let predict = |seed| {
-        let unet = UNet2DConditionModel::init(&config, seed, &Device::flex()).unwrap();
+        let unet = UNet2DConditionModel::init(&config, seed, &device()).unwrap();
         let golden = Golden::open("unet/mini-like");
         to_vec(unet.forward(
             golden.tensor("sample"),
@@ -210,7 +210,7 @@ fn a_fresh_network_depends_on_its_seed_alone() {
 }
 
 fn failure(folder: &Path) -> String {
-    UNet2DConditionModel::load(folder, &Device::flex())
+    UNet2DConditionModel::load(folder, &device())
         .unwrap_err()
         .to_string()
 }
@@ -306,7 +306,7 @@ fn null_is_read_where_published_configs_say_it() {
         ("sample_size", Value::Null),
     ] {
         let folder = edited("unet/mini-like", key, value);
-        UNet2DConditionModel::load(folder.path(), &Device::flex()).unwrap();
+        UNet2DConditionModel::load(folder.path(), &device()).unwrap();
     }
 }
 

@@ -3,8 +3,7 @@
 
 mod common;
 
-use burn::tensor::Device;
-use common::{Golden, edited, fixture, stored_tensors};
+use common::{Golden, device, edited, fixture, stored_tensors};
 use core_model::checkpoint::Precision;
 use core_model::params::set_trainable;
 use core_model::vae::AutoencoderKl;
@@ -14,7 +13,7 @@ use serde_json::json;
 const CASES: [&str; 3] = ["with-quant-conv", "without-quant-conv", "odd-size"];
 
 fn load(case: &str) -> AutoencoderKl {
-    AutoencoderKl::load(&fixture(&format!("vae/{case}")), &Device::flex()).unwrap()
+    AutoencoderKl::load(&fixture(&format!("vae/{case}")), &device()).unwrap()
 }
 
 #[test]
@@ -41,7 +40,7 @@ fn shards_and_variants_are_the_network_that_diffusers_saved() {
     let golden = Golden::open("vae/with-quant-conv");
     for name in ["vae-sharded", "vae-variant", "vae-sharded-variant"] {
         let folder = fixture(&format!("weights/{name}"));
-        let vae = AutoencoderKl::load(&folder, &Device::flex()).unwrap();
+        let vae = AutoencoderKl::load(&folder, &device()).unwrap();
         golden.check("mean", vae.encode(golden.tensor("pixels")).mean);
     }
 }
@@ -57,7 +56,7 @@ fn weights_that_are_no_numbers_are_refused_by_tensor() {
     let end = bytes.len();
     bytes[end - 2..].copy_from_slice(&[0x00, 0x7e]);
     std::fs::write(folder.path().join(name), bytes).unwrap();
-    let message = AutoencoderKl::load(folder.path(), &Device::flex())
+    let message = AutoencoderKl::load(folder.path(), &device())
         .unwrap_err()
         .to_string();
     assert!(
@@ -73,7 +72,7 @@ fn saving_and_loading_gives_the_same_network() {
         let golden = Golden::open(&format!("vae/{case}"));
         let vae = load(case).with_scaling_factor(0.5);
         vae.save(folder.path(), Precision::Full).unwrap();
-        let again = AutoencoderKl::load(folder.path(), &Device::flex()).unwrap();
+        let again = AutoencoderKl::load(folder.path(), &device()).unwrap();
         assert_eq!(again.config(), vae.config());
         assert_eq!(again.config().scaling_factor, 0.5);
         golden.check("mean", again.encode(golden.tensor("pixels")).mean);
@@ -138,7 +137,7 @@ fn files_that_do_not_fit_are_refused_with_file_key_and_shapes() {
     ];
     for (key, value, parts) in cases {
         let folder = edited("vae/with-quant-conv", key, value);
-        let error = AutoencoderKl::load(folder.path(), &Device::flex()).unwrap_err();
+        let error = AutoencoderKl::load(folder.path(), &device()).unwrap_err();
         let message = error.to_string();
         for part in parts {
             assert!(message.contains(part), "{key}: {message}");

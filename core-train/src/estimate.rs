@@ -74,7 +74,7 @@ pub fn describe(config: &RunConfig, replay: Option<&Path>) -> Result<String> {
         config.device,
         config.model.path.display(),
     );
-    let estimate = if !config.model.path.exists() {
+    let estimate = if !config.model.is_present() {
         text.push_str("no estimate: model not present\n");
         None
     } else if replay.is_none() && !concept.images.exists() {

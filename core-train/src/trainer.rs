@@ -82,10 +82,6 @@ impl<'a> Learner<'a> {
         replay: Option<&Path>,
         tuned_unet: Option<&Path>,
     ) -> Result<Self> {
-        let model = &config.model.path;
-        if !model.exists() {
-            return Err(absent_model(model));
-        }
         let mut pipeline = StableDiffusionPipeline::load(config.model.files(tuned_unet), device)?;
         let first_rows = initial_rows(config, &pipeline, device)?;
         let concept = &config.concept;
@@ -351,7 +347,7 @@ impl<'a> Learner<'a> {
     /// The weights, beside a copy of the base model's `config.json`.
     fn save_unet(&self, weights: &Weights, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let original = self.config.model.path.join("unet").join("config.json");
+        let original = self.config.model.folder()?.join("unet/config.json");
         let bytes = core_model::files::read(&original)?;
         core_model::files::write_atomically(&folder.join("config.json"), &bytes)?;
         let path = folder.join("diffusion_pytorch_model.safetensors");
@@ -388,15 +384,6 @@ fn warn_of_idle_windows(config: &RunConfig) {
             );
         }
     }
-}
-
-fn absent_model(path: &Path) -> Error {
-    Error::run_folder(
-        path,
-        "no such folder; `model.path` names a folder with model_index.json as diffusers writes \
-         it. Ids of a hub (owner/name) are not fetched: download the repository into a folder \
-         and name that",
-    )
 }
 
 /// Every vector starts at the mean of the initialiser's rows of the token table.

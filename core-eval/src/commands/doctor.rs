@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use clap::Args;
 use core_model::clip::ClipModel;
 use core_model::clipseg::ClipSegModel;
-use core_model::device::parse_device;
+use core_model::device::{Present, difference_from_cpu, parse_device, present_devices};
 use core_model::dino::DinoModel;
 use core_model::image_processor::ImageProcessor;
 use core_model::pipeline::StableDiffusionPipeline;
@@ -41,12 +41,7 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
         std::env::consts::ARCH,
         cores(),
     ));
-    for name in ["cpu", "wgpu", "cuda"] {
-        match parse_device(name) {
-            Ok(_) => say(&format!("device {name}: present")),
-            Err(error) => say(&error.to_string()),
-        }
-    }
+    let mut broken = devices();
     let models = args.models.clone().unwrap_or_else(models_folder);
     let checks: [(&str, Check); 4] = [
         ("mini", generator),
@@ -54,25 +49,67 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
         ("mini-dino", dino),
         ("mini-clipseg", clipseg),
     ];
-    let mut broken = Vec::new();
+    let mut unusable = Vec::new();
     for (name, check) in checks {
         let folder = models.join(name);
         match check(&folder) {
             Ok(what) => say(&format!("{}: {what}", folder.display())),
             Err(error) => {
                 say(&format!("{}: cannot be used: {error:#}", folder.display()));
-                broken.push(name);
+                unusable.push(name);
             }
         }
     }
-    if broken.is_empty() {
-        return Ok(());
+    if !unusable.is_empty() {
+        broken.push(format!(
+            "{} cannot be used; restore {} from the repository or train again with `core-train \
+             pretrain`",
+            unusable.join(", "),
+            models.display()
+        ));
     }
-    bail!(
-        "{} cannot be used; restore {} from the repository or train again with `core-train pretrain`",
-        broken.join(", "),
-        models.display()
-    )
+    match broken.is_empty() {
+        true => Ok(()),
+        false => bail!("{}", broken.join("; ")),
+    }
+}
+
+/// Differences of less than this part of the largest value are rounding.
+const ROUNDING: f32 = 1e-3;
+
+/// Prints every device that could be used and lets it compute; what is wrong.
+fn devices() -> Vec<String> {
+    let mut broken = Vec::new();
+    let present = present_devices();
+    for Present {
+        name,
+        adapter,
+        device,
+    } in &present
+    {
+        match difference_from_cpu(name, device) {
+            Ok(_) if name == "cpu" => say(&format!("{name} ({adapter}): present")),
+            Ok(off) if off < ROUNDING => say(&format!(
+                "{name} ({adapter}): present, computes as the cpu within {off:.0e}"
+            )),
+            Ok(off) => broken.push(format!(
+                "{name} ({adapter}): computes otherwise than the cpu, by {off:.0e} of the largest \
+                 value; update its driver or use another device"
+            )),
+            Err(error) => broken.push(error.to_string()),
+        }
+    }
+    for kind in ["wgpu", "cuda"] {
+        if !present.iter().any(|device| device.name.starts_with(kind))
+            && let Err(error) = parse_device(kind)
+        {
+            say(&error.to_string());
+        }
+    }
+    for line in &broken {
+        say(line);
+    }
+    broken
 }
 
 /// `models` in the working folder, else in the checkout that this program was built from.

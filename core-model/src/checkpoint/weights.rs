@@ -9,6 +9,31 @@ use super::{Checkpoint, KeyRule, MAX_HEADER};
 use crate::error::{Error, Result};
 use crate::files::{is_plain_name, read_to_string};
 
+/// The files that may hold the weights whose plain file would be `name`, in the order of
+/// [`Checkpoint::open_weights`].
+///
+/// # Errors
+/// [`Error::Invalid`] for a variant that cannot be part of a file's name.
+pub(crate) fn weight_files(name: &str, variant: Option<&str>) -> Result<Vec<String>> {
+    let stem = name.strip_suffix(".safetensors").unwrap_or(name);
+    let of_variant = |variant: &str| {
+        [
+            format!("{stem}.{variant}.safetensors"),
+            format!("{name}.index.{variant}.json"),
+        ]
+    };
+    match variant {
+        Some(variant) if is_plain_name(variant) => Ok(of_variant(variant).into()),
+        Some(variant) => Err(Error::Invalid(format!(
+            "the variant `{variant}` cannot be part of a file's name; write it as \"fp16\""
+        ))),
+        None => {
+            let plain = [name.to_string(), format!("{name}.index.json")];
+            Ok(plain.into_iter().chain(of_variant("fp16")).collect())
+        }
+    }
+}
+
 /// `X.safetensors.index.json`: which shard holds which tensor.
 #[derive(Deserialize)]
 struct Index {
@@ -37,23 +62,7 @@ impl Checkpoint {
         rule: KeyRule,
     ) -> Result<Self> {
         let stem = name.strip_suffix(".safetensors").unwrap_or(name);
-        let plain = [name.to_string(), format!("{name}.index.json")];
-        let of_variant = |variant: &str| {
-            [
-                format!("{stem}.{variant}.safetensors"),
-                format!("{name}.index.{variant}.json"),
-            ]
-        };
-        let candidates: Vec<String> = match variant {
-            Some(variant) if is_plain_name(variant) => of_variant(variant).into(),
-            Some(variant) => {
-                return Err(Error::Invalid(format!(
-                    "the variant `{variant}` cannot be part of a file's name; write it as \
-                     \"fp16\""
-                )));
-            }
-            None => plain.into_iter().chain(of_variant("fp16")).collect(),
-        };
+        let candidates = weight_files(name, variant)?;
         for candidate in &candidates {
             let path = folder.join(candidate);
             if path.is_file() {

@@ -9,9 +9,11 @@ pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::silu(x)
 }
 
-/// `x * Phi(x)` with the exact normal distribution function.
+/// `x * Phi(x)` with the exact normal distribution function. Burn's own has the derivative of the
+/// tanh approximation.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::gelu(x)
+    let phi = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0;
+    x * phi * 0.5
 }
 
 /// GELU in its tanh approximation.

@@ -10,6 +10,7 @@ mod keys;
 use std::path::Path;
 
 use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, Precision};
@@ -51,16 +52,19 @@ const OTHERS: [(&str, &str); 3] = [
 ];
 
 /// What the U-Net of a file was trained to predict, which no tensor tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Prediction {
     /// The noise: Stable Diffusion 1.x and the 512 pixel models of 2.x.
+    #[serde(rename = "epsilon")]
     Epsilon,
     /// The velocity: the 768 pixel models of 2.x.
+    #[serde(rename = "v_prediction")]
     Velocity,
 }
 
 impl Prediction {
-    fn name(self) -> &'static str {
+    /// As diffusers spells it.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Epsilon => "epsilon",
             Self::Velocity => "v_prediction",
@@ -94,7 +98,7 @@ pub fn import(
         (None, TextTower::OpenClip) => {
             return Err(Error::Invalid(format!(
                 "{}: is a Stable Diffusion 2.x model, whose file does not tell what it predicts; \
-                 name epsilon for 512 pixel models (2.0-base, 2.1-base), v_prediction for 768 \
+                 name (--prediction-type, model.prediction_type) epsilon for 512 pixel models (2.0-base, 2.1-base), v_prediction for 768 \
                  pixel models (2.0, 2.1)",
                 file.display()
             )));

@@ -1,13 +1,17 @@
 //! What the golden tests of networks share: fixtures and the measure of agreement.
 
+mod device;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use burn::tensor::{Gradients, Tensor, TensorData};
 use core_model::checkpoint::Checkpoint;
 use core_model::params::{ParamNames, to_vec};
 use serde_json::Value;
+
+pub(crate) use device::device;
 
 /// What float32 networks must agree to: the largest difference over the largest value.
 const TOLERANCE: f32 = 1e-4;
@@ -68,7 +72,7 @@ impl Golden {
     /// A tensor of the file.
     pub(crate) fn tensor<const D: usize>(&self, key: &str) -> Tensor<D> {
         let (values, shape) = self.read(key);
-        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+        Tensor::from_data(TensorData::new(values, shape), &device())
     }
 
     /// How many keys begin like this.

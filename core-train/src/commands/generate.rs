@@ -15,7 +15,10 @@ use core_model::noise_scheduler::SchedulerKind;
 use core_model::params::to_vec;
 use core_model::pipeline::{ModelFiles, SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::randn;
+use serde::Deserialize;
 
+use super::model::PredictionType;
+use crate::config::ModelConfig;
 use crate::optimize::optimize_for_prompt;
 use crate::progress::Progress;
 
@@ -26,9 +29,12 @@ const LATENTS: &str = "latents";
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("source").required(true).args(["model", "run"])))]
 pub struct GenerateArgs {
-    /// Model folder as diffusers writes it
-    #[arg(long, value_name = "DIR")]
+    /// Model folder as diffusers writes it, one-file checkpoint, or repository of the hub
+    #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
+    /// What a one-file checkpoint of Stable Diffusion 2.x predicts
+    #[arg(long, requires = "model")]
+    prediction_type: Option<PredictionType>,
     /// Which of the model's weights, as fp16 for model.fp16.safetensors
     #[arg(long, value_name = "NAME", requires = "model")]
     variant: Option<String>,
@@ -113,9 +119,7 @@ fn scheduler_names() -> impl TypedValueParser<Value = SchedulerKind> {
 /// Where the networks and the concept come from.
 #[derive(Debug)]
 struct Source {
-    model: PathBuf,
-    /// Which of the model's weights.
-    variant: Option<String>,
+    model: ModelConfig,
     /// Another U-Net than the model's own.
     unet: Option<PathBuf>,
     /// File of the learned concept.
@@ -179,17 +183,16 @@ impl Source {
     }
 
     fn files(&self) -> ModelFiles<'_> {
-        ModelFiles {
-            folder: &self.model,
-            variant: self.variant.as_deref(),
-            tuned_unet: self.unet.as_deref(),
-        }
+        self.model.files(self.unet.as_deref())
     }
 
     fn from_model(args: &GenerateArgs, model: &Path) -> Self {
         Self {
-            model: model.to_path_buf(),
-            variant: args.variant.clone(),
+            model: ModelConfig {
+                variant: args.variant.clone(),
+                prediction_type: args.prediction_type.map(Into::into),
+                ..ModelConfig::from(model.to_path_buf())
+            },
             unet: args.unet.clone(),
             embedding: args.embedding.clone(),
         }
@@ -197,12 +200,11 @@ impl Source {
 
     /// What a run trained, and the model's own for the rest.
     fn from_run(run: &Path) -> Result<Self> {
-        let (model, variant) = model_of_run(run)?;
+        let model = model_of_run(run)?;
         let unet = run.join("unet");
         let embedding = run.join("learned_embeds.safetensors");
         Ok(Self {
             model,
-            variant,
             unet: unet.is_dir().then_some(unet),
             embedding: embedding.is_file().then_some(embedding),
         })
@@ -222,18 +224,17 @@ impl Source {
     }
 }
 
-/// `model.path` of a run's resolved configuration, which is relative to the run folder, and its
-/// `model.variant`.
-fn model_of_run(run: &Path) -> Result<(PathBuf, Option<String>)> {
+/// `[model]` of a run's resolved configuration, whose path is relative to the run folder.
+pub(super) fn model_of_run(run: &Path) -> Result<ModelConfig> {
+    #[derive(Deserialize)]
+    struct OfRun {
+        model: ModelConfig,
+    }
     let file = run.join("config.toml");
     let text = read_to_string(&file)
         .with_context(|| format!("{} is no run folder of `core-train train`", run.display()))?;
-    let config: toml::Table =
-        toml::from_str(&text).with_context(|| format!("{} is no TOML", file.display()))?;
-    let text = |key: &str| config.get("model")?.get(key)?.as_str();
-    let path = text("path");
-    let path = path.with_context(|| format!("{} names no model.path", file.display()))?;
-    Ok((run.join(path), text("variant").map(String::from)))
+    let OfRun { model } = toml::from_str(&text).with_context(|| format!("{}", file.display()))?;
+    Ok(model.seen_from(run))
 }
 
 /// Fails when the placeholder would be cut off; warns about what else is unlikely to be meant.

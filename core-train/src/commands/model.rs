@@ -6,7 +6,7 @@ use anyhow::Result;
 use burn::tensor::Device;
 use clap::{Args, Subcommand, ValueEnum};
 use core_model::checkpoint::Precision;
-use core_model::original_layout;
+use core_model::original_layout::{self, Prediction};
 
 use super::say;
 
@@ -35,12 +35,21 @@ enum Command {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum PredictionType {
+pub(super) enum PredictionType {
     /// The noise.
     Epsilon,
     /// The velocity.
     #[value(name = "v_prediction")]
     VPrediction,
+}
+
+impl From<PredictionType> for Prediction {
+    fn from(prediction: PredictionType) -> Self {
+        match prediction {
+            PredictionType::Epsilon => Self::Epsilon,
+            PredictionType::VPrediction => Self::Velocity,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -62,10 +71,7 @@ pub fn run(args: &ModelArgs) -> Result<()> {
         prediction_type,
         dtype,
     } = &args.command;
-    let prediction = prediction_type.map(|prediction| match prediction {
-        PredictionType::Epsilon => original_layout::Prediction::Epsilon,
-        PredictionType::VPrediction => original_layout::Prediction::Velocity,
-    });
+    let prediction = prediction_type.map(Into::into);
     let precision = match dtype {
         Dtype::Float16 => Precision::Half,
         Dtype::Float32 => Precision::Full,

@@ -15,6 +15,8 @@ mod validate;
 use std::path::{Path, PathBuf};
 
 use core_model::files::read_to_string;
+use core_model::locate::{Content, is_present};
+use core_model::original_layout::Prediction;
 use core_model::pipeline::ModelFiles;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -51,12 +53,16 @@ pub struct RunConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Folder in the layout of diffusers.
+    /// Folder in the layout of diffusers, one-file checkpoint, or repository of the hub
+    /// (`owner/name`).
     pub path: PathBuf,
     /// Which weights of several, as `fp16` for `model.fp16.safetensors`; the plain ones when
     /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
+    /// What a one-file checkpoint of Stable Diffusion 2.x predicts, which the file does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prediction_type: Option<Prediction>,
     /// Number format of the weights in memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<WeightPrecision>,
@@ -66,10 +72,31 @@ impl ModelConfig {
     /// The files, with a U-Net of another folder where there is one.
     pub fn files<'a>(&'a self, tuned_unet: Option<&'a Path>) -> ModelFiles<'a> {
         ModelFiles {
-            folder: &self.path,
+            path: &self.path,
             variant: self.variant.as_deref(),
+            prediction: self.prediction_type,
             tuned_unet,
         }
+    }
+
+    /// The same, its path seen from `folder`.
+    #[must_use]
+    pub fn seen_from(mut self, folder: &Path) -> Self {
+        self.path = paths::resolve_model(folder, &self.path);
+        self
+    }
+
+    /// The folder that holds the model, fetched or made when it is not there.
+    ///
+    /// # Errors
+    /// As [`model_folder`](core_model::locate::model_folder).
+    pub fn folder(&self) -> Result<PathBuf> {
+        Ok(self.files(None).folder()?)
+    }
+
+    /// Whether the model is on this machine.
+    pub fn is_present(&self) -> bool {
+        is_present(&self.path, Content::Model, self.variant.as_deref())
     }
 }
 
@@ -120,7 +147,7 @@ impl RunConfig {
     /// [`Error::Config`] naming key and reason.
     pub fn complete(mut self, origin: &Path) -> Result<Self> {
         let base = paths::folder_of(origin);
-        self.model.path = paths::resolve(&base, &self.model.path);
+        self.model = self.model.seen_from(&base);
         self.concept.images = paths::resolve(&base, &self.concept.images);
         self.concept.placeholder_token = Some(self.concept.placeholder_token());
         let group = self.concept.group;
@@ -137,7 +164,7 @@ impl RunConfig {
     /// [`Error::RunFolder`] when the values cannot be written as TOML.
     pub fn to_toml(&self, folder: &Path) -> Result<String> {
         let mut config = self.clone();
-        config.model.path = paths::relative(folder, &config.model.path);
+        config.model.path = paths::relative_model(folder, &config.model.path);
         config.concept.images = paths::relative(folder, &config.concept.images);
         toml::to_string(&config).map_err(|error| Error::run_folder(folder, error.to_string()))
     }
@@ -190,6 +217,7 @@ impl From<PathBuf> for ModelConfig {
         Self {
             path,
             variant: None,
+            prediction_type: None,
             precision: None,
         }
     }

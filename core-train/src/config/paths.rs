@@ -2,6 +2,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use core_model::locate::is_hub_id;
+
 /// The absolute folder of a file.
 pub(super) fn folder_of(file: &Path) -> PathBuf {
     let folder = match file.parent() {
@@ -15,6 +17,23 @@ pub(super) fn folder_of(file: &Path) -> PathBuf {
 pub(super) fn resolve(base: &Path, path: &Path) -> PathBuf {
     let joined = base.join(path);
     joined.canonicalize().unwrap_or_else(|_| tidy(&joined))
+}
+
+/// [`resolve`] for a model: what is no existing path and has the form `owner/name` is a repository
+/// of the hub, whose name is kept.
+pub(super) fn resolve_model(base: &Path, path: &Path) -> PathBuf {
+    match is_hub_id(path) && !base.join(path).exists() {
+        true => path.to_path_buf(),
+        false => resolve(base, path),
+    }
+}
+
+/// [`relative`] for a model, the other way round.
+pub(super) fn relative_model(folder: &Path, path: &Path) -> PathBuf {
+    match path.is_relative() {
+        true => path.to_path_buf(),
+        false => relative(folder, path),
+    }
 }
 
 fn absolute(path: &Path) -> PathBuf {

@@ -24,7 +24,10 @@ pub fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
 
 /// Trains to the end.
 pub fn train(config: &Path, output: &Path, replay: Option<&Path>) {
-    let config = RunConfig::load(config, &[]).unwrap_or_else(|error| panic!("{error}"));
+    let mut config = RunConfig::load(config, &[]).unwrap_or_else(|error| panic!("{error}"));
+    if let Ok(device) = std::env::var("CORE_TEST_DEVICE") {
+        config.device = device;
+    }
     let options = RunOptions {
         output,
         unfinished: Unfinished::Refuse,

