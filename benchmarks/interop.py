@@ -3,11 +3,12 @@
     cargo build --workspace
     python benchmarks/interop.py [--results results/ablation]
 
-needs torch, diffusers and transformers. Four checks, each printing its largest relative difference:
-diffusers draws the same final latents from models/mini (DDIM, guided); transformers reproduces the
-CLIP and DINO scores of an experiment's scores.csv, and with the masks of models/mini-clipseg the CLIP-I
-of scores-core.csv; a tuned U-Net folder and an embedding written by
-a run open in diffusers and draw the same.
+needs torch, diffusers and transformers. Each check prints its largest relative difference:
+diffusers draws the same final latents from models/mini (DDIM, guided); a tuned U-Net folder and an
+embedding written by a run open in diffusers and draw the same, and so does the folder that `core-train
+export` makes of the run; an embedding and a U-Net written by torch and diffusers draw the same here;
+transformers reproduces the CLIP and DINO scores of an experiment's scores.csv, and with the masks of
+models/mini-clipseg the CLIP-I of scores-core.csv. The last two are left out where there are no results.
 """
 
 import argparse
@@ -70,16 +71,51 @@ def check_generator():
     print(f"models/mini in diffusers: {difference(ours, draw(pipeline, prompt, latents)):.1e}")
 
 
-def check_run(results):
-    runs = [run for run in (results / "runs").iterdir() if (run / "unet").exists()]
-    run = sorted(runs)[0]
-    token = list(load_file(run / "learned_embeds.safetensors"))[0]
-    prompt = f"a photo of a {token} in the snow"
-    latents, ours = generate(["--run", run], prompt)
+def check_run(num_vectors):
+    """From here to diffusers: a short run's files, and the folder that `export` makes of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        run, exported = pathlib.Path(folder) / "run", pathlib.Path(folder) / "exported"
+        settings = [f"concept.num_vectors={num_vectors}", "stages.0.steps=4", "stages.0.rescale=false"]
+        settings += ["stages.1.steps=2"]
+        sets = [word for setting in settings for word in ("--set", setting)]
+        core_train("train", ROOT / "experiments/spotted-dog.toml", "--output", run, *sets)
+        core_train("export", run, exported)
+        token = list(load_file(run / "learned_embeds.safetensors"))[0]
+        prompt = f"a photo of a {token} in the snow"
+        latents, ours = generate(["--run", run], prompt)
+        pipeline = StableDiffusionPipeline.from_pretrained(MODEL, torch_dtype=torch.float32)
+        pipeline.load_textual_inversion(run / "learned_embeds.safetensors")
+        pipeline.unet = UNet2DConditionModel.from_pretrained(run / "unet")
+        theirs = draw(pipeline, prompt, latents)
+        print(f"a run's embedding ({num_vectors}) and U-Net in diffusers: {difference(ours, theirs):.1e}")
+        theirs = draw(StableDiffusionPipeline.from_pretrained(exported), prompt, latents)
+        print(f"the exported folder in diffusers: {difference(ours, theirs):.1e}")
+        _, ours = generate(["--model", exported], prompt)
+        print(f"the exported folder here: {difference(ours, theirs):.1e}")
+
+
+def check_reverse(num_vectors):
+    """From diffusers to here: embeddings as torch and safetensors write them, a U-Net as diffusers does."""
+    generator = torch.Generator().manual_seed(3)
     pipeline = StableDiffusionPipeline.from_pretrained(MODEL, torch_dtype=torch.float32)
-    pipeline.load_textual_inversion(run / "learned_embeds.safetensors")
-    pipeline.unet = UNet2DConditionModel.from_pretrained(run / "unet")
-    print(f"a run's embedding and U-Net in diffusers: {difference(ours, draw(pipeline, prompt, latents)):.1e}")
+    table = pipeline.text_encoder.get_input_embeddings().weight
+    vectors = table[:num_vectors].detach() + 0.01 * torch.randn(num_vectors, table.shape[1], generator=generator)
+    with torch.no_grad():
+        for parameter in pipeline.unet.parameters():
+            parameter.mul_(1 + 0.01 * torch.randn(parameter.shape, generator=generator))
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        pipeline.unet.save_pretrained(folder / "unet")
+        token = "<strange-thing>"
+        torch.save({token: vectors}, folder / "learned_embeds.bin")
+        save_file({token: vectors}, folder / "learned_embeds.safetensors")
+        prompt = f"a photo of a {token} in the snow"
+        pipeline.load_textual_inversion(folder / "learned_embeds.safetensors")
+        for name in ["learned_embeds.bin", "learned_embeds.safetensors"]:
+            source = ["--model", MODEL, "--unet", folder / "unet", "--embedding", folder / name]
+            latents, ours = generate(source, prompt)
+            theirs = draw(pipeline, prompt, latents)
+            print(f"{name} ({num_vectors}) and U-Net of diffusers here: {difference(ours, theirs):.1e}")
 
 
 def check_masks(results, count=24):
@@ -166,6 +202,9 @@ if __name__ == "__main__":
     parser.add_argument("--results", type=pathlib.Path, default=ROOT / "results/ablation")
     results = parser.parse_args().results
     check_generator()
-    check_run(results)
-    check_scores(results)
-    check_masks(results)
+    for num_vectors in [1, 3]:
+        check_run(num_vectors)
+        check_reverse(num_vectors)
+    if results.exists():
+        check_scores(results)
+        check_masks(results)

@@ -6,6 +6,7 @@
 //! | parameters: from a checkpoint or fresh, named as in the file | [`params`], [`checkpoint`] |
 //! | learned concepts, as every tool writes them | [`learned_embedding`] |
 //! | prompts to images | [`pipeline`] |
+//! | model folders with what was learned | [`export`] |
 //! | folders, one-file checkpoints, repositories of the hub | [`locate`], [`original_layout`] |
 //! | prompts to numbers | [`tokenizer`] |
 //! | the U-Net, the autoencoder, the text encoder | [`unet`], [`vae`], [`text_encoder`] |
@@ -22,6 +23,7 @@ mod config;
 pub mod device;
 pub mod dino;
 pub mod error;
+pub mod export;
 pub mod files;
 pub mod image_processor;
 pub mod learned_embedding;

@@ -24,6 +24,8 @@ enum Command {
     Generate(Box<commands::generate::GenerateArgs>),
     /// Look at a learned concept of any tool, or write it for all tools.
     Embedding(commands::embedding::EmbeddingArgs),
+    /// Make a model folder of a run, for diffusers and all that reads its layout.
+    Export(commands::export::ExportArgs),
     /// Make model folders of checkpoints in other layouts.
     Model(commands::model::ModelArgs),
     /// Train one network of the mini world.
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Train(args) => commands::train::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
         Command::Embedding(args) => commands::embedding::run(&args),
+        Command::Export(args) => commands::export::run(&args),
         Command::Model(args) => commands::model::run(&args),
         Command::Pretrain(args) => commands::pretrain::run(&args),
         Command::World(args) => commands::world::run(&args),

@@ -1,6 +1,7 @@
 //! The subcommands of `core-train`, one file each.
 
 pub mod embedding;
+pub mod export;
 pub mod generate;
 pub mod model;
 pub mod pretrain;

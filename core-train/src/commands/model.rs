@@ -53,11 +53,20 @@ impl From<PredictionType> for Prediction {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Dtype {
+pub(super) enum Dtype {
     /// Half the size.
     Float16,
     /// Nothing is rounded.
     Float32,
+}
+
+impl From<Dtype> for Precision {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::Float16 => Self::Half,
+            Dtype::Float32 => Self::Full,
+        }
+    }
 }
 
 /// Imports.
@@ -72,11 +81,7 @@ pub fn run(args: &ModelArgs) -> Result<()> {
         dtype,
     } = &args.command;
     let prediction = prediction_type.map(Into::into);
-    let precision = match dtype {
-        Dtype::Float16 => Precision::Half,
-        Dtype::Float32 => Precision::Full,
-    };
-    original_layout::import(file, out, prediction, precision, &Device::flex())?;
+    original_layout::import(file, out, prediction, (*dtype).into(), &Device::flex())?;
     say(&format!(
         "{}: a model folder; name it as `model.path` or with --model",
         out.display()
