@@ -58,6 +58,7 @@ pub(super) fn read(folder: &Path) -> Result<Tokenizer> {
     }
     let context_length = context_length(folder, &config)?;
     let mut words = pipeline(folder, vocabulary, &special[2].content)?;
+    let continued = continued(&added);
     for (id, token) in added {
         words
             .add_tokens([token.clone()])
@@ -86,8 +87,27 @@ pub(super) fn read(folder: &Path) -> Result<Tokenizer> {
         states_context_length: context_length.is_some(),
         folder: folder.to_path_buf(),
         words,
+        continued,
         placeholders: Vec::new(),
     })
+}
+
+/// Which added tokens stand for several: those of name `x` for which there are `x_1`, `x_2`, ...,
+/// as diffusers adds concepts of several vectors.
+fn continued(added: &BTreeMap<u32, AddedToken>) -> BTreeMap<u32, Vec<u32>> {
+    let ids: HashMap<&str, u32> = added
+        .iter()
+        .map(|(id, token)| (token.content.as_str(), *id))
+        .collect();
+    let mut continued = BTreeMap::new();
+    for (id, token) in added {
+        let vector = |index: usize| ids.get(format!("{}_{index}", token.content).as_str());
+        let more: Vec<u32> = (1..).map_while(|index| vector(index).copied()).collect();
+        if !more.is_empty() {
+            continued.insert(*id, more);
+        }
+    }
+    continued
 }
 
 /// Tokens with their ids, and the pairs to merge in order.

@@ -7,6 +7,7 @@
 
 mod files;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +47,8 @@ pub struct Tokenizer {
     /// Knows placeholder k as the one token `num_words + k`, however many vectors it has.
     words: tokenizers::Tokenizer,
     num_words: usize,
+    /// What follows an added token of several vectors.
+    continued: BTreeMap<u32, Vec<u32>>,
     bos: u32,
     eos: u32,
     pad: u32,
@@ -172,7 +175,9 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// Begin, words, end, padding. What does not fit is cut off before the end.
+    /// Begin, words, end, padding. What does not fit is cut off before the end. An added token `x`
+    /// of a folder that also has `x_1`, `x_2`, ... stands for all of them, as in diffusers'
+    /// `maybe_convert_prompt`.
     pub fn encode(&self, text: &str) -> Encoding {
         let mut ids = vec![self.bos];
         let mut placeholder = None;
@@ -184,7 +189,10 @@ impl Tokenizer {
                     ids.extend(found.ids.clone());
                     placeholder.get_or_insert(start..ids.len());
                 }
-                None => ids.push(id),
+                None => {
+                    ids.push(id);
+                    ids.extend(self.continued.get(&id).into_iter().flatten());
+                }
             }
         }
         let end = self.room() + 1;
