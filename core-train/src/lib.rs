@@ -21,6 +21,7 @@ pub mod environment;
 pub mod error;
 pub mod estimate;
 pub mod interrupt;
+pub mod memory;
 pub mod metrics;
 pub mod optimize;
 pub mod optimizer;

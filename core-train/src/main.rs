@@ -26,7 +26,7 @@ enum Command {
     Embedding(commands::embedding::EmbeddingArgs),
     /// Make a model folder of a run, for diffusers and all that reads its layout.
     Export(commands::export::ExportArgs),
-    /// Make model folders of checkpoints in other layouts.
+    /// Say what a model is and needs; make model folders of checkpoints in other layouts.
     Model(commands::model::ModelArgs),
     /// Train one network of the mini world.
     Pretrain(commands::pretrain::PretrainArgs),

@@ -82,6 +82,10 @@ fn a_one_file_checkpoint_draws_what_its_folder_draws() {
     assert_success(&run(at, &import));
     assert_success(&generate(at, "model", "b", &[]));
     assert_eq!(image(at, "a"), image(at, "b"));
+    let inspected = run(at, &["model", "inspect", "file.safetensors"]);
+    assert_success(&inspected);
+    let text = String::from_utf8(inspected.stdout).unwrap();
+    assert!(text.contains("Stable Diffusion 1.x"), "{text}");
     // Once is enough, until the file changes.
     assert_success(&generate(at, "file.safetensors", "c", &[]));
     assert_eq!(made(at).len(), 1);

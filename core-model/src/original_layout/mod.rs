@@ -217,8 +217,47 @@ fn size(part: &Checkpoint, key: &str, dimension: usize) -> Result<usize> {
     })
 }
 
+/// The sizes of a file's networks, read off its header.
+#[derive(Debug, Clone)]
+pub struct Contents {
+    /// The noise predictor.
+    pub unet: UNet2DConditionConfig,
+    /// The autoencoder.
+    pub vae: VaeConfig,
+    /// The text encoder.
+    pub text_encoder: TextEncoderConfig,
+    /// `Stable Diffusion 1.x` or `2.x`.
+    pub family: &'static str,
+}
+
+/// What a file holds.
+///
+/// # Errors
+/// As [`import`], for what the header tells.
+pub fn contents(file: &Path) -> Result<Contents> {
+    let kind = TextTower::of(file)?;
+    Ok(Contents {
+        unet: unet_config(&open_unet(file)?, kind)?,
+        vae: vae_config(&open_vae(file)?)?,
+        text_encoder: text_encoder_config(&open_text_encoder(file, kind)?, kind)?,
+        family: match kind {
+            TextTower::Clip => "Stable Diffusion 1.x",
+            TextTower::OpenClip => "Stable Diffusion 2.x",
+        },
+    })
+}
+
+fn open_unet(file: &Path) -> Result<Checkpoint> {
+    Checkpoint::open(file, |key| keys::unet(key.strip_prefix(UNET)?))
+}
+
 fn unet(file: &Path, kind: TextTower, device: &Device) -> Result<UNet2DConditionModel> {
-    let part = Checkpoint::open(file, |key| keys::unet(key.strip_prefix(UNET)?))?;
+    let part = open_unet(file)?;
+    let config = unet_config(&part, kind)?;
+    UNet2DConditionModel::new(&config, &ParamBuilder::from_checkpoint(part, device))
+}
+
+fn unet_config(part: &Checkpoint, kind: TextTower) -> Result<UNet2DConditionConfig> {
     let has = |key: &str| part.info(key).is_some();
     let mut channels = Vec::new();
     let (mut down, mut up) = (Vec::new(), Vec::new());
@@ -228,7 +267,7 @@ fn unet(file: &Path, kind: TextTower, device: &Device) -> Result<UNet2DCondition
     )) {
         let level = channels.len();
         let key = format!("down_blocks.{level}.resnets.0.conv1.weight");
-        channels.push(size(&part, &key, 0)?);
+        channels.push(size(part, &key, 0)?);
         let attends = has(&format!("down_blocks.{level}.attentions.0.norm.weight"));
         down.push(match attends {
             true => DownBlockType::CrossAttnDownBlock2D,
@@ -241,16 +280,16 @@ fn unet(file: &Path, kind: TextTower, device: &Device) -> Result<UNet2DCondition
     }
     up.reverse();
     let attention = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight";
-    let context = size(&part, attention, 1)?;
-    let projection = shape(&part, "mid_block.attentions.0.proj_in.weight")?;
+    let context = size(part, attention, 1)?;
+    let projection = shape(part, "mid_block.attentions.0.proj_in.weight")?;
     let heads = match kind {
         TextTower::Clip => PerLevel::All(8),
         TextTower::OpenClip => PerLevel::Each(channels.iter().map(|c| c.div_ceil(64)).collect()),
     };
     let config = UNet2DConditionConfig {
         sample_size: Some(64),
-        in_channels: size(&part, "conv_in.weight", 1)?,
-        out_channels: size(&part, "conv_out.weight", 0)?,
+        in_channels: size(part, "conv_in.weight", 1)?,
+        out_channels: size(part, "conv_out.weight", 0)?,
         down_block_types: down,
         up_block_types: up,
         block_out_channels: channels,
@@ -261,13 +300,22 @@ fn unet(file: &Path, kind: TextTower, device: &Device) -> Result<UNet2DCondition
     };
     config.check().map_err(|(key, value, expected)| {
         let reason = format!("its shapes say `{key}` {value}, expected {expected}");
-        Error::format(file, reason)
+        Error::format(part.path(), reason)
     })?;
-    UNet2DConditionModel::new(&config, &ParamBuilder::from_checkpoint(part, device))
+    Ok(config)
+}
+
+fn open_vae(file: &Path) -> Result<Checkpoint> {
+    Checkpoint::open(file, |key| keys::vae(key.strip_prefix(VAE)?))
 }
 
 fn vae(file: &Path, device: &Device) -> Result<AutoencoderKl> {
-    let part = Checkpoint::open(file, |key| keys::vae(key.strip_prefix(VAE)?))?;
+    let part = open_vae(file)?;
+    let config = vae_config(&part)?;
+    AutoencoderKl::new(&config, &ParamBuilder::from_checkpoint(part, device))
+}
+
+fn vae_config(part: &Checkpoint) -> Result<VaeConfig> {
     let mut channels = Vec::new();
     loop {
         let key = format!(
@@ -277,44 +325,51 @@ fn vae(file: &Path, device: &Device) -> Result<AutoencoderKl> {
         if part.info(&key).is_none() {
             break;
         }
-        channels.push(size(&part, &key, 0)?);
+        channels.push(size(part, &key, 0)?);
     }
-    let config = VaeConfig {
+    Ok(VaeConfig {
         down_block_types: vec![crate::vae::DownBlockType::DownEncoderBlock2D; channels.len()],
         up_block_types: vec![crate::vae::UpBlockType::UpDecoderBlock2D; channels.len()],
         block_out_channels: channels,
         layers_per_block: 2,
-        latent_channels: size(&part, "post_quant_conv.weight", 0)?,
+        latent_channels: size(part, "post_quant_conv.weight", 0)?,
         sample_size: 512,
         ..VaeConfig::default()
-    };
-    AutoencoderKl::new(&config, &ParamBuilder::from_checkpoint(part, device))
+    })
 }
 
-fn text_encoder(file: &Path, kind: TextTower, device: &Device) -> Result<TextEncoder> {
-    let part = match kind {
+fn open_text_encoder(file: &Path, kind: TextTower) -> Result<Checkpoint> {
+    match kind {
         TextTower::Clip => Checkpoint::open(file, |key| {
             let key = key.strip_prefix(CLIP)?.strip_prefix("text_model.")?;
             crate::checkpoint::canonical(key)
-        })?,
-        TextTower::OpenClip => open_clip(file)?,
-    };
-    let width = size(&part, "embeddings.token_embedding.weight", 1)?;
-    let config = TextEncoderConfig {
-        vocab_size: size(&part, "embeddings.token_embedding.weight", 0)?,
+        }),
+        TextTower::OpenClip => open_clip(file),
+    }
+}
+
+fn text_encoder(file: &Path, kind: TextTower, device: &Device) -> Result<TextEncoder> {
+    let part = open_text_encoder(file, kind)?;
+    let config = text_encoder_config(&part, kind)?;
+    TextEncoder::new(&config, &ParamBuilder::from_checkpoint(part, device))
+}
+
+fn text_encoder_config(part: &Checkpoint, kind: TextTower) -> Result<TextEncoderConfig> {
+    let width = size(part, "embeddings.token_embedding.weight", 1)?;
+    Ok(TextEncoderConfig {
+        vocab_size: size(part, "embeddings.token_embedding.weight", 0)?,
         hidden_size: width,
-        intermediate_size: size(&part, "encoder.layers.0.mlp.fc1.weight", 0)?,
-        num_hidden_layers: layers(&part),
+        intermediate_size: size(part, "encoder.layers.0.mlp.fc1.weight", 0)?,
+        num_hidden_layers: layers(part),
         num_attention_heads: width.div_ceil(64),
-        max_position_embeddings: size(&part, "embeddings.position_embedding.weight", 0)?,
+        max_position_embeddings: size(part, "embeddings.position_embedding.weight", 0)?,
         hidden_act: match kind {
             TextTower::Clip => Activation::QuickGelu,
             TextTower::OpenClip => Activation::Gelu,
         },
         projection_dim: width,
         ..TextEncoderConfig::default()
-    };
-    TextEncoder::new(&config, &ParamBuilder::from_checkpoint(part, device))
+    })
 }
 
 /// How many layers a text tower has.

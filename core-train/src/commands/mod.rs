@@ -3,6 +3,7 @@
 pub mod embedding;
 pub mod export;
 pub mod generate;
+mod inspect_model;
 pub mod model;
 pub mod pretrain;
 pub mod train;

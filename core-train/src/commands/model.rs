@@ -1,4 +1,4 @@
-//! `core-train model`: checkpoints of other layouts.
+//! `core-train model`: what a checkpoint is; checkpoints of other layouts.
 
 use std::path::PathBuf;
 
@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use core_model::checkpoint::Precision;
 use core_model::original_layout::{self, Prediction};
 
+use super::inspect_model::{self, InspectArgs};
 use super::say;
 
 /// Arguments of `core-train model`.
@@ -19,6 +20,8 @@ pub struct ModelArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Say what a model is, and what memory it needs.
+    Inspect(InspectArgs),
     /// Make the model folder of a one-file checkpoint of Stable Diffusion 1.x or 2.x.
     Import {
         /// Checkpoint in the layout of the original code (safetensors)
@@ -69,22 +72,27 @@ impl From<Dtype> for Precision {
     }
 }
 
-/// Imports.
+/// Inspects or imports.
 ///
 /// # Errors
 /// A file that is no whole model of the family, an existing or unwritable folder.
 pub fn run(args: &ModelArgs) -> Result<()> {
-    let Command::Import {
-        file,
-        out,
-        prediction_type,
-        dtype,
-    } = &args.command;
-    let prediction = prediction_type.map(Into::into);
-    original_layout::import(file, out, prediction, (*dtype).into(), &Device::flex())?;
-    say(&format!(
-        "{}: a model folder; name it as `model.path` or with --model",
-        out.display()
-    ));
-    Ok(())
+    match &args.command {
+        Command::Inspect(args) => inspect_model::run(args),
+        Command::Import {
+            file,
+            out,
+            prediction_type,
+            dtype,
+        } => {
+            let prediction = prediction_type.map(Into::into);
+            let precision = (*dtype).into();
+            original_layout::import(file, out, prediction, precision, &Device::flex())?;
+            say(&format!(
+                "{}: a model folder; name it as `model.path` or with --model",
+                out.display()
+            ));
+            Ok(())
+        }
+    }
 }

@@ -1,0 +1,325 @@
+//! `core-train model inspect`: what a folder, file or repository is, and what it needs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use core_model::checkpoint::{Checkpoint, canonical};
+use core_model::files::read_to_string;
+use core_model::locate::{encoder_folder, is_hub_id, model_folder};
+use core_model::noise_scheduler::{SchedulerConfig, SchedulerKind};
+use core_model::original_layout;
+use core_model::tokenizer::Tokenizer;
+use core_model::unet::UNet2DConditionConfig;
+use core_model::vae::VaeConfig;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::say;
+use crate::memory::{ModelSizes, StepSizes};
+use crate::trainable::TrainSet;
+
+/// The files that hold the weights of a part.
+const DIFFUSERS: &str = "diffusion_pytorch_model.safetensors";
+const TRANSFORMERS: &str = "model.safetensors";
+
+/// Arguments of `core-train model inspect`.
+#[derive(Debug, Args)]
+pub(super) struct InspectArgs {
+    /// Model folder, folder of one network, one-file checkpoint, or repository of the hub
+    path: PathBuf,
+    /// Which of the weights, as fp16 for model.fp16.safetensors
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
+    /// Images of a batch, for the estimates of memory
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    batch_size: u64,
+    /// Side of the images in pixels, for the estimates of memory [default: the model's]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u64).range(8..=8192))]
+    resolution: Option<u64>,
+}
+
+/// The weights of one network: parameters by number format.
+#[derive(Debug, Default)]
+struct Weights {
+    by_dtype: BTreeMap<String, u64>,
+    /// Parameters that a set of weights holds.
+    by_set: BTreeMap<&'static str, u64>,
+}
+
+impl Weights {
+    fn of(checkpoint: &Checkpoint, prefix: &str) -> Self {
+        let mut weights = Self::default();
+        for key in checkpoint.keys().filter(|key| key.starts_with(prefix)) {
+            let Some(info) = checkpoint.info(key) else {
+                continue;
+            };
+            let count: u64 = info.shape.iter().map(|n| *n as u64).product();
+            let dtype = format!("{:?}", info.dtype);
+            *weights.by_dtype.entry(dtype).or_default() += count;
+            for set in SETS {
+                if set.holds(key) {
+                    *weights.by_set.entry(set.name()).or_default() += count;
+                }
+            }
+        }
+        weights
+    }
+
+    fn open(folder: &Path, name: &str, variant: Option<&str>) -> Result<Self> {
+        let checkpoint = Checkpoint::open_weights(folder, name, variant, canonical)?;
+        Ok(Self::of(&checkpoint, ""))
+    }
+
+    fn parameters(&self) -> u64 {
+        self.by_dtype.values().sum()
+    }
+
+    fn describe(&self) -> String {
+        let parts: Vec<&str> = self.by_dtype.keys().map(String::as_str).collect();
+        format!(
+            "{:.1} M parameters, {}",
+            self.parameters() as f64 / 1e6,
+            parts.join(" and ")
+        )
+    }
+}
+
+/// The sets of weights whose training is estimated, beside the embedding.
+const SETS: [TrainSet; 3] = [
+    TrainSet::CrossAttentionKv,
+    TrainSet::CrossAttention,
+    TrainSet::Unet,
+];
+
+/// Prints what it is.
+///
+/// # Errors
+/// Nothing of this name, files that are damaged or of another architecture.
+pub(super) fn run(args: &InspectArgs) -> Result<()> {
+    let (path, variant) = (&args.path, args.variant.as_deref());
+    if path.is_file() {
+        return one_file(args);
+    }
+    let folder = match path.is_dir() {
+        true => path.clone(),
+        // A repository is one or the other.
+        false => match model_folder(path, variant, None) {
+            Ok(folder) => folder,
+            Err(_) if is_hub_id(path) => encoder_folder(path)?,
+            Err(error) => return Err(error.into()),
+        },
+    };
+    if folder.join("model_index.json").is_file() {
+        return model(args, &folder);
+    }
+    ensure!(
+        folder.join("config.json").is_file(),
+        "{}: has neither model_index.json nor config.json, so it is no folder of a model or of one \
+         of its networks",
+        folder.display()
+    );
+    network(&folder, variant)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = read_to_string(path)?;
+    serde_json::from_str(&text).with_context(|| path.display().to_string())
+}
+
+/// A model folder.
+fn model(args: &InspectArgs, folder: &Path) -> Result<()> {
+    let variant = args.variant.as_deref();
+    let index: Value = read(&folder.join("model_index.json"))?;
+    let class = index["_class_name"].as_str().unwrap_or("no class");
+    say(&format!(
+        "{}: text-to-image model in the layout of diffusers, {class}",
+        folder.display()
+    ));
+    let weights = [
+        ("text_encoder", TRANSFORMERS),
+        ("unet", DIFFUSERS),
+        ("vae", DIFFUSERS),
+    ]
+    .map(|(part, name)| Weights::open(&folder.join(part), name, variant));
+    let [text_weights, unet_weights, vae_weights] = weights;
+    let (text_weights, unet_weights, vae_weights) = (text_weights?, unet_weights?, vae_weights?);
+    let sizes = ModelSizes {
+        unet: UNet2DConditionConfig::from_file(&folder.join("unet/config.json"))?,
+        vae: VaeConfig::from_file(&folder.join("vae/config.json"))?,
+        text_encoder: read(&folder.join("text_encoder/config.json"))?,
+        parameters: text_weights.parameters()
+            + unet_weights.parameters()
+            + vae_weights.parameters(),
+    };
+    networks(&sizes, [&text_weights, &unet_weights, &vae_weights]);
+    let tokenizer = Tokenizer::from_dir(&folder.join("tokenizer"))?.fit(&sizes.text_encoder)?;
+    say(&format!(
+        "tokenizer: {} tokens, prompts of {}",
+        tokenizer.vocab_size(),
+        tokenizer.context_length()
+    ));
+    let scheduler = SchedulerConfig::from_dir(&folder.join("scheduler"))?;
+    let own = match SchedulerKind::of(&scheduler) {
+        Ok(kind) => format!("sampled with {}", kind.name()),
+        Err(_) => "which is not computed here; name another with --scheduler".into(),
+    };
+    let config: Value = read(&folder.join("scheduler/scheduler_config.json"))?;
+    let prediction = config["prediction_type"].as_str().unwrap_or("epsilon");
+    say(&format!(
+        "scheduler: {}, {own}; the U-Net predicts {prediction}",
+        scheduler.class_name()
+    ));
+    memory(args, &sizes, &unet_weights);
+    Ok(())
+}
+
+/// A one-file checkpoint.
+fn one_file(args: &InspectArgs) -> Result<()> {
+    let path = &args.path;
+    if path.extension().is_none_or(|end| end != "safetensors") {
+        bail!(
+            "{}: only safetensors files are read; a .ckpt is a Python pickle, which can run \
+             programs when opened: convert it with a tool that you trust",
+            path.display()
+        );
+    }
+    let contents = original_layout::contents(path)?;
+    say(&format!(
+        "{}: one-file checkpoint in the original layout, {}",
+        path.display(),
+        contents.family
+    ));
+    let whole = Checkpoint::open(path, |key| Some(key.to_string()))?;
+    let weights = [
+        "cond_stage_model.",
+        "model.diffusion_model.",
+        "first_stage_model.",
+    ]
+    .map(|prefix| Weights::of(&whole, prefix));
+    let sizes = ModelSizes {
+        unet: contents.unet,
+        vae: contents.vae,
+        text_encoder: contents.text_encoder,
+        parameters: weights.iter().map(Weights::parameters).sum(),
+    };
+    networks(&sizes, weights.each_ref());
+    let prediction = match contents.family.ends_with("1.x") {
+        true => "predicts epsilon",
+        false => "does not tell what it predicts: --prediction-type, model.prediction_type",
+    };
+    say(&format!("the file {prediction}"));
+    memory(args, &sizes, &weights[1]);
+    Ok(())
+}
+
+/// One network's folder.
+fn network(folder: &Path, variant: Option<&str>) -> Result<()> {
+    let config: Value = read(&folder.join("config.json"))?;
+    let text = |key: &str| config[key].as_str();
+    let class = text("_class_name")
+        .or(text("model_type"))
+        .or(config["architectures"][0].as_str());
+    let class = class.unwrap_or("a network without a name in its config.json");
+    let name = match config.get("_class_name") {
+        Some(_) => DIFFUSERS,
+        None => TRANSFORMERS,
+    };
+    let weights = Weights::open(folder, name, variant)?;
+    say(&format!(
+        "{}: {class}, {}",
+        folder.display(),
+        weights.describe()
+    ));
+    let facts = config.as_object().into_iter().flatten();
+    for (key, value) in facts.filter(|(key, value)| !key.starts_with('_') && !value.is_object()) {
+        say(&format!("  {key}: {value}"));
+    }
+    Ok(())
+}
+
+fn networks(sizes: &ModelSizes, [text, unet, vae]: [&Weights; 3]) {
+    let config = &sizes.text_encoder;
+    say(&format!(
+        "text encoder: {}; {} layers of {}, {} heads, {}",
+        text.describe(),
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.num_attention_heads,
+        config.hidden_act.name(),
+    ));
+    let config = &sizes.unet;
+    let side = config.sample_size.map_or(String::new(), |side| {
+        format!(", trained on latents of {side} x {side}")
+    });
+    let heads = (0..config.block_out_channels.len()).filter_map(|level| config.heads(level));
+    say(&format!(
+        "U-Net: {}; channels {:?}, heads {:?}, prompts of width {}{side}",
+        unet.describe(),
+        config.block_out_channels,
+        heads.collect::<Vec<_>>(),
+        config.cross_attention_dim.at(0).unwrap_or(0),
+    ));
+    let config = &sizes.vae;
+    say(&format!(
+        "autoencoder: {}; channels {:?}, latents of {} channels, scaling factor {}",
+        vae.describe(),
+        config.block_out_channels,
+        config.latent_channels,
+        config.scaling_factor,
+    ));
+}
+
+fn memory(args: &InspectArgs, sizes: &ModelSizes, unet: &Weights) {
+    let factor = 1 << sizes.vae.block_out_channels.len().saturating_sub(1);
+    let own = sizes.unet.sample_size.unwrap_or(64) as u64 * factor;
+    let side = args.resolution.unwrap_or(own);
+    let (size, batch) = ([side, side], args.batch_size);
+    let gib = |bytes: u64| format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30));
+    say(&format!(
+        "memory in float32 for batches of {batch}, {side} x {side} pixels (estimated; --dry-run measures):"
+    ));
+    say(&format!(
+        "  generate: {}",
+        gib(sizes.generation(batch, size))
+    ));
+    let line = |what: &str, step: StepSizes| {
+        let needed = |checkpointing| {
+            gib(sizes.training(
+                StepSizes {
+                    checkpointing,
+                    ..step
+                },
+                size,
+            ))
+        };
+        say(&format!(
+            "  train {what}: {}; {} with gradient_checkpointing",
+            needed(false),
+            needed(true)
+        ));
+    };
+    let step = StepSizes {
+        batch,
+        attention: false,
+        embedding: true,
+        trained: 0,
+        checkpointing: false,
+    };
+    line("embedding", step);
+    let with_terms = StepSizes {
+        attention: true,
+        ..step
+    };
+    line("embedding with context_attention", with_terms);
+    for set in SETS {
+        let trained = unet.by_set.get(set.name()).copied().unwrap_or(0);
+        let step = StepSizes {
+            embedding: false,
+            trained,
+            ..step
+        };
+        line(set.name(), step);
+    }
+}
