@@ -109,6 +109,8 @@ impl VisionTransformer {
             qkv_bias: true,
             causal: false,
             norm: Norm::Before,
+            scaled: false,
+            gated: false,
         };
         let patches = grid.projection(d, false);
         let tables = pb.pp("embeddings");

@@ -143,6 +143,8 @@ impl Decoder {
             qkv_bias: true,
             causal: false,
             norm: Norm::After,
+            scaled: false,
+            gated: false,
         };
         let reduces = (0..depth)
             .map(|index| {

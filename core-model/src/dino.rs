@@ -1,26 +1,51 @@
-//! DINO (Caron et al. 2021), `ViTModel` in transformers: pictures of one thing are near.
+//! DINO (Caron et al. 2021), `ViTModel` in transformers, and DINOv2 (Oquab et al. 2023),
+//! `Dinov2Model`: pictures of one thing are near.
 
 use std::path::Path;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, Precision, canonical, save_module};
-use crate::config::{read_config, write_config};
-use crate::error::Result;
+use crate::config::{read_object, write_config};
+use crate::error::{Error, Result};
+use crate::image_processor::ImageProcessor;
 use crate::nn::{Conv2d, LayerNorm};
 use crate::params::{Init, ParamBuilder, ParamNames};
-use crate::vit::{Activation, Norm, PatchGrid, Transformer, TransformerConfig, VIT_KEYS};
+use crate::positions::resized;
+use crate::vit::{
+    Activation, DINOV2_GATED_KEYS, DINOV2_KEYS, Norm, PatchGrid, Transformer, TransformerConfig,
+    VIT_KEYS,
+};
 
-/// `config.json` of a `ViTModel`; absent keys take that class's defaults.
+/// Which of the two networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DinoKind {
+    /// A plain vision transformer.
+    #[default]
+    Vit,
+    /// With scaled layers, for pictures of any size.
+    Dinov2,
+}
+
+/// `config.json` of a `ViTModel` or `Dinov2Model`; absent keys take that class's defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DinoConfig {
+    /// Which network.
+    #[serde(rename = "model_type")]
+    pub kind: DinoKind,
     /// Channels of a token.
     pub hidden_size: usize,
-    /// Channels inside the feed-forward part.
+    /// Channels inside the feed-forward part of a ViT.
     pub intermediate_size: usize,
+    /// The same as a multiple of `hidden_size`, of DINOv2.
+    pub mlp_ratio: usize,
+    /// Whether that part is gated, as DINOv2's giant has it.
+    pub use_swiglu_ffn: bool,
     /// Layers.
     pub num_hidden_layers: usize,
     /// Heads of a layer.
@@ -42,8 +67,11 @@ pub struct DinoConfig {
 impl Default for DinoConfig {
     fn default() -> Self {
         Self {
+            kind: DinoKind::Vit,
             hidden_size: 768,
             intermediate_size: 3072,
+            mlp_ratio: 4,
+            use_swiglu_ffn: false,
             num_hidden_layers: 12,
             num_attention_heads: 12,
             num_channels: 3,
@@ -52,6 +80,44 @@ impl Default for DinoConfig {
             hidden_act: Activation::Gelu,
             layer_norm_eps: 1e-12,
             qkv_bias: true,
+        }
+    }
+}
+
+impl DinoConfig {
+    /// Reads `config.json`.
+    ///
+    /// # Errors
+    /// An absent file, values of other types, another architecture.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let mut object = read_object(path)?;
+        if object.get("model_type").and_then(Value::as_str) == Some("dinov2") {
+            // Where the classes have other defaults.
+            object.entry("layer_norm_eps").or_insert(json!(1e-6));
+            object.entry("patch_size").or_insert(json!(14));
+        }
+        serde_json::from_value(Value::Object(object)).map_err(|error| Error::format(path, error))
+    }
+
+    /// Channels inside the feed-forward part.
+    fn inner(&self) -> usize {
+        let whole = self.hidden_size * self.mlp_ratio;
+        match (self.kind, self.use_swiglu_ffn) {
+            (DinoKind::Vit, _) => self.intermediate_size,
+            (DinoKind::Dinov2, false) => whole,
+            // Two thirds, rounded up to a multiple of 8.
+            (DinoKind::Dinov2, true) => (whole * 2 / 3).next_multiple_of(8),
+        }
+    }
+
+    /// Refuses a processor that makes other pictures than the network takes.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming both sizes, in pixels.
+    pub fn check_processor(&self, processor: &ImageProcessor) -> Result<()> {
+        match self.kind {
+            DinoKind::Vit => processor.check_side(self.image_size),
+            DinoKind::Dinov2 => processor.check_multiple(self.patch_size),
         }
     }
 }
@@ -71,16 +137,18 @@ pub struct DinoModel {
 }
 
 impl DinoModel {
-    /// Reads a ViT folder; a pooler, which the score does not use, may be there or not.
+    /// Reads a folder; a pooler, which the score does not use, may be there or not.
     ///
     /// # Errors
     /// An absent or damaged file, an unsupported config, tensors that do not fit it.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         let path = folder.join("config.json");
-        let config: DinoConfig = read_config(&path)?;
+        let config = DinoConfig::from_file(&path)?;
         let file = Checkpoint::open_weights(folder, "model.safetensors", None, |key| {
             let key = key.strip_prefix("vit.").unwrap_or(key);
-            if key.starts_with("pooler.") {
+            let key = key.strip_prefix("dinov2.").unwrap_or(key);
+            // What masked pre-training needs, and a classifier's pooler.
+            if key.starts_with("pooler.") || key == "embeddings.mask_token" {
                 None
             } else {
                 canonical(key)
@@ -103,7 +171,7 @@ impl DinoModel {
         grid.check()?;
         let sizes = TransformerConfig {
             hidden_size: d,
-            intermediate_size: config.intermediate_size,
+            intermediate_size: config.inner(),
             num_hidden_layers: config.num_hidden_layers,
             num_attention_heads: config.num_attention_heads,
             layer_norm_eps: config.layer_norm_eps,
@@ -111,6 +179,13 @@ impl DinoModel {
             qkv_bias: config.qkv_bias,
             causal: false,
             norm: Norm::Before,
+            scaled: config.kind == DinoKind::Dinov2,
+            gated: config.kind == DinoKind::Dinov2 && config.use_swiglu_ffn,
+        };
+        let keys = match (config.kind, sizes.gated) {
+            (DinoKind::Vit, _) => &VIT_KEYS,
+            (DinoKind::Dinov2, false) => &DINOV2_KEYS,
+            (DinoKind::Dinov2, true) => &DINOV2_GATED_KEYS,
         };
         let patches = grid.projection(d, true);
         let tables = pb.pp("embeddings");
@@ -123,7 +198,7 @@ impl DinoModel {
                 normal,
             )?,
             projection: Conv2d::new(patches, &tables.pp("patch_embeddings.projection"))?,
-            encoder: Transformer::new(&sizes, &VIT_KEYS, &pb.pp("encoder.layer"))?,
+            encoder: Transformer::new(&sizes, keys, &pb.pp("encoder.layer"))?,
             layernorm: LayerNorm::new(d, config.layer_norm_eps, &pb.pp("layernorm"))?,
             config: config.clone(),
             names: pb.finish()?,
@@ -143,12 +218,11 @@ impl DinoModel {
     /// # Errors
     /// An unwritable folder.
     pub fn save(&self, folder: &Path, precision: Precision) -> Result<()> {
-        write_config(
-            &folder.join("config.json"),
-            "ViTModel",
-            Some("vit"),
-            &self.config,
-        )?;
+        let (class, kind) = match self.config.kind {
+            DinoKind::Vit => ("ViTModel", "vit"),
+            DinoKind::Dinov2 => ("Dinov2Model", "dinov2"),
+        };
+        write_config(&folder.join("config.json"), class, Some(kind), &self.config)?;
         save_module(
             &folder.join("model.safetensors"),
             self,
@@ -167,15 +241,19 @@ impl DinoModel {
         &self.names
     }
 
-    /// [batch, 3, side, side] preprocessed pixels to the last hidden state
+    /// [batch, 3, height, width] preprocessed pixels to the last hidden state
     /// [batch, 1 + patches, channels] after the final norm.
     ///
     /// # Panics
-    /// When the picture is not of the config's `image_size`.
+    /// When a ViT's picture is not of the config's `image_size`; DINOv2 takes any whole number of
+    /// patches.
     pub fn forward(&self, pixels: Tensor<4>) -> Tensor<3> {
         let patches = self.projection.forward(pixels);
         let [batch, d, h, w] = patches.dims();
-        let positions = self.position_embeddings.val();
+        let mut positions = self.position_embeddings.val();
+        if self.config.kind == DinoKind::Dinov2 {
+            positions = resized(positions.squeeze_dim(0), h, w).unsqueeze();
+        }
         let side = self.config.image_size;
         assert_eq!(
             positions.dims()[1],

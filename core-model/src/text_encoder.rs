@@ -88,6 +88,8 @@ impl TextTransformer {
             qkv_bias: true,
             causal: true,
             norm: Norm::Before,
+            scaled: false,
+            gated: false,
         };
         let tables = pb.pp("embeddings");
         let positions = config.max_position_embeddings;

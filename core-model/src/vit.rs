@@ -1,7 +1,7 @@
 //! The transformer that CLIP's two towers, DINO (Dosovitskiy et al. 2021) and CLIPSeg's decoder
 //! share.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::nn::{Conv2dConfig, LayerNorm, Linear};
 use crate::ops;
-use crate::params::ParamBuilder;
+use crate::params::{Init, ParamBuilder};
 
 /// The activation that a config's `hidden_act` names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +84,10 @@ pub struct TransformerConfig {
     pub causal: bool,
     /// Where layers normalise.
     pub norm: Norm,
+    /// Whether what a layer adds is scaled channel by channel (DINOv2).
+    pub scaled: bool,
+    /// Whether the feed-forward part is `silu(a) * b` of two halves (DINOv2's giant).
+    pub gated: bool,
 }
 
 impl TransformerConfig {
@@ -171,6 +175,7 @@ pub(crate) struct LayerKeys {
     norm2: &'static str,
     fc1: &'static str,
     fc2: &'static str,
+    scales: [&'static str; 2],
 }
 
 /// `CLIPEncoderLayer`.
@@ -183,6 +188,7 @@ pub(crate) const CLIP_KEYS: LayerKeys = LayerKeys {
     norm2: "layer_norm2",
     fc1: "mlp.fc1",
     fc2: "mlp.fc2",
+    scales: ["", ""],
 };
 
 /// `ViTLayer`.
@@ -195,6 +201,27 @@ pub(crate) const VIT_KEYS: LayerKeys = LayerKeys {
     norm2: "layernorm_after",
     fc1: "intermediate.dense",
     fc2: "output.dense",
+    scales: ["", ""],
+};
+
+/// `Dinov2Layer`.
+pub(crate) const DINOV2_KEYS: LayerKeys = LayerKeys {
+    norm1: "norm1",
+    query: "attention.attention.query",
+    key: "attention.attention.key",
+    value: "attention.attention.value",
+    out: "attention.output.dense",
+    norm2: "norm2",
+    fc1: "mlp.fc1",
+    fc2: "mlp.fc2",
+    scales: ["layer_scale1.lambda1", "layer_scale2.lambda1"],
+};
+
+/// [`DINOV2_KEYS`] of the gated feed-forward part.
+pub(crate) const DINOV2_GATED_KEYS: LayerKeys = LayerKeys {
+    fc1: "mlp.weights_in",
+    fc2: "mlp.weights_out",
+    ..DINOV2_KEYS
 };
 
 #[derive(Module, Debug)]
@@ -207,6 +234,7 @@ struct Layer {
     norm2: LayerNorm,
     fc1: Linear,
     fc2: Linear,
+    scales: Vec<Param<Tensor<1>>>,
     #[module(skip)]
     config: TransformerConfig,
 }
@@ -218,6 +246,9 @@ impl Layer {
             config.intermediate_size,
             config.layer_norm_eps,
         );
+        let scales = keys.scales.iter().filter(|_| config.scaled);
+        let scales = scales.map(|key| pb.get(key, [d], Init::Ones));
+        let halves = if config.gated { 2 } else { 1 };
         Ok(Self {
             norm1: LayerNorm::new(d, eps, &pb.pp(keys.norm1))?,
             query: Linear::new(d, d, config.qkv_bias, &pb.pp(keys.query))?,
@@ -225,8 +256,9 @@ impl Layer {
             value: Linear::new(d, d, config.qkv_bias, &pb.pp(keys.value))?,
             out: Linear::new(d, d, true, &pb.pp(keys.out))?,
             norm2: LayerNorm::new(d, eps, &pb.pp(keys.norm2))?,
-            fc1: Linear::new(d, inner, true, &pb.pp(keys.fc1))?,
+            fc1: Linear::new(d, halves * inner, true, &pb.pp(keys.fc1))?,
             fc2: Linear::new(inner, d, true, &pb.pp(keys.fc2))?,
+            scales: scales.collect::<Result<_>>()?,
             config: *config,
         })
     }
@@ -235,8 +267,8 @@ impl Layer {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         match self.config.norm {
             Norm::Before => {
-                let x = x.clone() + self.attend(self.norm1.forward(x));
-                x.clone() + self.feed_forward(self.norm2.forward(x))
+                let x = x.clone() + self.scale(0, self.attend(self.norm1.forward(x)));
+                x.clone() + self.scale(1, self.feed_forward(self.norm2.forward(x)))
             }
             Norm::After => {
                 let x = self.norm1.forward(x.clone() + self.attend(x));
@@ -261,8 +293,20 @@ impl Layer {
             .forward(attended.swap_dims(1, 2).reshape([batch, n, d]))
     }
 
+    fn scale(&self, part: usize, x: Tensor<3>) -> Tensor<3> {
+        match self.scales.get(part) {
+            Some(scale) => x * scale.val().unsqueeze(),
+            None => x,
+        }
+    }
+
     fn feed_forward(&self, h: Tensor<3>) -> Tensor<3> {
         let h = self.fc1.forward(h);
+        if self.config.gated {
+            let half = h.dims()[2] / 2;
+            let gate = ops::silu(h.clone().narrow(2, 0, half));
+            return self.fc2.forward(gate * h.narrow(2, half, half));
+        }
         self.fc2.forward(self.config.hidden_act.apply(h))
     }
 }

@@ -179,6 +179,23 @@ fn dino_states_are_those_of_transformers_with_and_without_pooler() {
 }
 
 #[test]
+fn dinov2_states_are_those_of_transformers_at_another_size_than_trained() {
+    let expected = Expected::open("dino");
+    let pixels: Tensor<4> = expected.tensor("pixels");
+    for name in ["dinov2", "dinov2-gated"] {
+        let model = dino(name);
+        let hidden = model.forward(pixels.clone());
+        assert_close(hidden, expected.tensor(name), name);
+        let folder = tempfile::tempdir().unwrap();
+        model.save(folder.path(), Precision::Half).unwrap();
+        let again = DinoModel::load(folder.path(), &device::device()).unwrap();
+        assert_eq!(again.config(), model.config());
+        let features = |model: &DinoModel| to_vec(model.features(pixels.clone()));
+        assert_eq!(features(&again), features(&model));
+    }
+}
+
+#[test]
 fn saved_models_give_the_same_numbers_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();

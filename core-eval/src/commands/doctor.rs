@@ -143,7 +143,8 @@ fn clip(folder: &Path) -> Result<String> {
 fn dino(folder: &Path) -> Result<String> {
     let model = DinoModel::load(folder, &Device::flex())?;
     let side = model.config().image_size;
-    ImageProcessor::from_dir(folder)?.check_side(side)?;
+    let processor = ImageProcessor::from_dir(folder)?;
+    model.config().check_processor(&processor)?;
     Ok(format!("DINO, pictures of {side} x {side}"))
 }
 

@@ -68,9 +68,8 @@ impl Judges {
             (config.text_config.clone(), config.vision_config.image_size)
         };
         judges.clip_processor.check_side(vision)?;
-        judges
-            .dino_processor
-            .check_side(judges.dino.config().image_size)?;
+        let dino = judges.dino.config();
+        dino.check_processor(&judges.dino_processor)?;
         let tokenizer = judges.tokenizer.clone().fit(&text)?;
         Ok(Self {
             tokenizer,

@@ -172,22 +172,43 @@ impl ImageProcessor {
         }
     }
 
+    /// The size of all pictures that `preprocess` gives.
+    fn given(&self) -> Result<Rectangle> {
+        match (self.do_center_crop, self.do_resize, self.size) {
+            (true, ..) => Ok(self.crop_size),
+            (false, true, Size::Exact(size)) => Ok(size),
+            _ => Err(Error::Invalid(
+                "preprocessor_config.json leaves pictures of any size, but the encoder needs one; \
+                 set `do_center_crop` and `crop_size`"
+                    .into(),
+            )),
+        }
+    }
+
+    /// Refuses an encoder whose patches do not fill the pictures that `preprocess` gives.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming both sizes, in pixels.
+    pub fn check_multiple(&self, patch: usize) -> Result<()> {
+        let Rectangle { height, width } = self.given()?;
+        match [height, width]
+            .iter()
+            .all(|side| (*side as usize).is_multiple_of(patch))
+        {
+            true => Ok(()),
+            false => Err(Error::Invalid(format!(
+                "preprocessor_config.json makes pictures of {height} by {width} pixels, but the \
+                 encoder's `patch_size` is {patch}; the files belong to different models"
+            ))),
+        }
+    }
+
     /// Refuses an encoder that takes other pictures than `preprocess` gives.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming both sizes, in pixels.
     pub fn check_side(&self, side: usize) -> Result<()> {
-        let size = match (self.do_center_crop, self.do_resize, self.size) {
-            (true, ..) => self.crop_size,
-            (false, true, Size::Exact(size)) => size,
-            _ => {
-                return Err(Error::Invalid(format!(
-                    "preprocessor_config.json leaves pictures of any size, but the encoder needs \
-                     {side} by {side} pixels; set `do_center_crop` and `crop_size`"
-                )));
-            }
-        };
-        let Rectangle { height, width } = size;
+        let Rectangle { height, width } = self.given()?;
         if [height, width].iter().any(|have| *have as usize != side) {
             return Err(Error::Invalid(format!(
                 "preprocessor_config.json makes pictures of {height} by {width} pixels, but the \
