@@ -76,11 +76,15 @@ fn trajectories_agree_with_diffusers() {
         let steps = case["steps"].as_u64().unwrap() as usize;
         let mut sampler = kind.build(&config(&case["config"]), steps).unwrap();
         let timesteps = sampler.timesteps().to_vec();
-        assert_eq!(
-            timesteps,
-            fixture.values(&format!("{number}.timesteps")),
-            "{case}"
-        );
+        let theirs = fixture.values(&format!("{number}.timesteps"));
+        if case["config"]["use_karras_sigmas"] == true {
+            // Interpolated in logarithms of float32, which libraries round differently.
+            for (x, y) in timesteps.iter().zip(&theirs) {
+                assert!((x - y).abs() <= 1e-5 + 3e-7 * y, "{case}: {x} {y}");
+            }
+        } else {
+            assert_eq!(timesteps, theirs, "{case}");
+        }
 
         let mut sample = noise.clone().mul_scalar(sampler.init_noise_sigma());
         let mut largest = Vec::new();

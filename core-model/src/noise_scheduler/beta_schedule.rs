@@ -33,6 +33,8 @@ pub struct NoiseSchedule {
     pub alphas_cumprod: Vec<f64>,
     /// What the network predicts.
     pub prediction_type: PredictionType,
+    /// Whether `beta_schedule` says `squaredcos_cap_v2`, also beside trained betas.
+    pub(super) is_squared_cosine: bool,
 }
 
 /// More training timesteps than any model has; a damaged file must not exhaust the memory.
@@ -69,6 +71,17 @@ impl NoiseSchedule {
             betas: widen(betas),
             alphas_cumprod: widen(alphas_cumprod),
             prediction_type,
+            is_squared_cosine: config
+                .choice(
+                    "beta_schedule",
+                    &[
+                        ("linear", false),
+                        ("scaled_linear", false),
+                        ("squaredcos_cap_v2", true),
+                    ],
+                )
+                // Trained betas may stand beside any name.
+                .unwrap_or(false),
         })
     }
 

@@ -3,7 +3,7 @@
 
 use burn::tensor::Tensor;
 
-use super::spacing::{Spacing, check_steps, interpolate, linspace, trailing};
+use super::spacing::{Spacing, check_steps, interpolate, karras, linspace, timestep_of, trailing};
 use super::{NoiseSchedule, PredictionType, Sampler, SchedulerConfig, TerminalSnr, mix};
 use crate::error::Result;
 
@@ -59,7 +59,7 @@ impl DpmSolver {
     pub(super) fn new(config: &SchedulerConfig, num_inference_steps: usize) -> Result<Self> {
         refuse_variants(config)?;
         let schedule = NoiseSchedule::new(config, TerminalSnr::AlmostZero)?;
-        let timesteps = timesteps(config, &schedule, num_inference_steps)?;
+        let mut timesteps = timesteps(config, &schedule, num_inference_steps)?;
         let all_sigmas = schedule.sigmas();
         let last_sigma = config.choice(
             "final_sigmas_type",
@@ -69,6 +69,17 @@ impl DpmSolver {
             .iter()
             .map(|t| interpolate(*t, &all_sigmas))
             .collect();
+        if config.flag("use_karras_sigmas", false)? {
+            let (first, last) = (all_sigmas[0], all_sigmas[all_sigmas.len() - 1]);
+            sigmas = karras(first, last, num_inference_steps);
+            // diffusers rounds the timesteps of all other schedules and cuts those of this one off.
+            let cut = schedule.is_squared_cosine;
+            timesteps = sigmas
+                .iter()
+                .map(|sigma| timestep_of(*sigma, &all_sigmas))
+                .map(|t| if cut { t.trunc() } else { t.round_ties_even() })
+                .collect();
+        }
         sigmas.push(last_sigma);
         sigmas
             .iter_mut()
@@ -100,7 +111,6 @@ impl DpmSolver {
 fn refuse_variants(config: &SchedulerConfig) -> Result<()> {
     config.refuse_switches(&[
         "thresholding",
-        "use_karras_sigmas",
         "use_exponential_sigmas",
         "use_beta_sigmas",
         "use_lu_lambdas",

@@ -3,7 +3,7 @@
 
 use burn::tensor::Tensor;
 
-use super::spacing::{Spacing, check_steps, interpolate, linspace, trailing};
+use super::spacing::{Spacing, check_steps, interpolate, karras, linspace, timestep_of, trailing};
 use super::{NoiseSchedule, PredictionType, Sampler, SchedulerConfig, TerminalSnr, mix};
 use crate::error::Result;
 
@@ -20,16 +20,12 @@ pub(super) struct Euler {
 impl Euler {
     /// Defaults of diffusers' `EulerDiscreteScheduler`.
     pub(super) fn new(config: &SchedulerConfig, num_inference_steps: usize) -> Result<Self> {
-        config.refuse_switches(&[
-            "use_karras_sigmas",
-            "use_exponential_sigmas",
-            "use_beta_sigmas",
-        ])?;
+        config.refuse_switches(&["use_exponential_sigmas", "use_beta_sigmas"])?;
         config.choice("interpolation_type", &[("linear", ())])?;
         config.choice("timestep_type", &[("discrete", ())])?;
         let schedule = NoiseSchedule::new(config, TerminalSnr::AlmostZero)?;
         let spacing = Spacing::new(config, Spacing::Linspace)?;
-        let timesteps = timesteps(
+        let mut timesteps = timesteps(
             config,
             spacing,
             schedule.num_train_timesteps(),
@@ -42,6 +38,19 @@ impl Euler {
         )?;
         let sigma = |t: &f32| f64::from(interpolate(f64::from(*t), &all_sigmas) as f32);
         let mut sigmas: Vec<f64> = timesteps.iter().map(sigma).collect();
+        if config.flag("use_karras_sigmas", false)? {
+            let at = |t: f32| interpolate(f64::from(t), &all_sigmas);
+            let (max, min) = (at(timesteps[0]), at(timesteps[timesteps.len() - 1]));
+            let wanted = karras(min, max, num_inference_steps);
+            timesteps = wanted
+                .iter()
+                .map(|sigma| timestep_of(*sigma, &all_sigmas) as f32)
+                .collect();
+            sigmas = wanted
+                .iter()
+                .map(|sigma| f64::from(*sigma as f32))
+                .collect();
+        }
         sigmas.push(last_sigma);
         let largest = sigmas.iter().copied().fold(0.0, f64::max);
         let init_noise_sigma = if spacing == Spacing::Leading {

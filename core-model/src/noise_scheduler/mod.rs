@@ -205,11 +205,11 @@ mod tests {
                 "timestep_spacing",
             ),
             (
-                r#"{"use_karras_sigmas": true}"#,
+                r#"{"use_exponential_sigmas": true}"#,
                 DpmppTwoM,
-                "use_karras_sigmas",
+                "use_exponential_sigmas",
             ),
-            (r#"{"use_karras_sigmas": true}"#, Euler, "use_karras_sigmas"),
+            (r#"{"use_beta_sigmas": true}"#, Euler, "use_beta_sigmas"),
             (r#"{"solver_order": 3}"#, DpmppTwoM, "solver_order"),
             (
                 r#"{"algorithm_type": "sde-dpmsolver++"}"#,

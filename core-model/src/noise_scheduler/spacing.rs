@@ -114,6 +114,27 @@ pub(super) fn trailing(start: usize, step: f64, count: usize) -> Vec<f64> {
         .collect()
 }
 
+/// The sigmas of Karras et al. (<https://arxiv.org/abs/2206.00364>, equation 5, rho 7), from `max`
+/// down to `min`.
+pub(super) fn karras(min: f64, max: f64, count: usize) -> Vec<f64> {
+    const RHO: f64 = 7.0;
+    let (min, max) = (min.powf(1.0 / RHO), max.powf(1.0 / RHO));
+    linspace(1.0, count)
+        .map(|ramp| (max + ramp * (min - max)).powf(RHO))
+        .collect()
+}
+
+/// The timestep, not rounded, at which an ascending schedule has this sigma: linear in log(sigma).
+pub(super) fn timestep_of(sigma: f64, schedule: &[f64]) -> f64 {
+    let log = |sigma: f64| f64::from((sigma as f32).ln());
+    let wanted = sigma.max(1e-10).ln();
+    let below = schedule.partition_point(|sigma| log(*sigma) <= wanted);
+    let low = below.saturating_sub(1).min(schedule.len() - 2);
+    let [a, b] = [schedule[low], schedule[low + 1]].map(log);
+    let weight = ((a - wanted) / (a - b)).clamp(0.0, 1.0);
+    (1.0 - weight) * low as f64 + weight * (low + 1) as f64
+}
+
 /// numpy.interp over the whole numbers: linear between neighbours, the end values outside.
 pub(super) fn interpolate(at: f64, values: &[f64]) -> f64 {
     let last = values.len() - 1;
