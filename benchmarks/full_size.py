@@ -9,7 +9,8 @@
 `make` needs 6 GB of disk and writes what diffusers writes, with the published sizes (865 M + 340 M + 84 M
 parameters). `forward` makes one prediction of the U-Net at 64x64 latents in both, in turns, and compares the
 values; peak memory is that of a process which does nothing else. `train` makes steps of CoRe's first stage at
-batch 1 (`full-size.toml`), with and without `gradient_checkpointing`. `generate` draws in two steps.
+batch 1 (`full-size.toml`), with and without `gradient_checkpointing`, and with frozen weights in float16.
+`generate` draws in two steps.
 Needs torch, diffusers, transformers and safetensors.
 """
 
@@ -175,16 +176,17 @@ def forward(folder, threads, pairs):
 
 def train(folder, threads):
     config = ROOT / "benchmarks" / "full-size.toml"
-    for checkpointing in [False, True]:
+    for checkpointing, precision in [("false", "float32"), ("true", "float32"), ("true", "float16")]:
         with tempfile.TemporaryDirectory() as scratch:
             copy = pathlib.Path(scratch) / "config.toml"
             text = config.read_text().replace("MODEL", str(folder)).replace("ROOT", str(ROOT))
-            copy.write_text(text.replace("CHECKPOINTING", str(checkpointing).lower()))
+            copy.write_text(text.replace("CHECKPOINTING", checkpointing).replace("PRECISION", precision))
             worker = Worker([TARGET / "examples" / "timed_steps", "train", copy, 0], threads)
             times = [worker.step() for _ in range(2)]
             peak = worker.end()
         print(
-            f"CoRe step, gradient_checkpointing = {str(checkpointing).lower()}: {times[-1]:.1f} s, peak {peak:.2f} GiB",
+            f"CoRe step, gradient_checkpointing = {checkpointing}, precision = {precision}: "
+            f"{times[-1]:.1f} s, peak {peak:.2f} GiB",
             flush=True,
         )
 

@@ -82,6 +82,11 @@ struct Harness<'a> {
 impl<'a> Harness<'a> {
     fn new(experiment: &'a Experiment, results: PathBuf) -> Result<Self> {
         let device = parse_device(&experiment.device)?;
+        experiment
+            .model
+            .weights()
+            .precision
+            .check(&experiment.device)?;
         let protocols = experiment.evaluation.protocols()?;
         for protocol in &protocols {
             for prompt in &experiment.prompts {

@@ -35,8 +35,8 @@ impl<'a> Reader<'a> {
     pub fn load(experiment: &'a Experiment, device: &Device) -> Result<Self> {
         let model = experiment.model.folder()?;
         let folder = model.join("text_encoder");
-        let variant = experiment.model.variant.as_deref();
-        let text_encoder = TextEncoder::load_variant(&folder, variant, device)?;
+        let weights = experiment.model.weights();
+        let text_encoder = TextEncoder::load_weights(&folder, weights, device)?;
         let tokenizer = Tokenizer::from_dir(&model.join("tokenizer"))?;
         Ok(Self {
             experiment,

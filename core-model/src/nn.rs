@@ -23,7 +23,8 @@ impl Linear {
     /// # Errors
     /// A missing or misshapen tensor.
     pub fn new(inputs: usize, outputs: usize, bias: bool, pb: &ParamBuilder) -> Result<Self> {
-        let weight = pb.get("weight", [outputs, inputs], Init::FanIn(inputs))?;
+        let shape = [outputs, inputs];
+        let weight = pb.matrix("weight", shape, &shape, Init::FanIn(inputs))?;
         let bias = bias
             .then(|| pb.get("bias", [outputs], Init::FanIn(inputs)))
             .transpose()?;
@@ -39,7 +40,7 @@ impl Linear {
         let init = Init::FanIn(inputs);
         let stored = [outputs, inputs, 1, 1];
         Ok(Self {
-            weight: pb.get_stored_as("weight", [outputs, inputs], &stored, init)?,
+            weight: pb.matrix("weight", [outputs, inputs], &stored, init)?,
             bias: Some(pb.get("bias", [outputs], init)?),
         })
     }
@@ -105,7 +106,8 @@ impl Conv2d {
             ..
         } = config;
         let init = Init::FanIn(inputs * kernel * kernel);
-        let weight = pb.get("weight", [outputs, inputs, kernel, kernel], init)?;
+        let shape = [outputs, inputs, kernel, kernel];
+        let weight = pb.matrix("weight", shape, &shape, init)?;
         let bias = config
             .bias
             .then(|| pb.get("bias", [outputs], init))

@@ -12,9 +12,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use rand::RngExt;
 use rand_distr::{StandardNormal, StandardUniform};
+use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
@@ -33,6 +34,53 @@ pub enum Init {
     Normal(f32),
     /// Uniform in ±1/sqrt(fan_in): torch's default for linear and convolution, weight and bias.
     FanIn(usize),
+}
+
+/// The number format in which frozen weights are kept in memory. Everything is computed in
+/// float32: a weight is widened for the operation that uses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightPrecision {
+    /// Single precision.
+    #[default]
+    Float32,
+    /// Half precision, as most files hold.
+    Float16,
+    /// Half precision with the range of single precision.
+    Bfloat16,
+}
+
+/// Which of a folder's weights, and how they are kept in memory.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Weights<'a> {
+    /// A variant, such as `fp16`; the plain ones when absent.
+    pub variant: Option<&'a str>,
+    /// The number format in memory.
+    pub precision: WeightPrecision,
+}
+
+impl WeightPrecision {
+    /// Refuses what a device computes wrongly.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming both.
+    pub fn check(self, device: &str) -> Result<()> {
+        if self == Self::Bfloat16 && device.starts_with("wgpu") {
+            return Err(Error::Invalid(format!(
+                "precision is bfloat16 and the device {device}, whose backend reads such numbers \
+                 wrongly; take float16 or float32"
+            )));
+        }
+        Ok(())
+    }
+
+    fn dtype(self) -> DType {
+        match self {
+            Self::Float32 => DType::F32,
+            Self::Float16 => DType::F16,
+            Self::Bfloat16 => DType::BF16,
+        }
+    }
 }
 
 /// What a parameter is called in a checkpoint, and its shape there.
@@ -104,6 +152,7 @@ enum Source {
 struct Shared {
     source: Source,
     device: Device,
+    precision: WeightPrecision,
     used: RefCell<BTreeSet<String>>,
     names: RefCell<HashMap<ParamId, Stored>>,
 }
@@ -116,10 +165,11 @@ pub struct ParamBuilder {
 }
 
 impl ParamBuilder {
-    fn new(source: Source, device: &Device) -> Self {
+    fn new(source: Source, precision: WeightPrecision, device: &Device) -> Self {
         let shared = Shared {
             source,
             device: device.clone(),
+            precision,
             used: RefCell::default(),
             names: RefCell::default(),
         };
@@ -131,12 +181,25 @@ impl ParamBuilder {
 
     /// Parameters from a file. They are frozen; see [`set_trainable`].
     pub fn from_checkpoint(checkpoint: Checkpoint, device: &Device) -> Self {
-        Self::new(Source::Checkpoint(checkpoint), device)
+        Self::new(
+            Source::Checkpoint(checkpoint),
+            WeightPrecision::Float32,
+            device,
+        )
+    }
+
+    /// The same with the [matrices](Self::matrix) in this number format.
+    pub fn from_checkpoint_in(
+        checkpoint: Checkpoint,
+        precision: WeightPrecision,
+        device: &Device,
+    ) -> Self {
+        Self::new(Source::Checkpoint(checkpoint), precision, device)
     }
 
     /// Fresh parameters, each a function of `seed` and its own key.
     pub fn random(seed: u64, device: &Device) -> Self {
-        Self::new(Source::Random(seed), device)
+        Self::new(Source::Random(seed), WeightPrecision::Float32, device)
     }
 
     /// The builder for everything below `name`.
@@ -213,12 +276,39 @@ impl ParamBuilder {
         stored: &[usize],
         init: Init,
     ) -> Result<Param<Tensor<D>>> {
+        self.make(name, shape, stored, init, DType::F32)
+    }
+
+    /// A weight of a linear map or convolution, which are nearly all of a network: kept in the
+    /// builder's [`WeightPrecision`].
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn matrix<const D: usize>(
+        &self,
+        name: &str,
+        shape: [usize; D],
+        stored: &[usize],
+        init: Init,
+    ) -> Result<Param<Tensor<D>>> {
+        self.make(name, shape, stored, init, self.shared.precision.dtype())
+    }
+
+    fn make<const D: usize>(
+        &self,
+        name: &str,
+        shape: [usize; D],
+        stored: &[usize],
+        init: Init,
+        dtype: DType,
+    ) -> Result<Param<Tensor<D>>> {
         let key = self.key(name);
         let values = match &self.shared.source {
             Source::Checkpoint(checkpoint) => read(checkpoint, &key, stored)?,
             Source::Random(seed) => draw(*seed, &key, shape.iter().product(), init),
         };
-        let tensor = Tensor::from_data(TensorData::new(values, shape), &self.shared.device);
+        let data = TensorData::new(values, shape);
+        let tensor = Tensor::from_data(data, (&self.shared.device, dtype));
         let param = Param::initialized(ParamId::new(), tensor);
         self.shared.used.borrow_mut().insert(key.clone());
         let stored = Stored {
@@ -329,7 +419,12 @@ pub fn set_trainable<M: Module>(module: M, names: &ParamNames, chosen: impl Fn(&
             let tensor = param.val().inner();
             let trainable = (self.chosen)(self.names.name(param.id));
             let tensor = if trainable {
-                tensor.autodiff().require_grad()
+                // What is trained is trained in float32.
+                let wide = match tensor.dtype() {
+                    DType::F16 | DType::BF16 => tensor.cast(FloatDType::F32),
+                    _ => tensor,
+                };
+                wide.autodiff().require_grad()
             } else {
                 tensor
             };

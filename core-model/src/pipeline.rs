@@ -12,7 +12,7 @@ use crate::learned_embedding::LearnedEmbedding;
 use crate::locate::model_folder;
 use crate::noise_scheduler::{SchedulerConfig, SchedulerKind};
 use crate::original_layout::Prediction;
-use crate::params::to_vec;
+use crate::params::{WeightPrecision, Weights, to_vec};
 use crate::text_encoder::TextEncoder;
 use crate::tokenizer::Tokenizer;
 use crate::unet::UNet2DConditionModel;
@@ -48,6 +48,8 @@ pub struct ModelFiles<'a> {
     pub variant: Option<&'a str>,
     /// What a one-file checkpoint of Stable Diffusion 2.x predicts.
     pub prediction: Option<Prediction>,
+    /// How the frozen weights are kept in memory.
+    pub precision: WeightPrecision,
     /// Another folder for the U-Net, such as a tuned one.
     pub tuned_unet: Option<&'a Path>,
 }
@@ -58,6 +60,7 @@ impl<'a> From<&'a Path> for ModelFiles<'a> {
             path,
             variant: None,
             prediction: None,
+            precision: WeightPrecision::Float32,
             tuned_unet: None,
         }
     }
@@ -96,23 +99,29 @@ impl StableDiffusionPipeline {
     pub fn load(files: ModelFiles<'_>, device: &Device) -> Result<Self> {
         let ModelFiles {
             variant,
+            precision,
             tuned_unet,
             ..
         } = files;
+        let weights = Weights { variant, precision };
         let dir = &files.folder()?;
         check_index(dir)?;
         let device = &device.clone().inner();
         let folder = dir.join("text_encoder");
-        let text_encoder = TextEncoder::load_variant(&folder, variant, device)?;
+        let text_encoder = TextEncoder::load_weights(&folder, weights, device)?;
         let own = dir.join("unet");
-        let (unet, unet_variant) = tuned_unet.map_or((own.as_path(), variant), |unet| (unet, None));
+        let tuned = Weights {
+            variant: None,
+            precision,
+        };
+        let (unet, of_unet) = tuned_unet.map_or((own.as_path(), weights), |unet| (unet, tuned));
         let tokenizer = Tokenizer::from_dir(&dir.join("tokenizer"))?;
         let pipeline = Self {
             tokenizer: tokenizer.fit(text_encoder.config())?,
             scheduler_config: SchedulerConfig::from_dir(&dir.join("scheduler"))?,
             text_encoder,
-            unet: UNet2DConditionModel::load_variant(unet, unet_variant, device)?,
-            vae: AutoencoderKl::load_variant(&dir.join("vae"), variant, device)?,
+            unet: UNet2DConditionModel::load_weights(unet, of_unet, device)?,
+            vae: AutoencoderKl::load_weights(&dir.join("vae"), weights, device)?,
         };
         pipeline.check_fit(unet)?;
         Ok(pipeline)

@@ -11,7 +11,7 @@ use crate::checkpoint::{Checkpoint, Precision, save_module};
 use crate::config::{read_config, write_config};
 use crate::error::Result;
 use crate::nn::{Embedding, LayerNorm};
-use crate::params::{ParamBuilder, ParamNames, to_vec};
+use crate::params::{ParamBuilder, ParamNames, Weights, to_vec};
 use crate::vit::{Activation, CLIP_KEYS, Norm, Transformer, TransformerConfig};
 
 /// `config.json` of a `CLIPTextModel`; absent keys take that class's defaults.
@@ -195,20 +195,21 @@ impl TextEncoder {
     /// # Errors
     /// An absent or damaged file, an unsupported config, tensors that do not fit it.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
-        Self::load_variant(folder, None, device)
+        Self::load_weights(folder, Weights::default(), device)
     }
 
-    /// The same with the weights of a variant, such as `fp16`.
+    /// The same with the weights of a variant, such as `fp16`, or in another number format.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn load_variant(folder: &Path, variant: Option<&str>, device: &Device) -> Result<Self> {
+    pub fn load_weights(folder: &Path, weights: Weights<'_>, device: &Device) -> Result<Self> {
         let config: TextEncoderConfig = read_config(&folder.join("config.json"))?;
-        let file = Checkpoint::open_weights(folder, "model.safetensors", variant, |key| {
+        let file = Checkpoint::open_weights(folder, "model.safetensors", weights.variant, |key| {
             let key = key.strip_prefix("text_model.").unwrap_or(key);
             crate::checkpoint::canonical(key)
         })?;
-        Self::new(&config, &ParamBuilder::from_checkpoint(file, device))
+        let pb = ParamBuilder::from_checkpoint_in(file, weights.precision, device);
+        Self::new(&config, &pb)
     }
 
     /// A network below `pb`.

@@ -8,7 +8,7 @@ use std::path::Path;
 use burn::tensor::Tensor;
 use common::{Golden, device, edited, fixture, stored_tensors};
 use core_model::checkpoint::Precision;
-use core_model::params::{set_trainable, to_vec};
+use core_model::params::{WeightPrecision, Weights, set_trainable, to_vec};
 use core_model::unet::{PerLevel, UNet2DConditionConfig, UNet2DConditionModel};
 use serde_json::{Value, json};
 
@@ -86,6 +86,60 @@ fn gradients_reach_the_prompt_through_a_frozen_network() {
         let grads = loss(prediction, &maps, golden.tensor("weight")).backward();
         golden.check("states_grad", states.grad(&grads).unwrap());
     }
+}
+
+#[test]
+fn weights_in_half_precision_give_the_numbers_of_their_rounded_values() {
+    for case in CASES {
+        let golden = Golden::open(&format!("unet/{case}"));
+        let folder = fixture(&format!("unet/{case}"));
+        for (precision, rounding) in [
+            (WeightPrecision::Float16, 1e-6),
+            (WeightPrecision::Bfloat16, 0.2),
+        ] {
+            if precision
+                .check(&std::env::var("CORE_TEST_DEVICE").unwrap_or_default())
+                .is_err()
+            {
+                continue;
+            }
+            let run = |precision, trained: bool| {
+                let weights = Weights {
+                    precision,
+                    ..Default::default()
+                };
+                let unet = UNet2DConditionModel::load_weights(&folder, weights, &device()).unwrap();
+                let names = unet.names().clone();
+                let unet = set_trainable(unet, &names, |key| trained && key.contains("attn2"));
+                let states = golden.tensor::<3>("states").autodiff().require_grad();
+                let sample = golden.tensor("sample");
+                let prediction = unet.forward(sample, &timesteps(&golden), states.clone());
+                let grads = prediction.clone().square().mean().backward();
+                [
+                    to_vec(prediction.inner().flatten::<1>(0, 3)),
+                    to_vec(states.grad(&grads).unwrap().flatten::<1>(0, 2)),
+                ]
+            };
+            // The fixtures hold float16: nothing is lost in it, something in bfloat16.
+            let full = run(WeightPrecision::Float32, false);
+            for half in [run(precision, false), run(precision, true)] {
+                for (full, half) in full.iter().zip(&half) {
+                    let largest = full.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+                    for (a, b) in full.iter().zip(half) {
+                        assert!((a - b).abs() <= rounding * largest, "{case}: {a} and {b}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bfloat16_is_refused_where_a_backend_reads_it_wrongly() {
+    let refused = WeightPrecision::Bfloat16.check("wgpu:0").unwrap_err();
+    assert!(refused.to_string().contains("float16"), "{refused}");
+    assert!(WeightPrecision::Bfloat16.check("cpu").is_ok());
+    assert!(WeightPrecision::Float16.check("wgpu").is_ok());
 }
 
 #[test]

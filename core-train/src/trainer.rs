@@ -82,6 +82,7 @@ impl<'a> Learner<'a> {
         replay: Option<&Path>,
         tuned_unet: Option<&Path>,
     ) -> Result<Self> {
+        config.model.weights().precision.check(&config.device)?;
         let mut pipeline = StableDiffusionPipeline::load(config.model.files(tuned_unet), device)?;
         let first_rows = initial_rows(config, &pipeline, device)?;
         let concept = &config.concept;

@@ -5,10 +5,12 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
 use super::gemm::gemm;
-use super::memory::{Output, View, buffer, chunks, dims, run, tensor, values, with_scratch};
+use super::memory::{
+    Output, View, buffer, chunks, dims, run, tensor, values, widened, with_scratch,
+};
 use super::plain;
 use super::simd::vectorised;
-use super::tape::{Gradient, Operand, is_fused, record};
+use super::tape::{Gradient, Operand, is_fused, is_fused_weight, record};
 use super::transpose::transpose;
 
 /// Multiplications that make a task worth its start.
@@ -30,7 +32,7 @@ pub fn linear<const D: usize>(
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    if !(is_fused(&x) && is_fused(&weight) && bias.as_ref().is_none_or(is_fused)) {
+    if !(is_fused(&x) && is_fused_weight(&weight) && bias.as_ref().is_none_or(is_fused)) {
         return plain::linear(x, weight, bias);
     }
     assert_eq!(
@@ -45,13 +47,13 @@ pub fn linear<const D: usize>(
             let operands = [Operand::from(x), weight.into(), bias.into()];
             record(operands, |[x, weight, bias]| {
                 let x = Rows::new(x);
-                let y = x.times(&weight, Some(&bias.to_contiguous()));
+                let y = x.times(&widened(&weight), Some(&bias.to_contiguous()));
                 (y, LinearGradient { x, weight })
             })
         }
         None => record([Operand::from(x), weight.into()], |[x, weight]| {
             let x = Rows::new(x);
-            let y = x.times(&weight, None);
+            let y = x.times(&widened(&weight), None);
             (y, LinearGradient { x, weight })
         }),
     }
@@ -239,6 +241,7 @@ fn column_sums(x: &[f32], columns: usize) -> FlexTensor {
 #[derive(Debug, Clone)]
 struct LinearGradient {
     x: Rows,
+    /// As it is stored, in half precision or not.
     weight: FlexTensor,
 }
 
@@ -248,7 +251,8 @@ impl LinearGradient {
         let grad = grad.to_contiguous();
         let dx = wanted[0].then(|| {
             let mut dx = buffer(self.x.batches * self.x.rows * inputs);
-            let right = View::of(&self.weight, 0, 1, &[]);
+            let weight = widened(&self.weight);
+            let right = View::of(&weight, 0, 1, &[]);
             Rows::new(grad.clone()).multiply(right, inputs, None, &mut dx);
             tensor(dx, self.x.x.shape())
         });

@@ -2,8 +2,11 @@
 
 use std::cell::RefCell;
 
+use burn::backend::TensorMetadata;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::{Bytes, DType, Shape};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 use rayon::prelude::*;
 
 /// Below this many units of work (about a nanosecond each) threads cost more than they bring.
@@ -42,6 +45,34 @@ pub(super) fn strided(
 pub(super) fn values(x: &FlexTensor) -> &[f32] {
     x.as_slice()
         .expect("the tensor was made contiguous and holds float32")
+}
+
+/// A weight in float32, in which everything is computed; a copy where it is stored in half
+/// precision.
+pub(super) fn widened(x: &FlexTensor) -> FlexTensor {
+    const PIECE: usize = 1 << 16;
+    let shape = x.shape();
+    let mut wide = match x.dtype() {
+        DType::F16 | DType::BF16 => buffer(shape.num_elements()),
+        _ => return x.clone(),
+    };
+    let x = x.to_contiguous();
+    let work = wide.len() / 4;
+    match x.dtype() {
+        DType::F16 => {
+            let source: &[f16] = x.as_slice().expect("made contiguous, of this type");
+            chunks(&mut wide, PIECE, work, |i, part| {
+                source[i * PIECE..][..part.len()].convert_to_f32_slice(part);
+            });
+        }
+        _ => {
+            let source: &[bf16] = x.as_slice().expect("made contiguous, of this type");
+            chunks(&mut wide, PIECE, work, |i, part| {
+                source[i * PIECE..][..part.len()].convert_to_f32_slice(part);
+            });
+        }
+    }
+    tensor(wide, shape)
 }
 
 /// Copies a short row; a call of the library's copy takes longer than the copy itself.

@@ -2,7 +2,7 @@
 
 use burn::tensor::module;
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
-use burn::tensor::{Bool, Tensor, activation};
+use burn::tensor::{Bool, DType, FloatDType, Tensor, activation};
 
 /// `x * sigmoid(x)`, Hendrycks and Gimpel 2016.
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -87,7 +87,15 @@ pub fn linear<const D: usize>(
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    module::linear(x, weight.transpose(), bias)
+    module::linear(x, widened(weight).transpose(), bias)
+}
+
+/// A weight in float32, in which everything is computed, whatever it is stored in.
+fn widened<const D: usize>(weight: Tensor<D>) -> Tensor<D> {
+    match weight.dtype() {
+        DType::F16 | DType::BF16 => weight.cast(FloatDType::F32),
+        _ => weight,
+    }
 }
 
 /// Convolution of [batch, in, height, width] with `weight` [out, in, kernel, kernel]; `padding`
@@ -102,7 +110,7 @@ pub fn conv2d(
     let [top, left, bottom, right] = padding;
     let options =
         ConvOptions::new_with_padding([stride; 2], [(top, bottom), (left, right)], [1, 1], 1);
-    module::conv2d(x, weight, bias, options)
+    module::conv2d(x, widened(weight), bias, options)
 }
 
 /// Scaled dot-product attention on [batch, heads, n, d]; with `causal`, position i sees 0..=i.

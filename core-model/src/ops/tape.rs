@@ -23,6 +23,13 @@ pub(super) fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_))
 }
 
+/// Whether the fused version can use this tensor as a weight: as [`is_fused`], or in half precision
+/// and off the tape.
+pub(super) fn is_fused_weight<const D: usize>(x: &Tensor<D>) -> bool {
+    let half = matches!(x.dtype(), DType::F16 | DType::BF16) && !x.is_require_grad();
+    is_fused(x) || half && matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_))
+}
+
 /// One input of a fused operation.
 pub(super) struct Operand {
     value: FlexTensor,

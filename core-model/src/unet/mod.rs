@@ -18,7 +18,7 @@ use crate::config::write_config;
 use crate::error::{Error, Result};
 use crate::nn::{Conv2d, Conv2dConfig, GroupNorm};
 use crate::ops;
-use crate::params::{ParamBuilder, ParamNames};
+use crate::params::{ParamBuilder, ParamNames, Weights};
 use crate::resnet::ResnetConfig;
 use attention::{Maps, TransformerConfig};
 use blocks::{DownBlock, LevelConfig, MidBlock, Step, UpBlock};
@@ -51,17 +51,18 @@ impl UNet2DConditionModel {
     /// # Errors
     /// An absent or damaged file, an unsupported config, tensors that do not fit it.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
-        Self::load_variant(folder, None, device)
+        Self::load_weights(folder, Weights::default(), device)
     }
 
-    /// The same with the weights of a variant, such as `fp16`.
+    /// The same with the weights of a variant, such as `fp16`, or in another number format.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn load_variant(folder: &Path, variant: Option<&str>, device: &Device) -> Result<Self> {
+    pub fn load_weights(folder: &Path, weights: Weights<'_>, device: &Device) -> Result<Self> {
         let config = UNet2DConditionConfig::from_file(&folder.join("config.json"))?;
-        let file = Checkpoint::open_weights(folder, WEIGHTS, variant, canonical)?;
-        Self::new(&config, &ParamBuilder::from_checkpoint(file, device))
+        let file = Checkpoint::open_weights(folder, WEIGHTS, weights.variant, canonical)?;
+        let pb = ParamBuilder::from_checkpoint_in(file, weights.precision, device);
+        Self::new(&config, &pb)
     }
 
     /// A fresh network.

@@ -17,7 +17,7 @@ use core_model::pipeline::{ModelFiles, SamplingOptions, StableDiffusionPipeline}
 use core_model::rng::randn;
 use serde::Deserialize;
 
-use super::model::PredictionType;
+use super::model::{FrozenPrecision, PredictionType};
 use crate::config::ModelConfig;
 use crate::optimize::optimize_for_prompt;
 use crate::progress::Progress;
@@ -38,6 +38,9 @@ pub struct GenerateArgs {
     /// Which of the model's weights, as fp16 for model.fp16.safetensors
     #[arg(long, value_name = "NAME", requires = "model")]
     variant: Option<String>,
+    /// Number format in which the weights are kept in memory; everything is computed in float32
+    #[arg(long, requires = "model")]
+    precision: Option<FrozenPrecision>,
     /// Run folder of `core-train train`: its model, concept and tuned U-Net are used
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
@@ -145,6 +148,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         .map(|path| read_latents(path, args))
         .transpose()?;
     let source = Source::new(args)?;
+    source.model.weights().precision.check(&args.device)?;
     let mut pipeline = StableDiffusionPipeline::load(source.files(), &device)?;
     let kind = match args.scheduler {
         Some(kind) => kind,
@@ -191,6 +195,7 @@ impl Source {
             model: ModelConfig {
                 variant: args.variant.clone(),
                 prediction_type: args.prediction_type.map(Into::into),
+                precision: args.precision.map(Into::into),
                 ..ModelConfig::from(model.to_path_buf())
             },
             unet: args.unet.clone(),

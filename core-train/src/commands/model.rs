@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use clap::{Args, Subcommand, ValueEnum};
 use core_model::checkpoint::Precision;
 use core_model::original_layout::{self, Prediction};
+use core_model::params::WeightPrecision;
 
 use super::inspect_model::{self, InspectArgs};
 use super::say;
@@ -51,6 +52,26 @@ impl From<PredictionType> for Prediction {
         match prediction {
             PredictionType::Epsilon => Self::Epsilon,
             PredictionType::VPrediction => Self::Velocity,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum FrozenPrecision {
+    /// As trained weights.
+    Float32,
+    /// Half the memory.
+    Float16,
+    /// The same with the range of float32; not on wgpu.
+    Bfloat16,
+}
+
+impl From<FrozenPrecision> for WeightPrecision {
+    fn from(precision: FrozenPrecision) -> Self {
+        match precision {
+            FrozenPrecision::Float32 => Self::Float32,
+            FrozenPrecision::Float16 => Self::Float16,
+            FrozenPrecision::Bfloat16 => Self::Bfloat16,
         }
     }
 }

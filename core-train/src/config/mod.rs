@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use core_model::files::read_to_string;
 use core_model::locate::{Content, is_present};
 use core_model::original_layout::Prediction;
+use core_model::params::{WeightPrecision, Weights};
 use core_model::pipeline::ModelFiles;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -63,7 +64,8 @@ pub struct ModelConfig {
     /// What a one-file checkpoint of Stable Diffusion 2.x predicts, which the file does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prediction_type: Option<Prediction>,
-    /// Number format of the weights in memory.
+    /// Number format in which frozen weights are kept in memory; what is trained, and everything
+    /// that is computed, is float32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<WeightPrecision>,
 }
@@ -75,7 +77,16 @@ impl ModelConfig {
             path: &self.path,
             variant: self.variant.as_deref(),
             prediction: self.prediction_type,
+            precision: self.weights().precision,
             tuned_unet,
+        }
+    }
+
+    /// Which weights, and how they are kept.
+    pub fn weights(&self) -> Weights<'_> {
+        Weights {
+            variant: self.variant.as_deref(),
+            precision: self.precision.unwrap_or_default(),
         }
     }
 
@@ -98,14 +109,6 @@ impl ModelConfig {
     pub fn is_present(&self) -> bool {
         is_present(&self.path, Content::Model, self.variant.as_deref())
     }
-}
-
-/// Number format of the weights in memory, whatever the files hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WeightPrecision {
-    /// Single precision.
-    Float32,
 }
 
 /// `[validation]`: images with the same noise every time, so that they show what changes.

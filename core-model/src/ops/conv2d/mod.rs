@@ -12,10 +12,10 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
 use super::gemm::gemm;
-use super::memory::{Output, View, buffer, run, tensor, values, with_scratch};
+use super::memory::{Output, View, buffer, run, tensor, values, widened, with_scratch};
 use super::plain;
 use super::simd::{sum_by, vectorised};
-use super::tape::{Gradient, Operand, is_fused, record};
+use super::tape::{Gradient, Operand, is_fused, is_fused_weight, record};
 use geometry::Geometry;
 
 /// Convolution of [batch, in, height, width] with `weight` [out, in, kernel, kernel] and `bias`
@@ -27,14 +27,14 @@ pub fn conv2d(
     stride: usize,
     padding: [usize; 4],
 ) -> Tensor<4> {
-    if !(is_fused(&x) && is_fused(&weight) && bias.as_ref().is_none_or(is_fused)) {
+    if !(is_fused(&x) && is_fused_weight(&weight) && bias.as_ref().is_none_or(is_fused)) {
         return plain::conv2d(x, weight, bias, stride, padding);
     }
     let geometry = Geometry::new(x.dims(), weight.dims(), stride, padding);
     let forward = move |x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>| {
         let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
         let bias = bias.map(|bias| bias.to_contiguous());
-        let y = convolve(&x, &weight, false, bias.as_ref(), &geometry);
+        let y = convolve(&x, &widened(&weight), false, bias.as_ref(), &geometry);
         let gradient = ConvolutionGradient {
             x,
             weight,
@@ -121,6 +121,7 @@ fn convolve(
 #[derive(Debug, Clone)]
 struct ConvolutionGradient {
     x: FlexTensor,
+    /// As it is stored, in half precision or not.
     weight: FlexTensor,
     geometry: Geometry,
 }
@@ -161,7 +162,8 @@ impl ConvolutionGradient {
         } = self.geometry;
         let [height, width] = self.geometry.kernel;
         let taps = height * width;
-        let weight = values(&self.weight);
+        let weight = widened(&self.weight);
+        let weight = values(&weight);
         let mut swapped = buffer(weight.len());
         super::memory::chunks(&mut swapped, outputs * taps, weight.len() / 2, |c, part| {
             let kernels = weight.chunks_exact(taps).skip(c).step_by(inputs);
@@ -187,7 +189,8 @@ impl ConvolutionGradient {
         let (depth, pixels) = (geometry.depth(), geometry.pixels());
         let len = geometry.inputs * height * width;
         let g = values(grad);
-        let weight = View::rows(values(&self.weight), depth);
+        let weight = widened(&self.weight);
+        let weight = View::rows(values(&weight), depth);
         let mut dx = buffer(geometry.batch * len);
         super::memory::chunks(&mut dx, len, geometry.work(), |sample, dx| {
             let g = &g[sample * geometry.outputs * pixels..];
