@@ -1,7 +1,7 @@
 //! The schedulers against whole trajectories of diffusers' classes; see
 //! `generate_fixtures/schedulers.py`.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
