@@ -122,7 +122,7 @@ pub(super) fn cached_snapshot(
         let part = folder.join(part);
         match weights {
             Some(name) => weights_are_there(&part, name, variant),
-            // Written last of a part without weights, see `wanted`.
+            // Parts are fetched one after the other, and one with weights is the last.
             None => part.is_dir(),
         }
     });

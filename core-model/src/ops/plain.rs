@@ -113,15 +113,42 @@ pub fn conv2d(
     module::conv2d(x, widened(weight), bias, options)
 }
 
+/// Scores that exist at a time, 1 GiB of them.
+const SCORES: usize = 1 << 28;
+
 /// Scaled dot-product attention on [batch, heads, n, d]; with `causal`, position i sees 0..=i.
+/// Where the scores of all queries would take too much memory, some queries come after others.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, causal: bool, scale: f64) -> Tensor<4> {
-    let mut scores = q.matmul(k.swap_dims(2, 3)) * scale;
-    if causal {
-        let [_, _, n, m] = scores.dims();
-        let mask = Tensor::<2, Bool>::tril_mask([n, m], 0, &scores.device());
-        scores = scores.mask_fill(mask.unsqueeze(), f32::NEG_INFINITY);
+    let ([batch, heads, ..], [_, _, keys, _]) = (q.dims(), k.dims());
+    let queries = SCORES / (batch * heads * keys).max(1);
+    attention_in_slices(q, k, v, causal, scale, queries.max(1))
+}
+
+/// [`attention`] of at most `slice` queries at a time.
+pub fn attention_in_slices(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    causal: bool,
+    scale: f64,
+    slice: usize,
+) -> Tensor<4> {
+    let n = q.dims()[2];
+    let keys = k.swap_dims(2, 3);
+    let part = |first: usize| {
+        let rows = slice.min(n - first);
+        let mut scores = q.clone().narrow(2, first, rows).matmul(keys.clone()) * scale;
+        if causal {
+            let shape = [rows, scores.dims()[3]];
+            let mask = Tensor::<2, Bool>::tril_mask(shape, first as i64, &scores.device());
+            scores = scores.mask_fill(mask.unsqueeze(), f32::NEG_INFINITY);
+        }
+        softmax(scores).matmul(v.clone())
+    };
+    if n <= slice {
+        return part(0);
     }
-    softmax(scores).matmul(v)
+    Tensor::cat((0..n).step_by(slice).map(part).collect(), 2)
 }
 
 /// Attention that also gives its probabilities [batch, heads, n, m]; both are differentiable.
