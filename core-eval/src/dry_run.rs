@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
-use core_model::locate::{Content, is_present};
+use core_model::locate::{Content, is_hub_id, is_present};
 use core_train::estimate::{self, duration};
 
 use crate::commands::say;
@@ -40,6 +40,21 @@ pub fn missing(experiment: &Experiment) -> Vec<String> {
         }
     }
     missing
+}
+
+/// Whether all that is absent are repositories of the hub.
+pub fn can_be_had(experiment: &Experiment) -> bool {
+    let JudgeFolders {
+        clip,
+        dino,
+        clipseg,
+    } = experiment.evaluation.judges();
+    let mut models = [experiment.model.path.as_path(), clip, dino]
+        .into_iter()
+        .chain(clipseg);
+    let mut concepts = experiment.concepts.iter();
+    models.all(|path| path.exists() || is_hub_id(path))
+        && concepts.all(|concept| concept.config.is_some())
 }
 
 /// Prints the runs and, where model and photos are there, time and memory as measured on a few

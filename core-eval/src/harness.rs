@@ -58,7 +58,11 @@ pub fn run(args: &ExperimentArgs) -> Result<()> {
     if args.dry_run {
         return dry_run::run(&experiment, &results);
     }
-    let experiment = experiment.located()?;
+    // Nothing is fetched for an experiment that lacks something else.
+    let experiment = match dry_run::can_be_had(&experiment) {
+        true => experiment.located()?,
+        false => experiment,
+    };
     let harness = Harness::new(&experiment, results)?;
     harness.run()
 }

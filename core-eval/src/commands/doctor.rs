@@ -88,12 +88,12 @@ fn devices() -> Vec<String> {
     } in &present
     {
         match difference_from_cpu(name, device) {
-            Ok(_) if name == "cpu" => say(&format!("{name} ({adapter}): present")),
+            Ok(_) if name == "cpu" => say(&format!("device {name}: present ({adapter})")),
             Ok(off) if off < ROUNDING => say(&format!(
-                "{name} ({adapter}): present, computes as the cpu within {off:.0e}"
+                "device {name}: present ({adapter}), computes as the cpu within {off:.0e}"
             )),
             Ok(off) => broken.push(format!(
-                "{name} ({adapter}): computes otherwise than the cpu, by {off:.0e} of the largest \
+                "device {name} ({adapter}): computes otherwise than the cpu, by {off:.0e} of the largest \
                  value; update its driver or use another device"
             )),
             Err(error) => broken.push(error.to_string()),
