@@ -37,6 +37,7 @@ impl Case {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::cargo_bin("core-train").unwrap();
+        command.env("HF_HUB_OFFLINE", "1");
         command
             .arg("train")
             .arg(self.folder.path().join("run.toml"));

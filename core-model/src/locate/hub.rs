@@ -86,7 +86,7 @@ pub(super) fn snapshot(id: &str, content: Content, variant: Option<&str>) -> Res
             id,
             format!(
                 "is not complete in the cache {}, and HF_HUB_OFFLINE forbids to fetch it; unset \
-                 that once, or name a folder",
+                 that once, or download the repository elsewhere and name its folder",
                 cache.path().display()
             ),
         ));
@@ -338,7 +338,8 @@ fn request(id: &str, error: &ApiError) -> Error {
             ),
             Some(status) => format!("the hub answered with status {status}; try again later"),
             None => format!(
-                "the hub cannot be reached: {error}; a folder of that name was not found either"
+                "the hub cannot be reached: {error}; a folder of that name was not found either. \
+                 Connect, or download the repository elsewhere and name its folder"
             ),
         },
     )

@@ -238,7 +238,8 @@ pub(super) fn model_of_run(run: &Path) -> Result<ModelConfig> {
     let file = run.join("config.toml");
     let text = read_to_string(&file)
         .with_context(|| format!("{} is no run folder of `core-train train`", run.display()))?;
-    let OfRun { model } = toml::from_str(&text).with_context(|| format!("{}", file.display()))?;
+    let OfRun { model } = toml::from_str(&text)
+        .with_context(|| format!("{}: no `model.path` that can be read", file.display()))?;
     Ok(model.seen_from(run))
 }
 
