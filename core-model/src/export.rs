@@ -10,19 +10,10 @@ use serde_json::{Map, Value, json};
 use crate::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
 use crate::config::{read_object, write_json};
 use crate::error::{Error, Result};
-use crate::files::{read, write_atomically};
+use crate::files::{NewFolder, read, write_atomically};
 use crate::learned_embedding::LearnedEmbedding;
 use crate::pipeline::{ModelFiles, StableDiffusionPipeline};
-
-/// The files of a tokenizer.
-const TOKENIZER: [&str; 6] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-];
+use crate::tokenizer;
 
 /// The key under which the text encoder holds its vocabulary.
 const TABLE: &str = "text_model.embeddings.token_embedding.weight";
@@ -39,26 +30,15 @@ pub fn export(
     precision: Precision,
     out: &Path,
 ) -> Result<()> {
-    if out.exists() {
-        return Err(Error::Invalid(format!(
-            "{}: exists already; name a new folder",
-            out.display()
-        )));
-    }
+    NewFolder::check(out)?;
     let source = model.folder()?;
     let device = Device::flex();
     let mut pipeline = StableDiffusionPipeline::load(model, &device)?;
     if let Some((embedding, token)) = concept {
         pipeline.add_concept(embedding, token, &device)?;
     }
-    let parent = match out.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
-    // Beside the target, so that a folder of its name is a whole one.
-    let scratch = tempfile::tempdir_in(parent).map_err(Error::io(parent))?;
-    let made = scratch.path().join("model");
+    let folder = NewFolder::begin(out)?;
+    let made = folder.path();
 
     pipeline.unet.save(&made.join("unet"), precision)?;
     pipeline.vae.save(&made.join("vae"), precision)?;
@@ -82,21 +62,21 @@ pub fn export(
     for (from, to) in configs {
         write_json(&made.join(to), &read_object(&from)?)?;
     }
-    let tokenizer = made.join("tokenizer");
-    std::fs::create_dir_all(&tokenizer).map_err(Error::io(&tokenizer))?;
-    for name in TOKENIZER {
+    let words = made.join("tokenizer");
+    std::fs::create_dir_all(&words).map_err(Error::io(&words))?;
+    for name in tokenizer::FILES {
         let from = source.join("tokenizer").join(name);
         if from.is_file() {
-            write_atomically(&tokenizer.join(name), &read(&from)?)?;
+            write_atomically(&words.join(name), &read(&from)?)?;
         }
     }
     if let Some((embedding, token)) = concept {
         let first = add_rows(&text_encoder, embedding, precision)?;
-        add_tokens(&tokenizer, token, embedding.num_vectors, first)?;
+        add_tokens(&words, token, embedding.num_vectors, first)?;
     }
     write_json(&made.join("model_index.json"), &index(&source)?)?;
     StableDiffusionPipeline::load(made.as_path().into(), &device)?;
-    std::fs::rename(&made, out).map_err(Error::io(out))
+    folder.finish()
 }
 
 /// `model_index.json` of the source without the parts that are not written.

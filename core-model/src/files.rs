@@ -1,7 +1,7 @@
 //! Writing files so that a reader never meets half of one: beside, then renamed.
 
 use std::io::{Cursor, Read, Write};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use image::{ImageBuffer, ImageFormat, PixelWithColorType};
 
@@ -27,6 +27,56 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         .persist(path)
         .map_err(|e| Error::io(path)(e.error))?;
     Ok(())
+}
+
+/// A folder that appears under its name when it is whole; before, it lies beside.
+#[derive(Debug)]
+pub(crate) struct NewFolder<'a> {
+    out: &'a Path,
+    scratch: tempfile::TempDir,
+}
+
+impl<'a> NewFolder<'a> {
+    /// Fails when there is something of that name.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]
+    pub(crate) fn check(out: &Path) -> Result<()> {
+        match out.exists() {
+            true => Err(Error::Invalid(format!(
+                "{}: exists already; name a new folder",
+                out.display()
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes the folders above it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming what cannot be written.
+    pub(crate) fn begin(out: &'a Path) -> Result<Self> {
+        let parent = match out.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
+        let scratch = tempfile::tempdir_in(parent).map_err(Error::io(parent))?;
+        Ok(Self { out, scratch })
+    }
+
+    /// Where to write meanwhile.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.scratch.path().join("model")
+    }
+
+    /// Gives it its name.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming it.
+    pub(crate) fn finish(self) -> Result<()> {
+        std::fs::rename(self.path(), self.out).map_err(Error::io(self.out))
+    }
 }
 
 /// Scratch files are private to their owner; results are ordinary files.

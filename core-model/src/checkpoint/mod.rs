@@ -16,7 +16,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 pub use key_rules::{KeyRule, canonical};
-pub(crate) use weights::weight_files;
+pub(crate) use weights::{shard_names, weight_files};
 pub use write::{Precision, TensorToWrite, save_module, save_tensors};
 
 use crate::error::{Error, Result};

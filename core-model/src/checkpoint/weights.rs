@@ -40,6 +40,49 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+impl Index {
+    fn read(path: &Path) -> Result<Self> {
+        let length = std::fs::metadata(path).map_err(Error::io(path))?.len();
+        if length > MAX_HEADER {
+            return Err(Error::format(
+                path,
+                format!(
+                    "an index of {length} bytes, expected less than {MAX_HEADER}; fetch it again"
+                ),
+            ));
+        }
+        let text = read_to_string(path)?;
+        serde_json::from_str(&text).map_err(|error| {
+            let reason = format!("no index of weights: {error}; fetch it again");
+            Error::format(path, reason)
+        })
+    }
+
+    /// The files, which must lie in the same folder; `path` is the index's own.
+    fn shards(&self, path: &Path) -> Result<BTreeSet<&str>> {
+        let shards: BTreeSet<&str> = self.weight_map.values().map(String::as_str).collect();
+        let outside = |shard: &&&str| !is_plain_name(shard) || !shard.ends_with(".safetensors");
+        match shards.iter().find(outside) {
+            Some(shard) => Err(Error::format(
+                path,
+                format!(
+                    "names the shard `{shard}`; expected a safetensors file in the same folder"
+                ),
+            )),
+            None => Ok(shards),
+        }
+    }
+}
+
+/// The files that an index of weights names.
+///
+/// # Errors
+/// As [`Checkpoint::open_weights`] for an index.
+pub(crate) fn shard_names(path: &Path) -> Result<Vec<String>> {
+    let index = Index::read(path)?;
+    Ok(index.shards(path)?.into_iter().map(String::from).collect())
+}
+
 impl Checkpoint {
     /// Opens the weights of a network in `folder`, whose plain file would be `name`, such as
     /// `model.safetensors`. Looked for are, in this order, what diffusers and transformers write;
@@ -97,36 +140,14 @@ impl Checkpoint {
     }
 
     fn open_shards(folder: &Path, path: &Path, rule: KeyRule) -> Result<Self> {
-        let length = std::fs::metadata(path).map_err(Error::io(path))?.len();
-        if length > MAX_HEADER {
-            return Err(Error::format(
-                path,
-                format!(
-                    "an index of {length} bytes, expected less than {MAX_HEADER}; fetch it again"
-                ),
-            ));
-        }
-        let text = read_to_string(path)?;
-        let index: Index = serde_json::from_str(&text).map_err(|error| {
-            let reason = format!("no index of weights: {error}; fetch it again");
-            Error::format(path, reason)
-        })?;
-        let shards: BTreeSet<&String> = index.weight_map.values().collect();
+        let index = Index::read(path)?;
         let mut whole = Self {
             path: path.to_path_buf(),
             parts: Vec::new(),
             tensors: BTreeMap::new(),
             metadata: BTreeMap::new(),
         };
-        for shard in shards {
-            if !is_plain_name(shard) || !shard.ends_with(".safetensors") {
-                return Err(Error::format(
-                    path,
-                    format!(
-                        "names the shard `{shard}`; expected a safetensors file in the same folder"
-                    ),
-                ));
-            }
+        for shard in index.shards(path)? {
             let file = Self::open(&folder.join(shard), |key| Some(key.to_string()))?;
             whole.add_shard(file, shard, &index, rule)?;
         }

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo};
-use serde_json::Value;
 
-use crate::checkpoint::weight_files;
+use crate::checkpoint::{shard_names, weight_files};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::tokenizer;
 
 /// Repositories that no longer exist, and where their content is.
 const MOVED: [(&str, &str); 2] = [
@@ -18,18 +18,12 @@ const MOVED: [(&str, &str); 2] = [
     ("runwayml/stable-diffusion-v1-5", "stable-diffusion-v1-5/"),
 ];
 
-/// The files beside weights that this crate reads, below a model's parts and at the top of an
-/// encoder's repository.
-const SMALL: [&str; 9] = [
+/// The files beside weights and tokenizers that this crate reads, below a model's parts and at the
+/// top of an encoder's repository.
+const CONFIGS: [&str; 3] = [
     "config.json",
     "scheduler_config.json",
     "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
 ];
 
 /// A part of a repository: its folder, and the plain name of its weights if it has any.
@@ -138,34 +132,11 @@ fn weights_are_there(folder: &Path, name: &str, variant: Option<&str>) -> bool {
         .find(|path| path.is_file());
     match found {
         Some(path) if path.extension().is_some_and(|end| end == "json") => {
-            shards_of(&path).is_ok_and(|shards| shards.iter().all(|s| folder.join(s).is_file()))
+            shard_names(&path).is_ok_and(|shards| shards.iter().all(|s| folder.join(s).is_file()))
         }
         Some(_) => true,
         None => false,
     }
-}
-
-/// The files that an index of weights names.
-fn shards_of(index: &Path) -> Result<BTreeSet<String>> {
-    let text = files::read_to_string(index)?;
-    let json: Value = serde_json::from_str(&text).map_err(|error| Error::format(index, error))?;
-    let map = json.get("weight_map").and_then(Value::as_object);
-    let names = map.into_iter().flat_map(|map| map.values());
-    let mut shards = BTreeSet::new();
-    for name in names {
-        match name.as_str() {
-            Some(name) if files::is_plain_name(name) && name.ends_with(".safetensors") => {
-                shards.insert(name.to_string());
-            }
-            _ => {
-                let reason = format!(
-                    "names the shard {name}; expected a safetensors file in the same folder"
-                );
-                return Err(Error::format(index, reason));
-            }
-        }
-    }
-    Ok(shards)
 }
 
 /// Whether an environment variable is set to yes, as huggingface_hub reads it.
@@ -204,7 +175,7 @@ impl Download<'_> {
                 true => file.to_string(),
                 false => format!("{part}/{file}"),
             };
-            for file in SMALL.iter().map(|file| at(file)) {
+            for file in CONFIGS.iter().chain(&tokenizer::FILES).map(|file| at(file)) {
                 if listed.contains(file.as_str()) {
                     self.get(&file)?;
                 }
@@ -229,7 +200,7 @@ impl Download<'_> {
             };
             let path = self.get(&at(chosen))?;
             if chosen.ends_with(".json") {
-                for shard in shards_of(&path)? {
+                for shard in shard_names(&path)? {
                     self.get(&at(&shard))?;
                 }
             }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::checkpoint::{Checkpoint, Precision};
 use crate::config::write_json;
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
+use crate::files::{NewFolder, write_atomically};
 use crate::params::ParamBuilder;
 use crate::pipeline::StableDiffusionPipeline;
 use crate::text_encoder::{TextEncoder, TextEncoderConfig};
@@ -85,12 +85,7 @@ pub fn import(
     precision: Precision,
     device: &Device,
 ) -> Result<()> {
-    if out.exists() {
-        return Err(Error::Invalid(format!(
-            "{}: exists already; name a new folder",
-            out.display()
-        )));
-    }
+    NewFolder::check(out)?;
     let kind = TextTower::of(file)?;
     let prediction = match (prediction, kind) {
         (Some(prediction), _) => prediction,
@@ -98,20 +93,14 @@ pub fn import(
         (None, TextTower::OpenClip) => {
             return Err(Error::Invalid(format!(
                 "{}: is a Stable Diffusion 2.x model, whose file does not tell what it predicts; \
-                 name (--prediction-type, model.prediction_type) epsilon for 512 pixel models (2.0-base, 2.1-base), v_prediction for 768 \
-                 pixel models (2.0, 2.1)",
+                 name (--prediction-type, model.prediction_type) epsilon for 512 pixel models \
+                 (2.0-base, 2.1-base), v_prediction for 768 pixel models (2.0, 2.1)",
                 file.display()
             )));
         }
     };
-    let parent = match out.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
-    // Beside the target, so that a folder of its name is a whole one.
-    let folder = tempfile::tempdir_in(parent).map_err(Error::io(parent))?;
-    let made = folder.path().join("model");
+    let folder = NewFolder::begin(out)?;
+    let made = folder.path();
     unet(file, kind, device)?.save(&made.join("unet"), precision)?;
     vae(file, device)?.save(&made.join("vae"), precision)?;
     let text_encoder = text_encoder(file, kind, device)?;
@@ -121,7 +110,7 @@ pub fn import(
     write_json(&scheduler, &scheduler_config(prediction))?;
     write_json(&made.join("model_index.json"), &model_index())?;
     StableDiffusionPipeline::load(made.as_path().into(), device)?;
-    std::fs::rename(&made, out).map_err(Error::io(out))
+    folder.finish()
 }
 
 /// Which text tower a file holds.

@@ -16,6 +16,16 @@ use tokenizers::{AddedToken, NormalizedString, Normalizer};
 use crate::error::{Error, Result};
 use crate::text_encoder::TextEncoderConfig;
 
+/// The files that a tokenizer's folder may hold.
+pub(crate) const FILES: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+];
+
 /// What marks the last byte of a word.
 const WORD_END: &str = "</w>";
 
