@@ -1,11 +1,7 @@
 //! Matrix products of one thread; the operations divide their work among threads themselves.
 
-use super::kernel::{Columns, Product, Start, Steps, lanes};
+use super::kernel::{Columns, DEPTH, Product, Start, Steps, panel_width};
 use super::memory::{View, copy_row, with_scratch};
-
-/// Rows of the right matrix that are multiplied at a time: with three vectors of columns they
-/// fill a first-level cache.
-const DEPTH: usize = 192;
 
 /// `target = left right`, or `target += left right` with `add`; left is [m, k], right [k, n].
 ///
@@ -74,7 +70,7 @@ unsafe fn by_rows([m, n, k]: [usize; 3], target: View, add: bool, left: View, ri
         return;
     }
     // A right matrix larger than the cache is copied a panel at a time, to be read in sequence.
-    let width = 3 * lanes();
+    let width = panel_width();
     with_scratch(DEPTH * width, |panel| {
         for first_row in (0..k).step_by(DEPTH) {
             let depth = DEPTH.min(k - first_row);

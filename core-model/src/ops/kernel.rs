@@ -2,9 +2,14 @@
 //!
 //! The left matrix is read one number at a time, the right one in vectors. Neither has to be
 //! rearranged: where rows and columns begin is given by strides or tables, so that a convolution
-//! is a product with a right matrix that was never unfolded.
+//! is a product with a right matrix that was never unfolded. Rows of the right matrix that lie far
+//! apart are gathered, some at a time, where many left rows meet them; sums keep their order.
 
 use super::simd::{Level, level};
+
+/// Rows of the right matrix that are multiplied at a time: with a panel's columns they fill a
+/// first-level cache.
+pub(super) const DEPTH: usize = 192;
 
 /// Where the rows of a matrix begin, in floats.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +47,8 @@ pub(super) enum Start<'a> {
     Target,
     /// One number a row.
     Rows(&'a [f32]),
+    /// The target's old values, which are the first terms of these sums, and one number a row.
+    Resumed(Option<&'a [f32]>),
 }
 
 /// A product of two matrices.
@@ -69,16 +76,31 @@ pub(super) fn lanes() -> usize {
     }
 }
 
+/// Columns of a panel, that is of the vectors whose sums are in registers at a time.
+pub(super) fn panel_width() -> usize {
+    match level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => 3 * 16,
+        _ => 2 * 8,
+    }
+}
+
 /// A vector of floats.
 #[expect(unsafe_code, reason = "loads and stores go to plain addresses")]
 trait Vector: Copy {
     const LANES: usize;
+    /// How many of them the processor works on at a time.
+    const REGISTERS: usize;
+    /// Vectors of a panel: with 8 or 6 rows of sums they leave registers for the factors.
+    const PANEL: usize;
     /// Selects the first lanes.
     type Mask: Copy;
     fn mask(count: usize) -> Self::Mask;
     fn splat(x: f32) -> Self;
-    unsafe fn load(at: *const f32, mask: Self::Mask) -> Self;
-    unsafe fn store(self, at: *mut f32, mask: Self::Mask);
+    unsafe fn load(at: *const f32) -> Self;
+    unsafe fn load_masked(at: *const f32, mask: Self::Mask) -> Self;
+    unsafe fn store(self, at: *mut f32);
+    unsafe fn store_masked(self, at: *mut f32, mask: Self::Mask);
     fn add(self, other: Self) -> Self;
     /// `self * b + c`
     fn fma(self, b: Self, c: Self) -> Self;
@@ -86,7 +108,12 @@ trait Vector: Copy {
 
 #[expect(unsafe_code, reason = "vector instructions and strided memory")]
 mod loops {
-    use super::{Columns, Product, Start, Steps, Vector};
+    use std::mem::MaybeUninit;
+
+    use super::{Columns, DEPTH, Product, Start, Steps, Vector};
+
+    /// Left rows for which gathering the right matrix pays.
+    const MANY: usize = 24;
 
     impl Product<'_> {
         /// Computes the product.
@@ -112,7 +139,7 @@ mod loops {
             unsafe { self.panels::<[f32; 8]>() }
         }
 
-        /// Panels of up to three vectors, each for all rows.
+        /// Panels of vectors, each for all rows.
         #[inline(always)]
         pub(super) unsafe fn panels<L: Vector>(&self) {
             let count = match self.columns {
@@ -125,8 +152,8 @@ mod loops {
                 first += unsafe {
                     match count - first {
                         1 => self.blocks::<L, 1>(first),
-                        2 | 4 => self.blocks::<L, 2>(first),
-                        _ => self.blocks::<L, 3>(first),
+                        3 | 5.. if L::PANEL == 3 => self.blocks::<L, 3>(first),
+                        _ => self.blocks::<L, 2>(first),
                     }
                 };
             }
@@ -154,27 +181,115 @@ mod loops {
                 panel.right[v] = self.right.wrapping_add(right);
                 panel.target[v] = target;
             }
-            let mut row = 0;
+            let whole = match self.columns {
+                Columns::First(count) => (first + V) * L::LANES <= count,
+                Columns::Vectors { .. } => true,
+            };
             // SAFETY: passed on.
             unsafe {
-                while row + 8 <= self.rows {
-                    self.steps::<L, 8, V>(row, &panel);
-                    row += 8;
-                }
-                if row + 4 <= self.rows {
-                    self.steps::<L, 4, V>(row, &panel);
-                    row += 4;
-                }
-                while row < self.rows {
-                    self.steps::<L, 1, V>(row, &panel);
-                    row += 1;
+                match (self.is_to_be_gathered(L::PANEL * L::LANES), whole) {
+                    (true, true) => self.gathered::<L, V, true>(&mut panel),
+                    (true, false) => self.gathered::<L, V, false>(&mut panel),
+                    (false, true) => self.all_rows::<L, V, true>(&panel),
+                    (false, false) => self.all_rows::<L, V, false>(&panel),
                 }
             }
             V
         }
 
+        /// Whether the right matrix is read often and its rows are farther apart than `near`.
+        fn is_to_be_gathered(&self, near: usize) -> bool {
+            let is_far = match self.right_rows {
+                Steps::Stride(stride) => stride > near,
+                Steps::Table(_) => true,
+            };
+            is_far && self.rows >= MANY && matches!(self.start, Start::Zero | Start::Rows(_))
+        }
+
+        /// All rows, with the vectors of the right matrix copied side by side, [`DEPTH`] at a time.
         #[inline(always)]
-        unsafe fn steps<L: Vector, const R: usize, const V: usize>(
+        unsafe fn gathered<L: Vector, const V: usize, const WHOLE: bool>(
+            &self,
+            panel: &mut Panel<L, V>,
+        ) {
+            #[repr(align(64))]
+            struct Side([MaybeUninit<f32>; 48 * DEPTH]);
+            let mut copy = Side([MaybeUninit::uninit(); 48 * DEPTH]);
+            let copy = copy.0.as_mut_ptr().cast::<f32>();
+            let source = panel.right;
+            for first in (0..self.depth).step_by(DEPTH) {
+                let depth = DEPTH.min(self.depth - first);
+                for k in 0..depth {
+                    let offset = self.right_rows.at(first + k);
+                    for (v, source) in source.iter().enumerate() {
+                        // SAFETY: an address of the right matrix, and place for DEPTH times three
+                        // vectors.
+                        unsafe {
+                            let vector = panel.load::<WHOLE>(v, source.add(offset));
+                            vector.store(copy.add((k * V + v) * L::LANES));
+                        }
+                    }
+                }
+                for (v, right) in panel.right.iter_mut().enumerate() {
+                    *right = copy.wrapping_add(v * L::LANES);
+                }
+                let is_last = first + depth == self.depth;
+                let start = match (first, is_last, self.start) {
+                    (0, true, start) => start,
+                    (0, false, _) => Start::Zero,
+                    (_, true, Start::Rows(rows)) => Start::Resumed(Some(rows)),
+                    _ => Start::Resumed(None),
+                };
+                let part = Product {
+                    depth,
+                    left: self.left.wrapping_add(first * self.left_column),
+                    right_rows: Steps::Stride(V * L::LANES),
+                    start,
+                    ..*self
+                };
+                // SAFETY: a part of the caller's matrices and the copy just written.
+                unsafe { part.all_rows::<L, V, WHOLE>(panel) };
+            }
+        }
+
+        /// As many rows at a time as have their sums in registers, beside the right vectors and
+        /// one number of the left matrix.
+        #[inline(always)]
+        unsafe fn all_rows<L: Vector, const V: usize, const WHOLE: bool>(
+            &self,
+            panel: &Panel<L, V>,
+        ) {
+            let mut row = 0;
+            // SAFETY: passed on.
+            unsafe {
+                if 8 * V + V + 2 <= L::REGISTERS {
+                    while row + 8 <= self.rows {
+                        self.steps::<L, 8, V, WHOLE>(row, panel);
+                        row += 8;
+                    }
+                } else {
+                    while row + 6 <= self.rows {
+                        self.steps::<L, 6, V, WHOLE>(row, panel);
+                        row += 6;
+                    }
+                }
+                while row + 4 <= self.rows {
+                    self.steps::<L, 4, V, WHOLE>(row, panel);
+                    row += 4;
+                }
+                while row + 2 <= self.rows {
+                    self.steps::<L, 2, V, WHOLE>(row, panel);
+                    row += 2;
+                }
+                while row < self.rows {
+                    self.steps::<L, 1, V, WHOLE>(row, panel);
+                    row += 1;
+                }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn steps<L: Vector, const R: usize, const V: usize, const WHOLE: bool>(
             &self,
             row: usize,
             panel: &Panel<L, V>,
@@ -182,10 +297,13 @@ mod loops {
             // SAFETY: passed on; tables have an entry for each row.
             unsafe {
                 match self.right_rows {
-                    Steps::Stride(stride) => self.tile::<L, R, V>(row, panel, |k| k * stride),
+                    Steps::Stride(stride) => {
+                        self.tile::<L, R, V, WHOLE>(row, panel, |k| k * stride)
+                    }
                     Steps::Table(table) => {
                         assert!(table.len() >= self.depth);
-                        self.tile::<L, R, V>(row, panel, |k| *table.get_unchecked(k) as usize);
+                        let step = |k| *table.get_unchecked(k) as usize;
+                        self.tile::<L, R, V, WHOLE>(row, panel, step);
                     }
                 }
             }
@@ -193,7 +311,7 @@ mod loops {
 
         /// `R` rows of `V` vectors, their sums in registers.
         #[inline(always)]
-        unsafe fn tile<L: Vector, const R: usize, const V: usize>(
+        unsafe fn tile<L: Vector, const R: usize, const V: usize, const WHOLE: bool>(
             &self,
             row: usize,
             panel: &Panel<L, V>,
@@ -206,11 +324,19 @@ mod loops {
             let mut sums = [[L::splat(0.0); V]; R];
             // SAFETY: the caller vouches for all addresses.
             unsafe {
+                if let Start::Resumed(_) = self.start {
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let target = self.target.add((row + r) * self.target_row);
+                        for (v, sum) in sums.iter_mut().enumerate() {
+                            *sum = panel.load::<WHOLE>(v, target.add(panel.target[v]));
+                        }
+                    }
+                }
                 for k in 0..self.depth {
                     let offset = step(k);
                     let mut right = [L::splat(0.0); V];
                     for (v, right) in right.iter_mut().enumerate() {
-                        *right = L::load(panel.right[v].add(offset), panel.masks[v]);
+                        *right = panel.load::<WHOLE>(v, panel.right[v].add(offset));
                     }
                     for r in 0..R {
                         let x = L::splat(*left[r].add(k * self.left_column));
@@ -224,11 +350,16 @@ mod loops {
                     for (v, sum) in sums.into_iter().enumerate() {
                         let at = target.add(panel.target[v]);
                         let sum = match self.start {
-                            Start::Zero => sum,
-                            Start::Target => L::load(at, panel.masks[v]).add(sum),
-                            Start::Rows(rows) => L::splat(rows[row + r]).add(sum),
+                            Start::Zero | Start::Resumed(None) => sum,
+                            Start::Target => panel.load::<WHOLE>(v, at).add(sum),
+                            Start::Rows(rows) | Start::Resumed(Some(rows)) => {
+                                L::splat(rows[row + r]).add(sum)
+                            }
                         };
-                        sum.store(at, panel.masks[v]);
+                        match WHOLE {
+                            true => sum.store(at),
+                            false => sum.store_masked(at, panel.masks[v]),
+                        }
                     }
                 }
             }
@@ -242,8 +373,24 @@ mod loops {
         masks: [L::Mask; V],
     }
 
+    impl<L: Vector, const V: usize> Panel<L, V> {
+        /// Loads vector `v`, in one piece if it is known to be whole.
+        #[inline(always)]
+        unsafe fn load<const WHOLE: bool>(&self, v: usize, at: *const f32) -> L {
+            // SAFETY: passed on.
+            unsafe {
+                match WHOLE {
+                    true => L::load(at),
+                    false => L::load_masked(at, self.masks[v]),
+                }
+            }
+        }
+    }
+
     impl Vector for [f32; 8] {
         const LANES: usize = 8;
+        const REGISTERS: usize = 16;
+        const PANEL: usize = 2;
         type Mask = usize;
 
         #[inline(always)]
@@ -257,7 +404,13 @@ mod loops {
         }
 
         #[inline(always)]
-        unsafe fn load(at: *const f32, mask: usize) -> Self {
+        unsafe fn load(at: *const f32) -> Self {
+            // SAFETY: eight floats are valid.
+            unsafe { at.cast::<Self>().read_unaligned() }
+        }
+
+        #[inline(always)]
+        unsafe fn load_masked(at: *const f32, mask: usize) -> Self {
             let mut x = [0.0; 8];
             // SAFETY: the first `mask` floats are valid.
             unsafe { std::ptr::copy_nonoverlapping(at, x.as_mut_ptr(), mask) };
@@ -265,7 +418,13 @@ mod loops {
         }
 
         #[inline(always)]
-        unsafe fn store(self, at: *mut f32, mask: usize) {
+        unsafe fn store(self, at: *mut f32) {
+            // SAFETY: eight floats are valid.
+            unsafe { at.cast::<Self>().write_unaligned(self) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_masked(self, at: *mut f32, mask: usize) {
             // SAFETY: the first `mask` floats are valid.
             unsafe { std::ptr::copy_nonoverlapping(self.as_ptr(), at, mask) };
         }
@@ -313,6 +472,8 @@ mod x86 {
 
     impl Vector for __m512 {
         const LANES: usize = 16;
+        const REGISTERS: usize = 32;
+        const PANEL: usize = 3;
         type Mask = __mmask16;
 
         #[inline(always)]
@@ -327,13 +488,25 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn load(at: *const f32, mask: __mmask16) -> Self {
+        unsafe fn load(at: *const f32) -> Self {
+            // SAFETY: see above.
+            unsafe { _mm512_loadu_ps(at) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_masked(at: *const f32, mask: __mmask16) -> Self {
             // SAFETY: see above.
             unsafe { _mm512_maskz_loadu_ps(mask, at) }
         }
 
         #[inline(always)]
-        unsafe fn store(self, at: *mut f32, mask: __mmask16) {
+        unsafe fn store(self, at: *mut f32) {
+            // SAFETY: see above.
+            unsafe { _mm512_storeu_ps(at, self) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_masked(self, at: *mut f32, mask: __mmask16) {
             // SAFETY: see above.
             unsafe { _mm512_mask_storeu_ps(at, mask, self) }
         }
@@ -353,6 +526,8 @@ mod x86 {
 
     impl Vector for __m256 {
         const LANES: usize = 8;
+        const REGISTERS: usize = 16;
+        const PANEL: usize = 2;
         type Mask = __m256i;
 
         #[inline(always)]
@@ -371,13 +546,25 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn load(at: *const f32, mask: __m256i) -> Self {
+        unsafe fn load(at: *const f32) -> Self {
+            // SAFETY: see above.
+            unsafe { _mm256_loadu_ps(at) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_masked(at: *const f32, mask: __m256i) -> Self {
             // SAFETY: see above.
             unsafe { _mm256_maskload_ps(at, mask) }
         }
 
         #[inline(always)]
-        unsafe fn store(self, at: *mut f32, mask: __m256i) {
+        unsafe fn store(self, at: *mut f32) {
+            // SAFETY: see above.
+            unsafe { _mm256_storeu_ps(at, self) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_masked(self, at: *mut f32, mask: __m256i) {
             // SAFETY: see above.
             unsafe { _mm256_maskstore_ps(at, mask, self) }
         }
