@@ -140,7 +140,9 @@ fn training_noise_and_targets_agree_with_diffusers() {
             .collect();
         let theirs = fixture.values(&format!("training.{number}.alphas_cumprod"));
         for (x, y) in signal.iter().zip(&theirs) {
-            assert!((x - y).abs() <= 3e-7 * y, "{values}: {x} {y}");
+            // Of a rescaled schedule they are made with torch's square root, which is not correctly
+            // rounded and not the same on every processor.
+            assert!((x - y).abs() <= 1e-6 * y, "{values}: {x} {y}");
         }
         let noisy = scheduler.add_noise(latents.clone(), noise.clone(), &timesteps);
         let theirs = fixture.values(&format!("training.{number}.noisy"));

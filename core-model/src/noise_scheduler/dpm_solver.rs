@@ -70,8 +70,8 @@ impl DpmSolver {
             .map(|t| interpolate(*t, &all_sigmas))
             .collect();
         if config.flag("use_karras_sigmas", false)? {
-            let (first, last) = (all_sigmas[0], all_sigmas[all_sigmas.len() - 1]);
-            sigmas = karras(first, last, num_inference_steps);
+            let bounds = [all_sigmas[0], all_sigmas[all_sigmas.len() - 1]];
+            sigmas = karras(config, bounds, num_inference_steps)?;
             // diffusers rounds the timesteps of all other schedules and cuts those of this one off.
             let cut = schedule.is_squared_cosine;
             timesteps = sigmas

@@ -40,8 +40,8 @@ impl Euler {
         let mut sigmas: Vec<f64> = timesteps.iter().map(sigma).collect();
         if config.flag("use_karras_sigmas", false)? {
             let at = |t: f32| interpolate(f64::from(t), &all_sigmas);
-            let (max, min) = (at(timesteps[0]), at(timesteps[timesteps.len() - 1]));
-            let wanted = karras(min, max, num_inference_steps);
+            let [max, min] = [timesteps[0], timesteps[timesteps.len() - 1]].map(at);
+            let wanted = karras(config, [min, max], num_inference_steps)?;
             timesteps = wanted
                 .iter()
                 .map(|sigma| timestep_of(*sigma, &all_sigmas) as f32)

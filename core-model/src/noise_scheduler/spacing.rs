@@ -114,14 +114,27 @@ pub(super) fn trailing(start: usize, step: f64, count: usize) -> Vec<f64> {
         .collect()
 }
 
-/// The sigmas of Karras et al. (<https://arxiv.org/abs/2206.00364>, equation 5, rho 7), from `max`
-/// down to `min`.
-pub(super) fn karras(min: f64, max: f64, count: usize) -> Vec<f64> {
+/// The sigmas of Karras et al. (<https://arxiv.org/abs/2206.00364>, equation 5, rho 7), from the
+/// file's `sigma_max` down to its `sigma_min`; absent ones are those of the schedule.
+///
+/// # Errors
+/// Values that are not above zero or in the wrong order.
+pub(super) fn karras(
+    config: &SchedulerConfig,
+    [min, max]: [f64; 2],
+    count: usize,
+) -> Result<Vec<f64>> {
     const RHO: f64 = 7.0;
+    let min = config.number("sigma_min", min)?;
+    let max = config.number("sigma_max", max)?;
+    if !(min > 0.0 && min <= max && max.is_finite()) {
+        let expected = format!("a number above 0 and at most sigma_max, {max}");
+        return Err(config.refuse("sigma_min", min, expected));
+    }
     let (min, max) = (min.powf(1.0 / RHO), max.powf(1.0 / RHO));
-    linspace(1.0, count)
+    Ok(linspace(1.0, count)
         .map(|ramp| (max + ramp * (min - max)).powf(RHO))
-        .collect()
+        .collect())
 }
 
 /// The timestep, not rounded, at which an ascending schedule has this sigma: linear in log(sigma).

@@ -93,6 +93,9 @@ def cases():
     ):
         karras = {"prediction_type": prediction, "timestep_spacing": spacing, "use_karras_sigmas": True}
         yield name, {**common, **beta, **karras}, steps
+    for name in ["dpmpp-2m", "euler"]:
+        bounds = {"use_karras_sigmas": True, "sigma_min": 0.05, "sigma_max": 10.0}
+        yield name, {**LATENT_DIFFUSION, **bounds}, 10
     yield "euler", {**LATENT_DIFFUSION, "final_sigmas_type": "sigma_min"}, 10
     # One call, and numbers that do not divide 1000.
     for name, spacing, steps in itertools.product(CLASSES, spacings, [1, 2, 3, 13, 37]):
