@@ -18,15 +18,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
 use crate::error::{Error, Result};
-use crate::pickle::TorchFile;
 
 /// A learned concept.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,7 +133,7 @@ impl LearnedEmbedding {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with_layout(path: &Path, width: Option<usize>) -> Result<(Self, EmbeddingLayout)> {
-        let file = TensorFile::open(path)?;
+        let file = Checkpoint::open(path, |key| Some(key.to_string()))?;
         let keys: Vec<&str> = file.keys().collect();
         let (layout, chosen) = choose(&file, &keys, width)?;
         let mut rows = Vec::new();
@@ -215,12 +212,11 @@ impl LearnedEmbedding {
 
 /// The layout of a file and its tensors that are the concept's, in the order of their vectors.
 fn choose<'a>(
-    file: &TensorFile,
+    file: &Checkpoint,
     keys: &[&'a str],
     width: Option<usize>,
 ) -> Result<(EmbeddingLayout, Vec<&'a str>)> {
-    let fits =
-        |key: &str| width.is_none() || file.shape(key).and_then(<[usize]>::last).copied() == width;
+    let fits = |key: &str| width.is_none() || shape(file, key).last().copied() == width;
     for (key, layout) in LAYOUT_KEYS {
         if let Some(key) = keys.iter().find(|k| **k == key)
             && (keys.len() == 1 || fits(key))
@@ -252,13 +248,16 @@ fn choose<'a>(
     }
 }
 
+fn shape<'a>(file: &'a Checkpoint, key: &str) -> &'a [usize] {
+    file.info(key).map_or(&[], |info| &info.shape)
+}
+
 /// The first keys with their shapes, for messages.
-fn describe(file: &TensorFile, keys: &[&str]) -> String {
-    let shape = |key: &str| file.shape(key).unwrap_or_default();
+fn describe(file: &Checkpoint, keys: &[&str]) -> String {
     let some: Vec<String> = keys
         .iter()
         .take(5)
-        .map(|key| format!("`{key}` {:?}", shape(key)))
+        .map(|key| format!("`{key}` {:?}", shape(file, key)))
         .collect();
     match keys.len() {
         0 => "none".to_string(),
@@ -290,7 +289,7 @@ fn vector_keys<'a>(keys: &[&'a str]) -> Option<Vec<&'a str>> {
 }
 
 /// A tensor [d] or [n, d] as rows.
-fn read_rows(file: &TensorFile, key: &str) -> Result<Vec<Vec<f32>>> {
+fn read_rows(file: &Checkpoint, key: &str) -> Result<Vec<Vec<f32>>> {
     let (values, shape) = file.read_f32(key)?.unwrap_or_default();
     match shape[..] {
         [width] | [_, width] if width > 0 => {
@@ -308,63 +307,6 @@ fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     extensions
         .iter()
         .any(|extension| found.eq_ignore_ascii_case(extension))
-}
-
-/// A file of named tensors.
-enum TensorFile {
-    Safetensors(Checkpoint),
-    Torch(TorchFile),
-}
-
-impl TensorFile {
-    /// What a file is, its content decides, not its name.
-    fn open(path: &Path) -> Result<Self> {
-        let mut start = Vec::new();
-        let file = File::open(path).map_err(Error::io(path))?;
-        file.take(9)
-            .read_to_end(&mut start)
-            .map_err(Error::io(path))?;
-        Ok(if TorchFile::looks_like_one(&start) {
-            Self::Torch(TorchFile::open(path)?)
-        } else {
-            Self::Safetensors(Checkpoint::open(path, |key| Some(key.to_string()))?)
-        })
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::Safetensors(file) => file.path(),
-            Self::Torch(file) => file.path(),
-        }
-    }
-
-    fn keys(&self) -> Box<dyn Iterator<Item = &str> + '_> {
-        match self {
-            Self::Safetensors(file) => Box::new(file.keys()),
-            Self::Torch(file) => Box::new(file.keys()),
-        }
-    }
-
-    fn shape(&self, key: &str) -> Option<&[usize]> {
-        match self {
-            Self::Safetensors(file) => file.info(key).map(|info| info.shape.as_slice()),
-            Self::Torch(file) => file.shape(key),
-        }
-    }
-
-    fn metadata(&self) -> &BTreeMap<String, String> {
-        match self {
-            Self::Safetensors(file) => file.metadata(),
-            Self::Torch(file) => file.metadata(),
-        }
-    }
-
-    fn read_f32(&self, key: &str) -> Result<Option<(Vec<f32>, Vec<usize>)>> {
-        match self {
-            Self::Safetensors(file) => file.read_f32(key),
-            Self::Torch(file) => file.read_f32(key),
-        }
-    }
 }
 
 #[cfg(test)]

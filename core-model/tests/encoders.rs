@@ -65,7 +65,7 @@ fn text_encoder(name: &str) -> TextEncoder {
 }
 
 fn clip(name: &str) -> ClipModel {
-    ClipModel::load(&fixture("clip").join(name), &device::device()).unwrap()
+    ClipModel::load(&fixture(name), &device::device()).unwrap()
 }
 
 fn dino(name: &str) -> DinoModel {
@@ -152,7 +152,12 @@ fn a_row_of_the_token_table_as_a_placeholder_is_that_token() {
 #[test]
 fn clip_features_are_those_of_transformers() {
     let expected = Expected::open("clip");
-    for (folder, key) in [("new", "new"), ("legacy", "legacy"), ("no-scale", "new")] {
+    for (folder, key) in [
+        ("clip/new", "new"),
+        ("clip/legacy", "legacy"),
+        ("clip/no-scale", "new"),
+        ("weights/clip-pickled", "new"),
+    ] {
         let model = clip(folder);
         let text = model.text_features(&expected.ids());
         assert_close(text, expected.tensor(&format!("{key}.text")), folder);
@@ -160,7 +165,7 @@ fn clip_features_are_those_of_transformers() {
         assert_close(image, expected.tensor(&format!("{key}.image")), folder);
         match model.logit_scale() {
             Some(scale) => assert_close(scale, expected.tensor(&format!("{key}.logit_scale")), key),
-            None => assert_eq!(folder, "no-scale"),
+            None => assert_eq!(folder, "clip/no-scale"),
         }
     }
 }
@@ -202,7 +207,7 @@ fn saved_models_give_the_same_numbers_again() {
     let expected = Expected::open("clip");
     let (ids, pixels) = (expected.ids(), expected.tensor::<4>("pixels"));
 
-    let model = clip("new");
+    let model = clip("clip/new");
     model.save(path, Precision::Full).unwrap();
     let again = ClipModel::load(path, &device::device()).unwrap();
     assert_eq!(again.config(), model.config());
@@ -254,7 +259,7 @@ fn fresh_models_are_a_function_of_their_seed() {
     let config = ClipConfig {
         text_config: config,
         projection_dim: 6,
-        ..clip("new").config().clone()
+        ..clip("clip/new").config().clone()
     };
     let model = ClipModel::init(&config, 0, &device::device()).unwrap();
     assert_eq!(to_vec(model.logit_scale().unwrap()), [2.6592]);

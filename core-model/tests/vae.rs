@@ -36,9 +36,15 @@ fn moments_pictures_and_gradients_are_those_of_diffusers() {
 
 /// As diffusers publishes them (tests/generate_fixtures/weights.py).
 #[test]
-fn shards_and_variants_are_the_network_that_diffusers_saved() {
+fn shards_variants_and_pickles_are_the_network_that_diffusers_saved() {
     let golden = Golden::open("vae/with-quant-conv");
-    for name in ["vae-sharded", "vae-variant", "vae-sharded-variant"] {
+    for name in [
+        "vae-sharded",
+        "vae-variant",
+        "vae-sharded-variant",
+        "vae-pickled",
+        "vae-sharded-pickled",
+    ] {
         let folder = fixture(&format!("weights/{name}"));
         let vae = AutoencoderKl::load(&folder, &device()).unwrap();
         golden.check("mean", vae.encode(golden.tensor("pixels")).mean);

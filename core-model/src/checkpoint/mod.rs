@@ -1,7 +1,9 @@
-//! Tensors in safetensors files: strict reading, atomic writing.
+//! Tensors in files: strict reading of safetensors and of what `torch.save` wrote, atomic writing of
+//! safetensors.
 //!
 //! Nothing of a file is trusted: the header's size is checked before it is read, every offset
-//! before a tensor is allocated, and only tensors that a network asks for are read at all.
+//! before a tensor is allocated, and only tensors that a network asks for are read at all. A pickle
+//! is data, see [`crate::pickle`]; nothing in it is executed.
 
 mod key_rules;
 mod weights;
@@ -20,17 +22,17 @@ pub(crate) use weights::{shard_names, weight_files};
 pub use write::{Precision, TensorToWrite, save_module, save_tensors};
 
 use crate::error::{Error, Result};
+use crate::pickle::{TorchFile, TorchTensor};
 
 /// The largest header that the safetensors format allows, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// Open safetensors files whose headers were read and checked: one, or the shards of one checkpoint.
+/// Open files whose headers were read and checked: one, or the shards of one checkpoint.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
     parts: Vec<Part>,
-    /// For every key which part holds it, and where.
-    tensors: BTreeMap<String, (usize, TensorInfo)>,
+    tensors: BTreeMap<String, Stored>,
     metadata: BTreeMap<String, String>,
 }
 
@@ -41,16 +43,34 @@ struct Part {
     data_start: u64,
 }
 
+/// Where a tensor is.
+#[derive(Debug, Clone)]
+struct Stored {
+    /// The number of the file.
+    part: usize,
+    info: TensorInfo,
+    /// Where its numbers do not lie in row-major order: how far apart they are in every dimension.
+    strides: Option<Vec<usize>>,
+}
+
 impl Checkpoint {
     /// Opens a file and reads its header; `rule` gives every key its canonical spelling, or `None`
     /// for buffers that are no weights.
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it is no well-formed
-    /// safetensors file or two keys have one canonical spelling.
-    pub fn open(path: &Path, rule: KeyRule) -> Result<Self> {
+    /// safetensors file or archive of torch, or two keys have one canonical spelling.
+    pub fn open(path: &Path, rule: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let mut file = File::open(path).map_err(Error::io(path))?;
         let length = file.metadata().map_err(Error::io(path))?.len();
+        // What a file is, its content decides, not its name.
+        let mut start = Vec::new();
+        let read = Read::by_ref(&mut file).take(9).read_to_end(&mut start);
+        read.map_err(Error::io(path))?;
+        if TorchFile::looks_like_one(&start) {
+            return Self::open_torch(path, rule);
+        }
+        file.rewind().map_err(Error::io(path))?;
         let broken = |what: String| {
             Error::format(
                 path,
@@ -78,31 +98,61 @@ impl Checkpoint {
                 length - data_start
             )));
         }
-        let mut tensors = BTreeMap::new();
-        for (key, info) in header.tensors() {
+        let tensors = header.tensors().into_iter().map(|(key, info)| {
+            let stored = Stored {
+                part: 0,
+                info: info.clone(),
+                strides: None,
+            };
+            (key, stored)
+        });
+        let metadata = header.metadata().clone().unwrap_or_default();
+        let metadata = metadata.into_iter().collect();
+        Self::of_file(path, data_start, tensors, metadata, rule)
+    }
+
+    /// An archive that `torch.save` wrote. Of a training's snapshot (`state_dict` beside what the
+    /// training needs) the weights only.
+    fn open_torch(path: &Path, rule: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        const WEIGHTS: &str = "state_dict.";
+        let file = TorchFile::open(path)?;
+        let nested = file.tensors.keys().any(|key| key.starts_with(WEIGHTS));
+        let tensors = file.tensors.into_iter().filter_map(|(key, tensor)| {
+            let key = match nested {
+                true => key.strip_prefix(WEIGHTS)?.to_string(),
+                false => key,
+            };
+            Some((key, Stored::from(tensor)))
+        });
+        Self::of_file(path, 0, tensors, file.metadata, rule)
+    }
+
+    fn of_file(
+        path: &Path,
+        data_start: u64,
+        tensors: impl Iterator<Item = (String, Stored)>,
+        metadata: BTreeMap<String, String>,
+        rule: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self> {
+        let path = path.to_path_buf();
+        let part = Part {
+            path: path.clone(),
+            data_start,
+        };
+        let mut file = Self {
+            path,
+            parts: vec![part],
+            tensors: BTreeMap::new(),
+            metadata,
+        };
+        for (key, stored) in tensors {
             let Some(name) = rule(&key) else { continue };
-            if tensors.insert(name.clone(), (0, info.clone())).is_some() {
-                return Err(Error::format(
-                    path,
-                    format!("holds `{name}` under two spellings"),
-                ));
+            if file.tensors.insert(name.clone(), stored).is_some() {
+                let reason = format!("holds `{name}` under two spellings");
+                return Err(Error::format(&file.path, reason));
             }
         }
-        let metadata = header
-            .metadata()
-            .clone()
-            .unwrap_or_default()
-            .into_iter()
-            .collect();
-        Ok(Self {
-            path: path.to_path_buf(),
-            parts: vec![Part {
-                path: path.to_path_buf(),
-                data_start,
-            }],
-            tensors,
-            metadata,
-        })
+        Ok(file)
     }
 
     /// The file, or the index of the shards.
@@ -122,7 +172,7 @@ impl Checkpoint {
 
     /// Type and shape of a tensor.
     pub fn info(&self, key: &str) -> Option<&TensorInfo> {
-        self.tensors.get(key).map(|(_, info)| info)
+        self.tensors.get(key).map(|stored| &stored.info)
     }
 
     /// Reads a floating-point tensor as float32, row-major; `None` when the key is absent.
@@ -130,18 +180,18 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`] on a failed read, [`Error::Format`] when the tensor holds no floats.
     pub fn read_f32(&self, key: &str) -> Result<Option<(Vec<f32>, Vec<usize>)>> {
-        let Some((part, info)) = self.tensors.get(key) else {
+        let Some(stored) = self.tensors.get(key) else {
             return Ok(None);
         };
-        let bytes = self.parts[*part].read_bytes(info)?;
+        let (part, info) = (&self.parts[stored.part], &stored.info);
         let values = match info.dtype {
-            Dtype::F32 => convert(&bytes, f32::from_le_bytes),
-            Dtype::F64 => convert(&bytes, |b| f64::from_le_bytes(b) as f32),
-            Dtype::F16 => convert(&bytes, |b| half::f16::from_le_bytes(b).to_f32()),
-            Dtype::BF16 => convert(&bytes, |b| half::bf16::from_le_bytes(b).to_f32()),
+            Dtype::F32 => part.read(info, f32::from_le_bytes)?,
+            Dtype::F64 => part.read(info, |b| f64::from_le_bytes(b) as f32)?,
+            Dtype::F16 => part.read(info, |b| half::f16::from_le_bytes(b).to_f32())?,
+            Dtype::BF16 => part.read(info, |b| half::bf16::from_le_bytes(b).to_f32())?,
             other => return Err(self.wrong_type(key, other, "F16, BF16, F32 or F64")),
         };
-        Ok(Some((values, info.shape.clone())))
+        Ok(Some((stored.in_order(values), info.shape.clone())))
     }
 
     /// Reads an integer tensor, row-major; `None` when the key is absent.
@@ -149,16 +199,16 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`] on a failed read, [`Error::Format`] when the tensor holds no integers.
     pub fn read_i64(&self, key: &str) -> Result<Option<(Vec<i64>, Vec<usize>)>> {
-        let Some((part, info)) = self.tensors.get(key) else {
+        let Some(stored) = self.tensors.get(key) else {
             return Ok(None);
         };
-        let bytes = self.parts[*part].read_bytes(info)?;
+        let (part, info) = (&self.parts[stored.part], &stored.info);
         let values = match info.dtype {
-            Dtype::I64 => convert(&bytes, i64::from_le_bytes),
-            Dtype::I32 => convert(&bytes, |b| i64::from(i32::from_le_bytes(b))),
+            Dtype::I64 => part.read(info, i64::from_le_bytes)?,
+            Dtype::I32 => part.read(info, |b| i64::from(i32::from_le_bytes(b)))?,
             other => return Err(self.wrong_type(key, other, "I32 or I64")),
         };
-        Ok(Some((values, info.shape.clone())))
+        Ok(Some((stored.in_order(values), info.shape.clone())))
     }
 
     /// Forgets the tensors whose keys begin like this.
@@ -171,13 +221,22 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Format`] when there is no such tensor or its rows cannot be shared out.
     pub(crate) fn split_rows(&mut self, key: &str, names: &[String]) -> Result<()> {
-        let Some((part, info)) = self.tensors.remove(key) else {
+        let Some(Stored {
+            part,
+            info,
+            strides,
+        }) = self.tensors.remove(key)
+        else {
             return Err(Error::format(
                 &self.path,
                 format!("tensor `{key}` is missing; the file is no whole model"),
             ));
         };
         let rows = info.shape.first().copied().unwrap_or_default();
+        if strides.is_some() {
+            let reason = format!("tensor `{key}` is a view of another; save it contiguous");
+            return Err(Error::format(&self.path, reason));
+        }
         if !rows.is_multiple_of(names.len()) {
             return Err(Error::format(
                 &self.path,
@@ -194,7 +253,12 @@ impl Checkpoint {
             piece.shape[0] = rows / names.len();
             let start = start + index * length;
             piece.data_offsets = (start, start + length);
-            self.tensors.insert(name.clone(), (part, piece));
+            let stored = Stored {
+                part,
+                info: piece,
+                strides: None,
+            };
+            self.tensors.insert(name.clone(), stored);
         }
         Ok(())
     }
@@ -208,22 +272,70 @@ impl Checkpoint {
 }
 
 impl Part {
-    fn read_bytes(&self, info: &TensorInfo) -> Result<Vec<u8>> {
+    /// The numbers of a tensor, read in pieces, so that its bytes are never in memory as a whole.
+    fn read<T, const N: usize>(
+        &self,
+        info: &TensorInfo,
+        from: impl Fn([u8; N]) -> T,
+    ) -> Result<Vec<T>> {
+        const PIECE: usize = 1 << 18;
         let (start, end) = info.data_offsets;
         let mut file = File::open(&self.path).map_err(Error::io(&self.path))?;
         file.seek(SeekFrom::Start(self.data_start + start as u64))
             .map_err(Error::io(&self.path))?;
-        let mut bytes = vec![0; end - start];
-        file.read_exact(&mut bytes).map_err(Error::io(&self.path))?;
-        Ok(bytes)
+        let mut piece = vec![0; PIECE.min(end - start)];
+        let mut values = Vec::with_capacity((end - start) / N);
+        for first in (start..end).step_by(PIECE) {
+            let piece = &mut piece[..PIECE.min(end - first)];
+            file.read_exact(piece).map_err(Error::io(&self.path))?;
+            values.extend(piece.as_chunks::<N>().0.iter().map(|bytes| from(*bytes)));
+        }
+        Ok(values)
     }
 }
 
-fn convert<T, const N: usize>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Vec<T> {
-    bytes
-        .as_chunks::<N>()
-        .0
-        .iter()
-        .map(|chunk| from(*chunk))
-        .collect()
+impl From<TorchTensor> for Stored {
+    fn from(tensor: TorchTensor) -> Self {
+        let mut next = 1;
+        let mut places = tensor.shape.iter().zip(&tensor.strides).rev();
+        let in_order = places.all(|(n, stride)| {
+            let fits = *n == 1 || *stride == next;
+            next *= n;
+            fits
+        });
+        Self {
+            part: 0,
+            info: TensorInfo {
+                dtype: tensor.dtype,
+                shape: tensor.shape,
+                data_offsets: tensor.bytes,
+            },
+            strides: (!in_order).then_some(tensor.strides),
+        }
+    }
+}
+
+impl Stored {
+    /// The numbers between its first and its last in row-major order.
+    fn in_order<T: Copy>(&self, values: Vec<T>) -> Vec<T> {
+        /// Visits the places of a strided view in row-major order.
+        fn visit(at: usize, shape: &[usize], strides: &[usize], take: &mut impl FnMut(usize)) {
+            match (shape, strides) {
+                ([count, shape @ ..], [stride, strides @ ..]) => {
+                    for index in 0..*count {
+                        visit(at + index * stride, shape, strides, take);
+                    }
+                }
+                _ => take(at),
+            }
+        }
+        let Some(strides) = &self.strides else {
+            return values;
+        };
+        let mut ordered = Vec::with_capacity(values.len());
+        visit(0, &self.info.shape, strides, &mut |at| {
+            ordered.push(values[at])
+        });
+        ordered
+    }
 }

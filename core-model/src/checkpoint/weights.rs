@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Checkpoint, KeyRule, MAX_HEADER};
+use super::{Checkpoint, KeyRule, MAX_HEADER, Stored};
 use crate::error::{Error, Result};
 use crate::files::{is_plain_name, read_to_string};
 
@@ -16,22 +16,34 @@ use crate::files::{is_plain_name, read_to_string};
 /// [`Error::Invalid`] for a variant that cannot be part of a file's name.
 pub(crate) fn weight_files(name: &str, variant: Option<&str>) -> Result<Vec<String>> {
     let stem = name.strip_suffix(".safetensors").unwrap_or(name);
-    let of_variant = |variant: &str| {
-        [
-            format!("{stem}.{variant}.safetensors"),
-            format!("{name}.index.{variant}.json"),
-        ]
+    // transformers calls its pickles otherwise.
+    let pickled = if stem == "model" {
+        "pytorch_model"
+    } else {
+        stem
     };
-    match variant {
-        Some(variant) if is_plain_name(variant) => Ok(of_variant(variant).into()),
-        Some(variant) => Err(Error::Invalid(format!(
-            "the variant `{variant}` cannot be part of a file's name; write it as \"fp16\""
-        ))),
-        None => {
-            let plain = [name.to_string(), format!("{name}.index.json")];
-            Ok(plain.into_iter().chain(of_variant("fp16")).collect())
+    let variants = match variant {
+        None => vec![None, Some("fp16")],
+        Some(variant) if is_plain_name(variant) => vec![Some(variant)],
+        Some(variant) => {
+            return Err(Error::Invalid(format!(
+                "the variant `{variant}` cannot be part of a file's name; write it as \"fp16\""
+            )));
+        }
+    };
+    let mut files = Vec::new();
+    for (stem, end) in [(stem, "safetensors"), (pickled, "bin")] {
+        for variant in &variants {
+            files.extend(match variant {
+                None => [format!("{stem}.{end}"), format!("{stem}.{end}.index.json")],
+                Some(variant) => [
+                    format!("{stem}.{variant}.{end}"),
+                    format!("{stem}.{end}.index.{variant}.json"),
+                ],
+            });
         }
     }
+    Ok(files)
 }
 
 /// `X.safetensors.index.json`: which shard holds which tensor.
@@ -61,12 +73,16 @@ impl Index {
     /// The files, which must lie in the same folder; `path` is the index's own.
     fn shards(&self, path: &Path) -> Result<BTreeSet<&str>> {
         let shards: BTreeSet<&str> = self.weight_map.values().map(String::as_str).collect();
-        let outside = |shard: &&&str| !is_plain_name(shard) || !shard.ends_with(".safetensors");
+        let outside = |shard: &&&str| {
+            let kind = [".safetensors", ".bin"];
+            !is_plain_name(shard) || !kind.iter().any(|end| shard.ends_with(end))
+        };
         match shards.iter().find(outside) {
             Some(shard) => Err(Error::format(
                 path,
                 format!(
-                    "names the shard `{shard}`; expected a safetensors file in the same folder"
+                    "names the shard `{shard}`; expected a safetensors or bin file in the same \
+                     folder"
                 ),
             )),
             None => Ok(shards),
@@ -94,6 +110,7 @@ impl Checkpoint {
     /// | `model.safetensors.index.json` | the shards that hold them |
     /// | `model.fp16.safetensors` | all tensors, the variant in float16 |
     /// | `model.safetensors.index.fp16.json` | its shards |
+    /// | `pytorch_model.bin`, and on in the same order | what `torch.save` wrote, read as data |
     ///
     /// # Errors
     /// None of them is there; [`Error::Format`] for an index that names files outside of the folder
@@ -104,7 +121,6 @@ impl Checkpoint {
         variant: Option<&str>,
         rule: KeyRule,
     ) -> Result<Self> {
-        let stem = name.strip_suffix(".safetensors").unwrap_or(name);
         let candidates = weight_files(name, variant)?;
         for candidate in &candidates {
             let path = folder.join(candidate);
@@ -115,27 +131,10 @@ impl Checkpoint {
                 };
             }
         }
-        let ends = match variant {
-            Some(variant) => vec![format!("{variant}.bin")],
-            None => ["bin", "fp16.bin", "ckpt"].map(String::from).into(),
-        };
-        let pickled = ends
-            .into_iter()
-            .map(|end| match stem {
-                "model" => format!("pytorch_model.{end}"),
-                _ => format!("{stem}.{end}"),
-            })
-            .find(|file| folder.join(file).is_file());
+        let expected = candidates.join(", ");
         Err(Error::format(
             folder,
-            match pickled {
-                Some(file) => format!(
-                    "has weights as a Python pickle only, {file}, which can run programs when opened \
-                     and is not read; open it with diffusers or transformers where you trust it and \
-                     save it with save_pretrained(FOLDER, safe_serialization=True)"
-                ),
-                None => format!("has no weights; expected one of {}", candidates.join(", ")),
-            },
+            format!("has no weights; expected one of {expected}"),
         ))
     }
 
@@ -169,15 +168,12 @@ impl Checkpoint {
             return refuse(format!("says that `{key}` is in {name}, where it is not"));
         }
         let part = self.parts.len();
-        for (key, (_, info)) in shard.tensors {
+        for (key, stored) in shard.tensors {
             let Some(canonical) = rule(&key) else {
                 continue;
             };
-            if self
-                .tensors
-                .insert(canonical.clone(), (part, info))
-                .is_some()
-            {
+            let stored = Stored { part, ..stored };
+            if self.tensors.insert(canonical.clone(), stored).is_some() {
                 return refuse(format!("names `{canonical}` under two spellings"));
             }
         }
@@ -239,7 +235,7 @@ mod tests {
             "/1.safetensors",
             "a/1.safetensors",
             "..",
-            "1.bin",
+            "1.pt",
             "",
         ] {
             let text = message(open_index(folder.path(), &format!(r#"{{"a": "{name}"}}"#)));
@@ -272,17 +268,14 @@ mod tests {
     }
 
     #[test]
-    fn the_plain_file_comes_before_the_variant_and_pickles_are_no_weights() {
+    fn the_plain_file_comes_before_the_variant_and_pickles_come_last() {
         let folder = tempfile::tempdir().unwrap();
         let open = || Checkpoint::open_weights(folder.path(), "model.safetensors", None, canonical);
         let text = message(open());
         assert!(text.contains("model.safetensors.index.json"), "{text}");
         std::fs::write(folder.path().join("pytorch_model.bin"), "x").unwrap();
         let text = message(open());
-        assert!(
-            text.contains("pytorch_model.bin") && text.contains("save_pretrained"),
-            "{text}"
-        );
+        assert!(text.contains("pytorch_model.bin"), "{text}");
         shard(folder.path(), "model.fp16.safetensors", &[("a", 1.0)]);
         assert_eq!(open().unwrap().read_f32("a").unwrap().unwrap().0, [1.0]);
         shard(folder.path(), "model.safetensors", &[("a", 2.0)]);

@@ -189,7 +189,7 @@ impl Download<'_> {
                 return Err(hub_error(
                     self.id,
                     format!(
-                        "has none of {} (weights that are Python pickles are not read)",
+                        "has none of {}",
                         candidates
                             .iter()
                             .map(|file| at(file))

@@ -1,4 +1,4 @@
-//! Files that `torch.save` wrote (`.pt`, `.bin`), read as data.
+//! Files that `torch.save` wrote (`.pt`, `.bin`, `.ckpt`), read as data.
 //!
 //! Such a file is a zip archive with one pickle, a little program that builds objects, and the
 //! numbers of each tensor. Python would execute it. Here it is read by a machine that knows
@@ -14,8 +14,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use zip::ZipArchive;
+use safetensors::Dtype;
+use zip::{CompressionMethod, ZipArchive};
 
 use crate::error::{Error, Result};
 use machine::{Id, Numbers, StoredTensor, Value, Values, unpickle};
@@ -29,14 +29,24 @@ const DEEPEST: usize = 8;
 /// Entries of dictionaries and lists that are looked at.
 const MOST_VISITS: usize = 1 << 16;
 
-/// A file that `torch.save` wrote.
+/// Where a tensor is in its file.
+#[derive(Debug)]
+pub(crate) struct TorchTensor {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    /// In numbers.
+    pub(crate) strides: Vec<usize>,
+    /// The bytes of the file from its first number to its last.
+    pub(crate) bytes: (usize, usize),
+}
+
+/// What a file that `torch.save` wrote holds.
 #[derive(Debug)]
 pub(crate) struct TorchFile {
-    path: PathBuf,
-    /// The archive's folder, with its slash.
-    folder: String,
-    tensors: BTreeMap<String, StoredTensor>,
-    metadata: BTreeMap<String, String>,
+    /// Keys of nested dictionaries and places in lists are joined by dots.
+    pub(crate) tensors: BTreeMap<String, TorchTensor>,
+    /// Text and numbers of the outermost dictionary.
+    pub(crate) metadata: BTreeMap<String, String>,
 }
 
 impl TorchFile {
@@ -47,8 +57,7 @@ impl TorchFile {
             && (start.starts_with(b"PK\x03\x04") || matches!(start, [0x80, 2..=5, ..]))
     }
 
-    /// Reads the names and shapes of all tensors. Keys of nested dictionaries and places in lists
-    /// are joined by dots; text and numbers of the outermost dictionary are the metadata.
+    /// Reads everything but the numbers.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Format`] for what is no archive of torch, is damaged, or holds
@@ -66,8 +75,8 @@ impl TorchFile {
         });
         let Some(pickle) = pickle else {
             return Err(refuse(
-                "an archive without `data.pkl`, so torch.save did not write it; expected a learned \
-                 embedding as .safetensors, .pt or .bin",
+                "an archive without `data.pkl`, so torch.save did not write it; expected tensors \
+                 as .safetensors, .pt, .bin or .ckpt",
             ));
         };
         let folder = pickle.trim_end_matches("data.pkl").to_string();
@@ -79,17 +88,32 @@ impl TorchFile {
         }
         let bytes = read_entry(&mut archive, path, pickle)?;
         let values = unpickle(&bytes).map_err(|reason| refuse(&reason))?;
-        let mut file = Self {
+        let mut found = Found {
             path: path.to_path_buf(),
-            folder,
             tensors: BTreeMap::new(),
             metadata: BTreeMap::new(),
         };
-        let mut visits = 0;
-        file.collect(&values, values.root(), "", 0, &mut visits)?;
-        Ok(file)
+        found.collect(&values, values.root(), "", 0, &mut 0)?;
+        let mut tensors = BTreeMap::new();
+        for (name, stored) in found.tensors {
+            let tensor = locate(&mut archive, path, &folder, &name, &stored)?;
+            tensors.insert(name, tensor);
+        }
+        Ok(Self {
+            tensors,
+            metadata: found.metadata,
+        })
     }
+}
 
+/// The tensors of a pickle and the text beside them.
+struct Found {
+    path: PathBuf,
+    tensors: BTreeMap<String, StoredTensor>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Found {
     /// One value may be at many places, so what is counted are the visits.
     fn collect(
         &mut self,
@@ -102,8 +126,8 @@ impl TorchFile {
         *visits += 1;
         if depth > DEEPEST || *visits > MOST_VISITS {
             let reason = format!(
-                "more than {DEEPEST} containers in each other or {MOST_VISITS} entries; expected a \
-                 learned embedding"
+                "more than {DEEPEST} containers in each other or {MOST_VISITS} entries; expected \
+                 tensors by name"
             );
             return Err(Error::format(&self.path, reason));
         }
@@ -142,96 +166,74 @@ impl TorchFile {
         }
         Ok(())
     }
+}
 
-    /// The file.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+/// Finds the numbers of a tensor in the archive, which torch stores as they are.
+fn locate(
+    archive: &mut ZipArchive<File>,
+    path: &Path,
+    folder: &str,
+    name: &str,
+    tensor: &StoredTensor,
+) -> Result<TorchTensor> {
+    let StoredTensor {
+        storage,
+        offset,
+        shape,
+        strides,
+    } = tensor;
+    let entry = format!("{folder}data/{}", storage.key);
+    let damaged = |reason: String| {
+        let reason = format!("tensor `{name}`: {reason}; the file is damaged");
+        Error::format(path, reason)
+    };
+    let found = archive
+        .by_name(&entry)
+        .map_err(|error| damaged(format!("`{entry}` in the archive: {error}")))?;
+    if found.compression() != CompressionMethod::Stored {
+        return Err(damaged(format!("`{entry}` in the archive is compressed")));
     }
-
-    /// The names of all tensors, sorted.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
-    }
-
-    /// The shape of a tensor.
-    pub(crate) fn shape(&self, key: &str) -> Option<&[usize]> {
-        self.tensors.get(key).map(|tensor| tensor.shape.as_slice())
-    }
-
-    /// Text and numbers beside the tensors.
-    pub(crate) fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
-    }
-
-    /// A tensor's values, row-major, and its shape; `None` when there is none of this name.
-    ///
-    /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] when the archive has fewer numbers than the tensor.
-    pub(crate) fn read_f32(&self, key: &str) -> Result<Option<(Vec<f32>, Vec<usize>)>> {
-        let Some(tensor) = self.tensors.get(key) else {
-            return Ok(None);
-        };
-        let StoredTensor {
-            storage,
-            offset,
-            shape,
-            strides,
-        } = tensor;
-        let mut archive = archive(&self.path)?;
-        let entry = format!("{}data/{}", self.folder, storage.key);
-        let bytes = read_entry(&mut archive, &self.path, &entry)?;
-        let available = bytes.len() / storage.numbers.size();
-        let count = shape.iter().try_fold(1_usize, |a, b| a.checked_mul(*b));
-        let last = shape
-            .iter()
-            .zip(strides)
-            .try_fold(*offset, |at, (n, stride)| {
-                at.checked_add(n.saturating_sub(1).checked_mul(*stride)?)
-            });
-        let fits = count.is_some_and(|count| count <= available)
-            && last.is_some_and(|last| last < available);
-        if !fits {
-            let reason = format!(
-                "tensor `{key}` of shape {shape:?} does not fit its {available} numbers; the file \
-                 is damaged"
-            );
-            return Err(Error::format(&self.path, reason));
-        }
-        let mut values = Vec::with_capacity(count.unwrap_or_default());
-        gather(*offset, shape, strides, &mut |at| {
-            values.push(number(
-                storage.numbers,
-                &bytes[at * storage.numbers.size()..],
-            ));
+    let start = found
+        .data_start()
+        .and_then(|start| usize::try_from(start).ok())
+        .ok_or_else(|| damaged(format!("`{entry}` in the archive has no place")))?;
+    let size = storage.numbers.size();
+    let length = std::fs::metadata(path).map_err(Error::io(path))?.len();
+    let stored = found.size().min(length.saturating_sub(start as u64));
+    let available = usize::try_from(stored).unwrap_or(usize::MAX) / size;
+    let count = shape.iter().try_fold(1_usize, |a, b| a.checked_mul(*b));
+    let last = shape
+        .iter()
+        .zip(strides)
+        .try_fold(*offset, |at, (n, stride)| {
+            at.checked_add(n.saturating_sub(1).checked_mul(*stride)?)
         });
-        Ok(Some((values, shape.clone())))
+    let end = match (count, last) {
+        (Some(0), _) => *offset,
+        (Some(count), Some(last)) if count <= available && last < available => last + 1,
+        _ => usize::MAX,
+    };
+    if end > available {
+        return Err(damaged(format!(
+            "shape {shape:?} does not fit its {available} numbers"
+        )));
     }
+    Ok(TorchTensor {
+        dtype: dtype(storage.numbers),
+        shape: shape.clone(),
+        strides: strides.clone(),
+        bytes: (start + offset * size, start + end * size),
+    })
 }
 
-/// Visits the places of a strided view in row-major order.
-fn gather(at: usize, shape: &[usize], strides: &[usize], visit: &mut impl FnMut(usize)) {
-    match (shape, strides) {
-        ([count, shape @ ..], [stride, strides @ ..]) => {
-            for index in 0..*count {
-                gather(at + index * stride, shape, strides, visit);
-            }
-        }
-        _ => visit(at),
-    }
-}
-
-/// The number that the bytes begin with; there are enough of them.
-fn number(numbers: Numbers, bytes: &[u8]) -> f32 {
-    fn first<const N: usize>(bytes: &[u8]) -> [u8; N] {
-        bytes.first_chunk().copied().unwrap_or([0; N])
-    }
+fn dtype(numbers: Numbers) -> Dtype {
     match numbers {
-        Numbers::Float16 => f16::from_le_bytes(first(bytes)).to_f32(),
-        Numbers::BFloat16 => bf16::from_le_bytes(first(bytes)).to_f32(),
-        Numbers::Float32 => f32::from_le_bytes(first(bytes)),
-        Numbers::Float64 => f64::from_le_bytes(first(bytes)) as f32,
-        Numbers::Int32 => i32::from_le_bytes(first(bytes)) as f32,
-        Numbers::Int64 => i64::from_le_bytes(first(bytes)) as f32,
+        Numbers::Float16 => Dtype::F16,
+        Numbers::BFloat16 => Dtype::BF16,
+        Numbers::Float32 => Dtype::F32,
+        Numbers::Float64 => Dtype::F64,
+        Numbers::Int32 => Dtype::I32,
+        Numbers::Int64 => Dtype::I64,
     }
 }
 

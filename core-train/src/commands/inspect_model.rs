@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use core_model::checkpoint::{Checkpoint, canonical};
 use core_model::files::read_to_string;
@@ -178,13 +178,6 @@ fn model(args: &InspectArgs, folder: &Path) -> Result<()> {
 /// A one-file checkpoint.
 fn one_file(args: &InspectArgs) -> Result<()> {
     let path = &args.path;
-    if path.extension().is_none_or(|end| end != "safetensors") {
-        bail!(
-            "{}: only safetensors files are read; a .ckpt is a Python pickle, which can run \
-             programs when opened: convert it with a tool that you trust",
-            path.display()
-        );
-    }
     let contents = original_layout::contents(path)?;
     say(&format!(
         "{}: one-file checkpoint in the original layout, {}",
@@ -205,11 +198,12 @@ fn one_file(args: &InspectArgs) -> Result<()> {
         parameters: weights.iter().map(Weights::parameters).sum(),
     };
     networks(&sizes, weights.each_ref());
-    let prediction = match contents.family.ends_with("1.x") {
-        true => "predicts epsilon",
-        false => "does not tell what it predicts: --prediction-type, model.prediction_type",
-    };
-    say(&format!("the file {prediction}"));
+    say(&match contents.prediction {
+        Some(prediction) => format!("the U-Net predicts {}", prediction.name()),
+        None => "the file does not tell what its U-Net predicts: --prediction-type, \
+                 model.prediction_type"
+            .into(),
+    });
     memory(args, &sizes, &weights[1]);
     Ok(())
 }
