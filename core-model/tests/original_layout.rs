@@ -37,7 +37,7 @@ fn values(key: &str, count: usize) -> Vec<f32> {
         .collect()
 }
 
-fn write(path: &Path, rows: &[Row]) {
+fn write(path: &Path, rows: &[Row], metadata: &[(&str, &str)]) {
     let mut tensors: Vec<TensorToWrite> = Vec::new();
     for (key, shape, ..) in rows {
         if tensors.iter().all(|tensor| tensor.name != *key) {
@@ -48,14 +48,14 @@ fn write(path: &Path, rows: &[Row]) {
             });
         }
     }
-    save_tensors(path, tensors, Precision::Full, &[]).unwrap();
+    save_tensors(path, tensors, Precision::Full, metadata).unwrap();
 }
 
 /// A file of these tensors in a folder of its own.
 fn checkpoint(rows: &[Row]) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file.safetensors");
-    write(&file, rows);
+    write(&file, rows, &[]);
     (folder, file)
 }
 
@@ -72,7 +72,11 @@ fn json(path: &Path) -> Value {
 
 #[test]
 fn every_tensor_arrives_where_diffusers_puts_it() {
-    for (name, prediction) in [("sd1", None), ("sd2", Some(Prediction::Velocity))] {
+    for (name, prediction) in [
+        ("sd1", None),
+        ("sd2", Some(Prediction::Velocity)),
+        ("shallow", None),
+    ] {
         let (_folder, out) = imported(name, prediction);
         let mut expected = 0;
         for (component, file) in [
@@ -129,6 +133,41 @@ fn configs_say_what_the_family_is() {
         assert_eq!(text["num_hidden_layers"], layers);
         let tokenizer = Tokenizer::from_dir(&folder.join("tokenizer")).unwrap();
         assert_eq!(tokenizer.encode("a dog").ids[4..6], [pad, pad]);
+    }
+}
+
+#[test]
+fn the_depth_of_the_networks_is_read_off_the_shapes() {
+    let (_folder, out) = imported("shallow", None);
+    let unet = json(&out.join("unet/config.json"));
+    assert_eq!(unet["block_out_channels"], serde_json::json!([32, 64, 64]));
+    assert_eq!(unet["layers_per_block"], 1);
+    assert_eq!(unet["down_block_types"][2], "DownBlock2D");
+    let vae = json(&out.join("vae/config.json"));
+    assert_eq!(vae["block_out_channels"], serde_json::json!([32, 32]));
+    assert_eq!(vae["layers_per_block"], 1);
+}
+
+#[test]
+fn a_file_may_tell_itself_what_it_predicts() {
+    let mark = |key: &str| (key.to_string(), vec![0], None, None, None);
+    let stated = [("modelspec.prediction_type", "v")];
+    for (name, marks, metadata, prediction, zero_snr) in [
+        ("sd1", vec!["v_pred"], &[][..], "v_prediction", false),
+        ("sd2", vec!["v_pred", "ztsnr"], &[], "v_prediction", true),
+        ("sd2", vec![], &stated, "v_prediction", false),
+        ("sd2", vec![], &[(stated[0].0, "epsilon")], "epsilon", false),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file.safetensors");
+        let mut rows = table(name);
+        rows.extend(marks.into_iter().map(mark));
+        write(&file, &rows, metadata);
+        let out = folder.path().join("out");
+        import(&file, &out, None, Precision::Half, &Device::flex()).unwrap();
+        let scheduler = json(&out.join("scheduler/scheduler_config.json"));
+        assert_eq!(scheduler["prediction_type"], prediction);
+        assert_eq!(scheduler["rescale_betas_zero_snr"], zero_snr);
     }
 }
 

@@ -1,13 +1,49 @@
 //! What diffusers and transformers call the tensors of a checkpoint in the original layout.
 //!
-//! Stable Diffusion 1.x and 2.x have four levels of two residual blocks in U-Net and autoencoder;
-//! the numbers below follow from that.
+//! There the blocks of a U-Net are counted through all levels and the decoder's levels from the
+//! lowest resolution up, so that names depend on how many there are.
 
-/// Residual blocks of a level.
-const BLOCKS: usize = 2;
+use super::{UNET, VAE};
 
-/// Levels.
-const LEVELS: usize = 4;
+/// The numbers on which names depend; four levels of two blocks in Stable Diffusion 1.x and 2.x.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Residual blocks of a level of the U-Net, on the way down.
+    pub(super) unet_blocks: usize,
+    /// Levels of the autoencoder.
+    pub(super) vae_levels: usize,
+}
+
+impl Counts {
+    /// Read off all keys of a file.
+    pub(super) fn of<'a>(keys: impl Iterator<Item = &'a str>) -> Self {
+        let (mut inputs, mut first_downsampler, mut vae_levels) = (0, None, 0);
+        for key in keys {
+            let input = key
+                .strip_prefix(UNET)
+                .and_then(|key| number(key.strip_prefix("input_blocks.")?));
+            if let Some((index, rest)) = input {
+                inputs = inputs.max(index);
+                if rest.starts_with("0.op.") {
+                    first_downsampler =
+                        Some(first_downsampler.map_or(index, |first| index.min(first)));
+                }
+            }
+            let level = key
+                .strip_prefix(VAE)
+                .and_then(|key| number(key.strip_prefix("decoder.up.")?));
+            if let Some((level, _)) = level {
+                vae_levels = vae_levels.max(level.saturating_add(1));
+            }
+        }
+        // The first input block is the convolution before all levels.
+        let unet_blocks = first_downsampler.map_or(inputs, |first| first.saturating_sub(1));
+        Self {
+            unet_blocks,
+            vae_levels,
+        }
+    }
+}
 
 /// Renames the first of the endings that fits.
 fn ending(key: &str, table: &[(&str, &str)]) -> Option<String> {
@@ -31,8 +67,8 @@ fn number(key: &str) -> Option<(usize, &str)> {
     Some((number.parse().ok()?, rest))
 }
 
-/// A U-Net's key, without `model.diffusion_model.`.
-pub(super) fn unet(key: &str) -> Option<String> {
+/// A U-Net's key, without `model.diffusion_model.`, for levels of so many residual blocks.
+pub(super) fn unet(key: &str, blocks: usize) -> Option<String> {
     const TOP: [(&str, &str); 5] = [
         ("time_embed.0.", "time_embedding.linear_1."),
         ("time_embed.2.", "time_embedding.linear_2."),
@@ -46,12 +82,11 @@ pub(super) fn unet(key: &str) -> Option<String> {
     if let Some(rest) = key.strip_prefix("input_blocks.") {
         let (index, rest) = number(rest)?;
         let (part, rest) = number(rest)?;
-        let (level, layer) = (
-            index.checked_sub(1)? / (BLOCKS + 1),
-            (index - 1) % (BLOCKS + 1),
-        );
+        let index = index.checked_sub(1)?;
+        let a_level = blocks.checked_add(1)?;
+        let (level, layer) = (index / a_level, index % a_level);
         let place = format!("down_blocks.{level}");
-        return match (layer == BLOCKS, part) {
+        return match (layer == blocks, part) {
             (true, 0) => {
                 let rest = rest.strip_prefix("op.")?;
                 Some(format!("{place}.downsamplers.0.conv.{rest}"))
@@ -71,7 +106,8 @@ pub(super) fn unet(key: &str) -> Option<String> {
     }
     let (index, rest) = number(key.strip_prefix("output_blocks.")?)?;
     let (part, rest) = number(rest)?;
-    let (level, layer) = (index / (BLOCKS + 1), index % (BLOCKS + 1));
+    let a_level = blocks.checked_add(1)?;
+    let (level, layer) = (index / a_level, index % a_level);
     let place = format!("up_blocks.{level}");
     if let (1 | 2, Some(rest)) = (part, rest.strip_prefix("conv.")) {
         return Some(format!("{place}.upsamplers.0.conv.{rest}"));
@@ -96,8 +132,8 @@ fn resnet(key: &str) -> Option<String> {
     beginning(key, &PARTS)
 }
 
-/// An autoencoder's key, without `first_stage_model.`.
-pub(super) fn vae(key: &str) -> Option<String> {
+/// An autoencoder's key, without `first_stage_model.`, for so many levels.
+pub(super) fn vae(key: &str, levels: usize) -> Option<String> {
     if key.starts_with("quant_conv.") || key.starts_with("post_quant_conv.") {
         return Some(key.to_string());
     }
@@ -118,7 +154,7 @@ pub(super) fn vae(key: &str) -> Option<String> {
         format!("down_blocks.{level}.{}", vae_level(rest, "downsample")?)
     } else if let Some(rest) = rest.strip_prefix("up.") {
         let (level, rest) = number(rest)?;
-        let level = (LEVELS - 1).checked_sub(level)?;
+        let level = levels.checked_sub(level)?.checked_sub(1)?;
         format!("up_blocks.{level}.{}", vae_level(rest, "upsample")?)
     } else if let Some(rest) = rest.strip_prefix("norm_out.") {
         format!("conv_norm_out.{rest}")

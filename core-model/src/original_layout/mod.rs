@@ -5,6 +5,7 @@
 //! The file holds tensors alone: the sizes of the networks are read off their shapes, everything
 //! else is what CompVis and Stability AI trained with.
 
+mod header;
 mod keys;
 
 use std::path::Path;
@@ -25,6 +26,7 @@ use crate::unet::{
 };
 use crate::vae::{AutoencoderKl, VaeConfig};
 use crate::vit::Activation;
+use header::{Header, TextTower};
 use keys::OpenClip;
 
 const UNET: &str = "model.diffusion_model.";
@@ -42,13 +44,6 @@ const VOCABULARY: [(&str, &[u8]); 2] = [
         "merges.txt",
         include_bytes!("../../assets/clip-tokenizer/merges.txt"),
     ),
-];
-
-/// Keys that tell other families of models.
-const OTHERS: [(&str, &str); 3] = [
-    ("conditioner.embedders.", "Stable Diffusion XL"),
-    ("model.diffusion_model.joint_blocks.", "Stable Diffusion 3"),
-    ("model.diffusion_model.double_blocks.", "Flux"),
 ];
 
 /// What the U-Net of a file was trained to predict, which no tensor tells.
@@ -86,102 +81,31 @@ pub fn import(
     device: &Device,
 ) -> Result<()> {
     NewFolder::check(out)?;
-    let kind = TextTower::of(file)?;
-    let prediction = match (prediction, kind) {
-        (Some(prediction), _) => prediction,
-        (None, TextTower::Clip) => Prediction::Epsilon,
-        (None, TextTower::OpenClip) => {
-            return Err(Error::Invalid(format!(
-                "{}: is a Stable Diffusion 2.x model, whose file does not tell what it predicts; \
-                 name (--prediction-type, model.prediction_type) epsilon for 512 pixel models \
-                 (2.0-base, 2.1-base), v_prediction for 768 pixel models (2.0, 2.1)",
-                file.display()
-            )));
-        }
-    };
+    let header = Header::read(file)?;
+    let kind = header.tower;
+    let prediction = prediction.or(header.prediction).ok_or_else(|| {
+        Error::Invalid(format!(
+            "{}: is a Stable Diffusion 2.x model, whose file does not tell what it predicts; name \
+             (--prediction-type, model.prediction_type) epsilon for 512 pixel models (2.0-base, \
+             2.1-base), v_prediction for 768 pixel models (2.0, 2.1)",
+            file.display()
+        ))
+    })?;
     let folder = NewFolder::begin(out)?;
     let made = folder.path();
-    unet(file, kind, device)?.save(&made.join("unet"), precision)?;
-    vae(file, device)?.save(&made.join("vae"), precision)?;
+    unet(file, &header, device)?.save(&made.join("unet"), precision)?;
+    vae(file, &header, device)?.save(&made.join("vae"), precision)?;
     let text_encoder = text_encoder(file, kind, device)?;
     text_encoder.save(&made.join("text_encoder"), precision)?;
     write_tokenizer(&made.join("tokenizer"), kind)?;
     let scheduler = made.join("scheduler/scheduler_config.json");
-    write_json(&scheduler, &scheduler_config(prediction))?;
+    write_json(
+        &scheduler,
+        &scheduler_config(prediction, header.zero_terminal_snr),
+    )?;
     write_json(&made.join("model_index.json"), &model_index())?;
     StableDiffusionPipeline::load(made.as_path().into(), device)?;
     folder.finish()
-}
-
-/// Which text tower a file holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TextTower {
-    /// OpenAI's CLIP in transformers' names: 1.x.
-    Clip,
-    /// OpenCLIP's: 2.x.
-    OpenClip,
-}
-
-impl TextTower {
-    /// Looks at all keys of a file.
-    fn of(file: &Path) -> Result<Self> {
-        let whole = Checkpoint::open(file, |key| Some(key.to_string()))?;
-        let refuse = |reason: String| Err(Error::format(file, reason));
-        for (start, family) in OTHERS {
-            if whole.keys().any(|key| key.starts_with(start)) {
-                return refuse(format!(
-                    "is a {family} model, another architecture than Stable Diffusion 1.x and 2.x"
-                ));
-            }
-        }
-        let has = |start: &str| whole.keys().any(|key| key.starts_with(start));
-        let kind = match (has(CLIP), has(OPEN_CLIP)) {
-            (true, false) => Self::Clip,
-            (false, true) => Self::OpenClip,
-            _ => {
-                return refuse(format!(
-                    "is no one-file checkpoint of Stable Diffusion: expected tensors below \
-                     `{UNET}`, `{VAE}` and either `{CLIP}` or `{OPEN_CLIP}`"
-                ));
-            }
-        };
-        let unknown = whole.keys().find(|key| !is_known(key));
-        match unknown {
-            Some(key) => refuse(format!(
-                "tensor `{key}` belongs to no part of a Stable Diffusion 1.x or 2.x model"
-            )),
-            None => Ok(kind),
-        }
-    }
-}
-
-/// Whether a key is of a network, or one that training left: schedules, moving averages.
-fn is_known(key: &str) -> bool {
-    if let Some(rest) = key.strip_prefix(UNET) {
-        return keys::unet(rest).is_some();
-    }
-    if let Some(rest) = key.strip_prefix(VAE) {
-        return keys::vae(rest).is_some();
-    }
-    if let Some(rest) = key.strip_prefix(OPEN_CLIP) {
-        return keys::open_clip(rest).is_some();
-    }
-    if let Some(rest) = key.strip_prefix(CLIP) {
-        return rest.starts_with("text_model.");
-    }
-    let training = [
-        "model_ema.",
-        "log_",
-        "sqrt_",
-        "posterior_",
-        "betas",
-        "alphas_",
-    ];
-    training.iter().any(|start| key.starts_with(start))
-        || matches!(
-            key,
-            "logvar" | "cond_stage_model.logit_scale" | "global_step" | "lvlb_weights"
-        )
 }
 
 fn missing(file: &Path, key: &str) -> Error {
@@ -217,6 +141,8 @@ pub struct Contents {
     pub text_encoder: TextEncoderConfig,
     /// `Stable Diffusion 1.x` or `2.x`.
     pub family: &'static str,
+    /// What the U-Net predicts; absent where a file of 2.x does not tell.
+    pub prediction: Option<Prediction>,
 }
 
 /// What a file holds.
@@ -224,29 +150,32 @@ pub struct Contents {
 /// # Errors
 /// As [`import`], for what the header tells.
 pub fn contents(file: &Path) -> Result<Contents> {
-    let kind = TextTower::of(file)?;
+    let header = Header::read(file)?;
+    let kind = header.tower;
     Ok(Contents {
-        unet: unet_config(&open_unet(file)?, kind)?,
-        vae: vae_config(&open_vae(file)?)?,
+        unet: unet_config(&open_unet(file, &header)?, &header)?,
+        vae: vae_config(&open_vae(file, &header)?)?,
         text_encoder: text_encoder_config(&open_text_encoder(file, kind)?, kind)?,
         family: match kind {
             TextTower::Clip => "Stable Diffusion 1.x",
             TextTower::OpenClip => "Stable Diffusion 2.x",
         },
+        prediction: header.prediction,
     })
 }
 
-fn open_unet(file: &Path) -> Result<Checkpoint> {
-    Checkpoint::open(file, |key| keys::unet(key.strip_prefix(UNET)?))
+fn open_unet(file: &Path, header: &Header) -> Result<Checkpoint> {
+    let blocks = header.counts.unet_blocks;
+    Checkpoint::open(file, |key| keys::unet(key.strip_prefix(UNET)?, blocks))
 }
 
-fn unet(file: &Path, kind: TextTower, device: &Device) -> Result<UNet2DConditionModel> {
-    let part = open_unet(file)?;
-    let config = unet_config(&part, kind)?;
+fn unet(file: &Path, header: &Header, device: &Device) -> Result<UNet2DConditionModel> {
+    let part = open_unet(file, header)?;
+    let config = unet_config(&part, header)?;
     UNet2DConditionModel::new(&config, &ParamBuilder::from_checkpoint(part, device))
 }
 
-fn unet_config(part: &Checkpoint, kind: TextTower) -> Result<UNet2DConditionConfig> {
+fn unet_config(part: &Checkpoint, header: &Header) -> Result<UNet2DConditionConfig> {
     let has = |key: &str| part.info(key).is_some();
     let mut channels = Vec::new();
     let (mut down, mut up) = (Vec::new(), Vec::new());
@@ -271,7 +200,10 @@ fn unet_config(part: &Checkpoint, kind: TextTower) -> Result<UNet2DConditionConf
     let attention = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight";
     let context = size(part, attention, 1)?;
     let projection = shape(part, "mid_block.attentions.0.proj_in.weight")?;
-    let heads = match kind {
+    let depth = counted(part, |n| {
+        format!("mid_block.attentions.0.transformer_blocks.{n}.norm1.weight")
+    });
+    let heads = match header.tower {
         TextTower::Clip => PerLevel::All(8),
         TextTower::OpenClip => PerLevel::Each(channels.iter().map(|c| c.div_ceil(64)).collect()),
     };
@@ -282,7 +214,9 @@ fn unet_config(part: &Checkpoint, kind: TextTower) -> Result<UNet2DConditionConf
         down_block_types: down,
         up_block_types: up,
         block_out_channels: channels,
+        layers_per_block: PerLevel::All(header.counts.unet_blocks),
         cross_attention_dim: PerLevel::All(context),
+        transformer_layers_per_block: PerLevel::All(depth),
         attention_head_dim: heads,
         use_linear_projection: projection.len() == 2,
         ..UNet2DConditionConfig::default()
@@ -294,12 +228,13 @@ fn unet_config(part: &Checkpoint, kind: TextTower) -> Result<UNet2DConditionConf
     Ok(config)
 }
 
-fn open_vae(file: &Path) -> Result<Checkpoint> {
-    Checkpoint::open(file, |key| keys::vae(key.strip_prefix(VAE)?))
+fn open_vae(file: &Path, header: &Header) -> Result<Checkpoint> {
+    let levels = header.counts.vae_levels;
+    Checkpoint::open(file, |key| keys::vae(key.strip_prefix(VAE)?, levels))
 }
 
-fn vae(file: &Path, device: &Device) -> Result<AutoencoderKl> {
-    let part = open_vae(file)?;
+fn vae(file: &Path, header: &Header, device: &Device) -> Result<AutoencoderKl> {
+    let part = open_vae(file, header)?;
     let config = vae_config(&part)?;
     AutoencoderKl::new(&config, &ParamBuilder::from_checkpoint(part, device))
 }
@@ -316,11 +251,12 @@ fn vae_config(part: &Checkpoint) -> Result<VaeConfig> {
         }
         channels.push(size(part, &key, 0)?);
     }
+    let block = |n: usize| format!("encoder.down_blocks.0.resnets.{n}.conv1.weight");
     Ok(VaeConfig {
         down_block_types: vec![crate::vae::DownBlockType::DownEncoderBlock2D; channels.len()],
         up_block_types: vec![crate::vae::UpBlockType::UpDecoderBlock2D; channels.len()],
         block_out_channels: channels,
-        layers_per_block: 2,
+        layers_per_block: counted(part, block),
         latent_channels: size(part, "post_quant_conv.weight", 0)?,
         sample_size: 512,
         ..VaeConfig::default()
@@ -330,8 +266,9 @@ fn vae_config(part: &Checkpoint) -> Result<VaeConfig> {
 fn open_text_encoder(file: &Path, kind: TextTower) -> Result<Checkpoint> {
     match kind {
         TextTower::Clip => Checkpoint::open(file, |key| {
-            let key = key.strip_prefix(CLIP)?.strip_prefix("text_model.")?;
-            crate::checkpoint::canonical(key)
+            let key = key.strip_prefix(CLIP)?;
+            // Tools of before transformers had the prefix wrote none.
+            crate::checkpoint::canonical(key.strip_prefix("text_model.").unwrap_or(key))
         }),
         TextTower::OpenClip => open_clip(file),
     }
@@ -363,8 +300,12 @@ fn text_encoder_config(part: &Checkpoint, kind: TextTower) -> Result<TextEncoder
 
 /// How many layers a text tower has.
 fn layers(part: &Checkpoint) -> usize {
-    let norm = |n: usize| format!("encoder.layers.{n}.layer_norm1.weight");
-    (0..).take_while(|n| part.info(&norm(*n)).is_some()).count()
+    counted(part, |n| format!("encoder.layers.{n}.layer_norm1.weight"))
+}
+
+/// How many of the keys for 0, 1, .. there are, without a gap.
+fn counted(part: &Checkpoint, key: impl Fn(usize) -> String) -> usize {
+    (0..).take_while(|n| part.info(&key(*n)).is_some()).count()
 }
 
 /// OpenCLIP's text tower without its last layer: Stable Diffusion 2.x reads the one before.
@@ -415,7 +356,7 @@ fn write_tokenizer(folder: &Path, kind: TextTower) -> Result<()> {
 }
 
 /// The schedule of all these models.
-fn scheduler_config(prediction: Prediction) -> Value {
+fn scheduler_config(prediction: Prediction, zero_terminal_snr: bool) -> Value {
     json!({
         "_class_name": "DDIMScheduler",
         "num_train_timesteps": 1000,
@@ -425,7 +366,9 @@ fn scheduler_config(prediction: Prediction) -> Value {
         "clip_sample": false,
         "set_alpha_to_one": false,
         "steps_offset": 1,
-        "timestep_spacing": "leading",
+        // Without signal at its end a schedule must be sampled from there.
+        "timestep_spacing": if zero_terminal_snr { "trailing" } else { "leading" },
+        "rescale_betas_zero_snr": zero_terminal_snr,
         "prediction_type": prediction.name(),
     })
 }

@@ -1,7 +1,7 @@
 """Which tensor of diffusers each tensor of a one-file checkpoint becomes.
 
-Writes ../fixtures/original-layout/sd1.json and sd2.json: for every key of a small checkpoint in the
-original layout its shape and where it goes: component, key, and for OpenCLIP's joint projections which
+Writes ../fixtures/original-layout/sd1.json, sd2.json and shallow.json (fewer levels and blocks, and a
+text encoder without its prefix): for every key of a small checkpoint in the original layout its shape and where it goes: component, key, and for OpenCLIP's joint projections which
 third. The keys are made from the networks of diffusers by `original`; that they are right, diffusers'
 own converters tell, which must give back every tensor. Run with diffusers and transformers installed:
 
@@ -20,27 +20,30 @@ from diffusers.loaders.single_file_utils import (
 from transformers import CLIPTextConfig, CLIPTextModel
 
 OUT = pathlib.Path(__file__).parent.parent / "fixtures" / "original-layout"
-CHANNELS = (32, 32, 64, 64)
+CHANNELS = {"sd1": (32, 32, 64, 64), "sd2": (32, 32, 64, 64), "shallow": (32, 64, 64)}
+VAE_CHANNELS = {**CHANNELS, "shallow": (32, 32)}
+BLOCKS = {"sd1": 2, "sd2": 2, "shallow": 1}
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 CLIP, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
 
 
-def unet_key(key):
+def unet_key(key, blocks):
+    level = blocks + 1
     key = re.sub(r"^time_embedding.linear_(\d)", lambda m: f"time_embed.{2 * int(m[1]) - 2}", key)
     key = re.sub(r"^conv_in", "input_blocks.0.0", key)
     key = re.sub(r"^conv_norm_out", "out.0", key)
     key = re.sub(r"^conv_out", "out.2", key)
     place = r"^down_blocks.(\d)."
-    key = re.sub(place + r"resnets.(\d)", lambda m: f"input_blocks.{3 * int(m[1]) + int(m[2]) + 1}.0", key)
-    key = re.sub(place + r"attentions.(\d)", lambda m: f"input_blocks.{3 * int(m[1]) + int(m[2]) + 1}.1", key)
-    key = re.sub(place + r"downsamplers.0.conv", lambda m: f"input_blocks.{3 * int(m[1]) + 3}.0.op", key)
+    key = re.sub(place + r"resnets.(\d)", lambda m: f"input_blocks.{level * int(m[1]) + int(m[2]) + 1}.0", key)
+    key = re.sub(place + r"attentions.(\d)", lambda m: f"input_blocks.{level * int(m[1]) + int(m[2]) + 1}.1", key)
+    key = re.sub(place + r"downsamplers.0.conv", lambda m: f"input_blocks.{level * int(m[1]) + level}.0.op", key)
     key = re.sub(r"^mid_block.resnets.(\d)", lambda m: f"middle_block.{2 * int(m[1])}", key)
     key = re.sub(r"^mid_block.attentions.0", "middle_block.1", key)
     place = r"^up_blocks.(\d)."
-    key = re.sub(place + r"resnets.(\d)", lambda m: f"output_blocks.{3 * int(m[1]) + int(m[2])}.0", key)
-    key = re.sub(place + r"attentions.(\d)", lambda m: f"output_blocks.{3 * int(m[1]) + int(m[2])}.1", key)
+    key = re.sub(place + r"resnets.(\d)", lambda m: f"output_blocks.{level * int(m[1]) + int(m[2])}.0", key)
+    key = re.sub(place + r"attentions.(\d)", lambda m: f"output_blocks.{level * int(m[1]) + int(m[2])}.1", key)
     # The first level has no attention, so that its upsampler comes second.
-    second = lambda m: f"output_blocks.{3 * int(m[1]) + 2}.{1 if m[1] == '0' else 2}.conv"
+    second = lambda m: f"output_blocks.{level * int(m[1]) + blocks}.{1 if m[1] == '0' else 2}.conv"
     key = re.sub(place + r"upsamplers.0.conv", second, key)
     if ".0." in key or key.startswith("middle_block"):
         for ours, theirs in (("norm1", "in_layers.0"), ("conv1", "in_layers.2"), ("time_emb_proj", "emb_layers.1"),
@@ -51,13 +54,13 @@ def unet_key(key):
     return UNET + key
 
 
-def vae_key(key):
+def vae_key(key, levels):
     key = key.replace("mid_block.resnets.0", "mid.block_1").replace("mid_block.resnets.1", "mid.block_2")
     key = key.replace("mid_block.attentions.0", "mid.attn_1").replace("conv_norm_out", "norm_out")
     key = re.sub(r"down_blocks.(\d).resnets.(\d)", r"down.\1.block.\2", key)
-    key = re.sub(r"up_blocks.(\d).resnets.(\d)", lambda m: f"up.{3 - int(m[1])}.block.{m[2]}", key)
+    key = re.sub(r"up_blocks.(\d).resnets.(\d)", lambda m: f"up.{levels - 1 - int(m[1])}.block.{m[2]}", key)
     key = re.sub(r"down_blocks.(\d).downsamplers.0", r"down.\1.downsample", key)
-    key = re.sub(r"up_blocks.(\d).upsamplers.0", lambda m: f"up.{3 - int(m[1])}.upsample", key)
+    key = re.sub(r"up_blocks.(\d).upsamplers.0", lambda m: f"up.{levels - 1 - int(m[1])}.upsample", key)
     key = key.replace("conv_shortcut", "nin_shortcut")
     if "attn_1" in key:
         for ours, theirs in (("group_norm", "norm"), ("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "proj_out")):
@@ -84,11 +87,15 @@ def text_keys(model):
 def write(name, second):
     torch.manual_seed(0)
     context = 16
+    channels, vae_channels, blocks = CHANNELS[name], VAE_CHANNELS[name], BLOCKS[name]
+    levels = len(vae_channels)
     unet = UNet2DConditionModel(
-        block_out_channels=CHANNELS, cross_attention_dim=context, attention_head_dim=8, use_linear_projection=second)
+        block_out_channels=channels, cross_attention_dim=context, attention_head_dim=8, use_linear_projection=second,
+        down_block_types=("CrossAttnDownBlock2D",) * (len(channels) - 1) + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (len(channels) - 1), layers_per_block=blocks)
     vae = AutoencoderKL(
-        block_out_channels=CHANNELS, layers_per_block=2, down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=32)
+        block_out_channels=vae_channels, layers_per_block=blocks, down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels, norm_num_groups=32)
     layers = 23 if second else 2
     text = CLIPTextModel(CLIPTextConfig(
         hidden_size=context, intermediate_size=32, num_hidden_layers=layers, num_attention_heads=1))
@@ -99,14 +106,15 @@ def write(name, second):
         table.append([key, list(stored or value.shape), component, ours, third])
 
     for key, value in unet.state_dict().items():
-        put(unet_key(key), value, "unet", key)
+        put(unet_key(key, blocks), value, "unet", key)
     for key, value in vae.state_dict().items():
         # Attention was a convolution of one pixel.
         is_map = "attentions" in key and value.ndim == 2
-        put(vae_key(key), value[..., None, None] if is_map else value, "vae", key)
+        put(vae_key(key, levels), value[..., None, None] if is_map else value, "vae", key)
     for key, value in text_keys(text).items():
         if not second:
-            put(CLIP + key, value, "text_encoder", key)
+            stored = key.removeprefix("text_model.") if name == "shallow" else key
+            put(CLIP + stored, value, "text_encoder", key)
         elif match := re.search(r"self_attn.([qkv])_proj.(weight|bias)", key):
             joint = open_clip_key(key.replace(match[0], f"attn.in_proj_{match[2]}"))
             third = "qkv".index(match[1])
@@ -131,6 +139,10 @@ def write(name, second):
     if second:
         converted = convert_open_clip_checkpoint(text, dict(file))
     else:
+        # diffusers knows the keys with their prefix only.
+        start = CLIP + "text_model."
+        file = {start + k.removeprefix(CLIP).removeprefix("text_model.") if k.startswith(CLIP) else k: v
+                for k, v in file.items()}
         converted = convert_ldm_clip_checkpoint(dict(file))
     converted = {f"text_model.{key.removeprefix('text_model.')}": value for key, value in converted.items()}
     check({key: value for key, value in converted.items() if key in text_keys(text)}, text_keys(text))
@@ -147,3 +159,4 @@ if __name__ == "__main__":
     OUT.mkdir(parents=True, exist_ok=True)
     write("sd1", second=False)
     write("sd2", second=True)
+    write("shallow", second=False)
