@@ -301,19 +301,13 @@ impl StableDiffusionPipeline {
     /// # Errors
     /// [`Error::Invalid`] naming both.
     pub fn check_latents(&self, [channels, height, width]: [usize; 3]) -> Result<()> {
-        let config = self.unet.config();
-        let unit = 1 << (config.block_out_channels.len() - 1);
-        let fits = channels == config.in_channels
-            && [height, width]
-                .iter()
-                .all(|side| *side > 0 && side.is_multiple_of(unit));
-        if fits {
+        let expected = self.unet.config().in_channels;
+        if channels == expected && height > 0 && width > 0 {
             return Ok(());
         }
         Err(Error::Invalid(format!(
-            "latents of shape [{channels}, {height}, {width}] do not fit the U-Net: it takes {} \
-             channels and sides that are multiples of {unit}",
-            config.in_channels
+            "latents of shape [{channels}, {height}, {width}] do not fit the U-Net: it takes \
+             {expected} channels and sides of at least 1"
         )))
     }
 }

@@ -35,8 +35,6 @@ pub struct ReplayFit<'a> {
     pub stage: &'a StageConfig,
     /// Channels of the latents.
     pub channels: usize,
-    /// Height and width must be multiples of it.
-    pub unit: usize,
     /// Timesteps of the noise schedule.
     pub num_train_timesteps: usize,
 }
@@ -128,27 +126,16 @@ impl Reader<'_> {
 
     fn images(&self, key: &str) -> Result<(Vec<f32>, [usize; 4])> {
         let ReplayFit {
-            stage,
-            channels,
-            unit,
-            ..
+            stage, channels, ..
         } = self.fit;
         let (steps, batch) = (stage.steps, stage.batch_size);
-        let expected = format!(
-            "[{steps}, {batch}, {channels}, h, w] (steps, batch_size, channels), h and w \
-             multiples of {unit}"
-        );
+        let expected =
+            format!("[{steps}, {batch}, {channels}, h, w] (steps, batch_size, channels, sides)");
         let Some((values, shape)) = self.file.read_f32(key)? else {
             return Err(self.missing(key, &expected));
         };
         match shape.as_slice() {
-            &[s, b, c, h, w]
-                if [s, b, c] == [steps, batch, channels]
-                    && h > 0
-                    && w > 0
-                    && h.is_multiple_of(unit)
-                    && w.is_multiple_of(unit) =>
-            {
+            &[s, b, c, h, w] if [s, b, c] == [steps, batch, channels] && h > 0 && w > 0 => {
                 Ok((values, [b, c, h, w]))
             }
             _ => Err(self.refuse(format!("`{key}` has shape {shape:?}, expected {expected}"))),

@@ -420,11 +420,9 @@ fn open_replay(
     noise_scheduler: &DdpmScheduler,
     path: &Path,
 ) -> Result<Replay> {
-    let unet = pipeline.unet.config();
     let fit = ReplayFit {
         stage: &config.stages[0],
-        channels: unet.in_channels,
-        unit: 1 << (unet.block_out_channels.len() - 1),
+        channels: pipeline.unet.config().in_channels,
         num_train_timesteps: noise_scheduler.num_train_timesteps(),
     };
     Replay::open(path, fit)

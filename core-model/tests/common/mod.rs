@@ -83,8 +83,8 @@ impl Golden {
             .count()
     }
 
-    /// Fails when a tensor is not the golden one.
-    pub(crate) fn check<const D: usize>(&self, key: &str, ours: Tensor<D>) {
+    /// Fails when a tensor is not the golden one; the largest difference over the largest value.
+    pub(crate) fn check<const D: usize>(&self, key: &str, ours: Tensor<D>) -> f32 {
         let (golden, shape) = self.read(key);
         let name = &self.name;
         assert_eq!(ours.dims().to_vec(), shape, "{name}: {key}");
@@ -99,6 +99,7 @@ impl Golden {
             relative < TOLERANCE,
             "{name}: {key} differs by {relative:e} of {largest}"
         );
+        relative
     }
 
     /// Fails when a gradient of any parameter is not the golden one: number by number for those
