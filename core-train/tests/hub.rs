@@ -10,14 +10,20 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::{Arc, Mutex};
 
+use assert_cmd::Command;
+
 const ID: &str = "somebody/tiny-model";
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 
+fn fixture(name: &str) -> PathBuf {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    crates.join("core-model/tests/fixtures").join(name)
+}
+
 /// A folder as diffusers writes it.
 fn model() -> PathBuf {
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    crates.join("core-model/tests/fixtures/pipeline/model")
+    fixture("pipeline/model")
 }
 
 /// What goes wrong with a file.
@@ -86,18 +92,25 @@ impl Hub {
         std::mem::take(&mut self.state.lock().unwrap().requests)
     }
 
-    /// `core-train generate` with the model of this name.
-    fn generate(&self, id: &str, home: &Path, offline: bool) -> Output {
-        let mut command = assert_cmd::Command::cargo_bin("core-train").unwrap();
+    /// `core-train` that asks this hub.
+    fn core_train(&self, home: &Path, offline: bool) -> Command {
+        let mut command = Command::cargo_bin("core-train").unwrap();
         command
-            .args([
-                "generate", "--model", id, "--prompt", "a dog", "--steps", "1", "--out",
-            ])
-            .arg(home.join("images"))
             .env("HF_HOME", home)
             .env("HF_ENDPOINT", &self.address)
             .env_remove("HF_TOKEN")
             .env("HF_HUB_OFFLINE", if offline { "1" } else { "0" });
+        command
+    }
+
+    /// `core-train generate` with the model of this name.
+    fn generate(&self, id: &str, home: &Path, offline: bool) -> Output {
+        let mut command = self.core_train(home, offline);
+        command
+            .args([
+                "generate", "--model", id, "--prompt", "a dog", "--steps", "1", "--out",
+            ])
+            .arg(home.join("images"));
         command.output().unwrap()
     }
 }
@@ -255,6 +268,24 @@ fn a_repository_is_fetched_once_and_only_what_is_read_of_it() {
     let commit = std::fs::read_to_string(folder.join("refs/main")).unwrap();
     assert_eq!(commit, COMMIT);
     assert!(folder.join("snapshots").join(COMMIT).join(UNET).is_file());
+}
+
+#[test]
+fn an_encoder_of_before_safetensors_is_fetched_as_it_is() {
+    let hub = Hub::new(&fixture("weights/clip-pickled"));
+    let home = tempfile::tempdir().unwrap();
+    for offline in [false, true] {
+        let mut command = hub.core_train(home.path(), offline);
+        let output = command.args(["model", "inspect", ID]).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains(": clip, 0.0 M parameters, F16"), "{text}");
+        let requests = hub.requests();
+        let fetched = requests
+            .iter()
+            .any(|(path, _)| path.ends_with("pytorch_model.bin"));
+        assert_eq!(fetched, !offline, "{requests:?}");
+    }
 }
 
 #[test]
