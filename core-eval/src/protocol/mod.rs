@@ -289,7 +289,7 @@ fn judge(folder: &Path) -> Result<Value> {
     for entry in std::fs::read_dir(folder).with_context(at)? {
         let path = entry.with_context(at)?.path();
         let ending = path.extension().unwrap_or_default().to_string_lossy();
-        if path.is_file() && matches!(ending.as_ref(), "json" | "safetensors" | "txt") {
+        if path.is_file() && matches!(ending.as_ref(), "json" | "safetensors" | "bin" | "txt") {
             files.push(path);
         }
     }
