@@ -94,8 +94,8 @@ fn said<T>(result: core_model::Result<T>) -> Option<T> {
     }
 }
 
-/// Everything that opens a safetensors file.
-fn read_safetensors(path: &Path) {
+/// Everything that opens a file of tensors.
+fn read_everything(path: &Path) {
     if let Some(file) = said(Checkpoint::open(path, |key| Some(key.to_string()))) {
         let keys: Vec<String> = file.keys().map(String::from).collect();
         for key in keys {
@@ -125,7 +125,7 @@ proptest! {
         reach in prop_oneof![Just(8), Just(200), Just(4000)],
     ) {
         let source = fixture("clip/new/model.safetensors");
-        read_safetensors(damaged(&source, reach, &damages).path());
+        read_everything(damaged(&source, reach, &damages).path());
     }
 
     #[test]
@@ -140,7 +140,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
         std::fs::write(&path, &file).unwrap();
-        read_safetensors(&path);
+        read_everything(&path);
         let path = folder.path().join("x.bin");
         std::fs::write(&path, &bytes).unwrap();
         said(LearnedEmbedding::load(&path));
@@ -157,9 +157,10 @@ proptest! {
             .map(|entry| entry.unwrap().path())
             .filter(|path| matches!(path.extension().and_then(|e| e.to_str()), Some("pt" | "bin")))
             .collect();
+        files.push(fixture("weights/snapshot.ckpt"));
         files.sort();
         let source = &files[which.index(files.len())];
-        said(LearnedEmbedding::load(damaged(source, usize::MAX, &damages).path()));
+        read_everything(damaged(source, usize::MAX, &damages).path());
     }
 
     #[test]
