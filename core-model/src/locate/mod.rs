@@ -52,8 +52,8 @@ fn folder(path: &Path, content: Content, variant: Option<&str>) -> Result<PathBu
             match content {
                 Content::Model => {
                     "no such file or folder; a model is a folder with model_index.json as \
-                     diffusers writes it, a one-file checkpoint (safetensors), or a repository of \
-                     the hub as owner/name"
+                     diffusers writes it, a one-file checkpoint (safetensors or ckpt), or a \
+                     repository of the hub as owner/name"
                 }
                 Content::Encoder => {
                     "no such folder; an encoder is a folder with config.json and weights as \
