@@ -3,7 +3,7 @@
 //!
 //! Nothing of a file is trusted: the header's size is checked before it is read, every offset
 //! before a tensor is allocated, and only tensors that a network asks for are read at all. A pickle
-//! is data, see [`crate::pickle`]; nothing in it is executed.
+//! is data; nothing in it is executed.
 
 mod key_rules;
 mod weights;
