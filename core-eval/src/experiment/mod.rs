@@ -1,9 +1,11 @@
 //! The TOML file of an experiment: variants of a recipe, concepts, prompts, judges.
 
+mod evaluation;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use core_model::locate::{encoder_folder, is_hub_id};
+use core_model::locate::is_hub_id;
 use core_model::noise_scheduler::SchedulerKind;
 use core_train::RunConfig;
 use core_train::config::{ConceptConfig, Group, ModelConfig, Recipe, from_tree, parse, set_path};
@@ -11,9 +13,8 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::effects::Effect;
-use crate::metrics::JudgeFolders;
-use crate::protocol::Protocol;
 use crate::report::METRICS;
+pub use evaluation::{Evaluation, OneOrMore};
 
 /// An experiment with everything that it refers to read and checked.
 #[derive(Debug, Clone)]
@@ -101,20 +102,6 @@ pub struct EvaluationPrompt {
     pub prompt: String,
 }
 
-/// `[evaluation]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Evaluation {
-    /// Folder of the CLIP model.
-    pub clip: PathBuf,
-    /// Folder of the DINO model.
-    pub dino: PathBuf,
-    /// How scores are computed.
-    pub protocol: OneOrMore,
-    /// Folder of the CLIPSeg model that makes masks, which masked protocols need.
-    pub clipseg: Option<PathBuf>,
-}
-
 impl Experiment {
     /// The same with folders for the model and the judges, fetched or made where they are
     /// repositories of the hub or one-file checkpoints. Folders that are not there stay as they
@@ -130,76 +117,8 @@ impl Experiment {
                 ..self.model
             };
         }
-        let Evaluation {
-            clip,
-            dino,
-            clipseg,
-            ..
-        } = &mut self.evaluation;
-        for encoder in [clip, dino].into_iter().chain(clipseg) {
-            if is_hub_id(encoder) {
-                *encoder = encoder_folder(encoder)?;
-            }
-        }
+        self.evaluation.locate()?;
         Ok(self)
-    }
-}
-
-impl Evaluation {
-    /// The folders of the judges.
-    pub fn judges(&self) -> JudgeFolders<'_> {
-        JudgeFolders {
-            clip: &self.clip,
-            dino: &self.dino,
-            clipseg: self.clipseg.as_deref(),
-        }
-    }
-
-    /// Refuses masks that no protocol uses, and masked protocols without masks.
-    fn check_masks(&self) -> Result<()> {
-        let protocols = self.protocols()?;
-        let given = self.clipseg.is_some();
-        match protocols.iter().find(|protocol| protocol.masked) {
-            Some(masked) => masked.check_masks(given),
-            None => protocols.iter().try_for_each(|p| p.check_masks(given)),
-        }
-    }
-
-    /// The protocols, the first of which gives the files without suffix.
-    ///
-    /// # Errors
-    /// Unknown names, a name twice, none at all.
-    pub fn protocols(&self) -> Result<Vec<&'static Protocol>> {
-        let names = self.protocol.names();
-        for (index, name) in names.iter().enumerate() {
-            if names[..index].contains(name) {
-                bail!("`evaluation.protocol` names `{name}` twice");
-            }
-        }
-        if names.is_empty() {
-            bail!("`evaluation.protocol` names no protocol; write \"dreambooth\"");
-        }
-        names.into_iter().map(Protocol::named).collect()
-    }
-}
-
-/// A name or a list of names.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub enum OneOrMore {
-    /// One.
-    One(String),
-    /// Several; the first one's files keep the plain names.
-    More(Vec<String>),
-}
-
-impl OneOrMore {
-    /// The names, in order.
-    pub fn names(&self) -> Vec<&str> {
-        match self {
-            Self::One(name) => vec![name],
-            Self::More(names) => names.iter().map(String::as_str).collect(),
-        }
     }
 }
 
