@@ -139,9 +139,58 @@ mod loops {
             unsafe { self.panels::<[f32; 8]>() }
         }
 
-        /// Panels of vectors, each for all rows.
+        /// Panels of vectors, each for all rows; where the right matrix is gathered, [`DEPTH`] of its
+        /// rows at a time, so that the left numbers that they meet stay in a cache.
         #[inline(always)]
         pub(super) unsafe fn panels<L: Vector>(&self) {
+            if !self.is_to_be_gathered(L::PANEL * L::LANES) {
+                // SAFETY: passed on.
+                return unsafe { self.all_columns::<L, false>() };
+            }
+            for first in (0..self.depth).step_by(DEPTH) {
+                // SAFETY: passed on.
+                unsafe { self.part(first).all_columns::<L, true>() };
+            }
+        }
+
+        /// Whether the right matrix is read often and its rows are farther apart than `near`.
+        fn is_to_be_gathered(&self, near: usize) -> bool {
+            let is_far = match self.right_rows {
+                Steps::Stride(stride) => stride > near,
+                Steps::Table(_) => true,
+            };
+            is_far && self.rows >= MANY && matches!(self.start, Start::Zero | Start::Rows(_))
+        }
+
+        /// The terms of [`DEPTH`] right rows from `first`.
+        fn part(&self, first: usize) -> Self {
+            let depth = DEPTH.min(self.depth - first);
+            let (right, right_rows) = match self.right_rows {
+                Steps::Stride(stride) => (
+                    self.right.wrapping_add(first * stride),
+                    Steps::Stride(stride),
+                ),
+                Steps::Table(table) => (self.right, Steps::Table(&table[first..])),
+            };
+            let is_last = first + depth == self.depth;
+            let start = match (first, is_last, self.start) {
+                (0, true, start) => start,
+                (0, false, _) => Start::Zero,
+                (_, true, Start::Rows(rows)) => Start::Resumed(Some(rows)),
+                _ => Start::Resumed(None),
+            };
+            Self {
+                depth,
+                left: self.left.wrapping_add(first * self.left_column),
+                right,
+                right_rows,
+                start,
+                ..*self
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn all_columns<L: Vector, const GATHER: bool>(&self) {
             let count = match self.columns {
                 Columns::First(count) => count.div_ceil(L::LANES),
                 Columns::Vectors { right, .. } => right.len(),
@@ -151,9 +200,9 @@ mod loops {
                 // SAFETY: passed on.
                 first += unsafe {
                     match count - first {
-                        1 => self.blocks::<L, 1>(first),
-                        3 | 5.. if L::PANEL == 3 => self.blocks::<L, 3>(first),
-                        _ => self.blocks::<L, 2>(first),
+                        1 => self.blocks::<L, 1, GATHER>(first),
+                        3 | 5.. if L::PANEL == 3 => self.blocks::<L, 3, GATHER>(first),
+                        _ => self.blocks::<L, 2, GATHER>(first),
                     }
                 };
             }
@@ -161,7 +210,10 @@ mod loops {
 
         /// All rows of the `V` vectors from `first`; returns `V`.
         #[inline(always)]
-        unsafe fn blocks<L: Vector, const V: usize>(&self, first: usize) -> usize {
+        unsafe fn blocks<L: Vector, const V: usize, const GATHER: bool>(
+            &self,
+            first: usize,
+        ) -> usize {
             let mut panel = Panel {
                 right: [self.right; V],
                 target: [0; V],
@@ -187,7 +239,7 @@ mod loops {
             };
             // SAFETY: passed on.
             unsafe {
-                match (self.is_to_be_gathered(L::PANEL * L::LANES), whole) {
+                match (GATHER, whole) {
                     (true, true) => self.gathered::<L, V, true>(&mut panel),
                     (true, false) => self.gathered::<L, V, false>(&mut panel),
                     (false, true) => self.all_rows::<L, V, true>(&panel),
@@ -197,16 +249,7 @@ mod loops {
             V
         }
 
-        /// Whether the right matrix is read often and its rows are farther apart than `near`.
-        fn is_to_be_gathered(&self, near: usize) -> bool {
-            let is_far = match self.right_rows {
-                Steps::Stride(stride) => stride > near,
-                Steps::Table(_) => true,
-            };
-            is_far && self.rows >= MANY && matches!(self.start, Start::Zero | Start::Rows(_))
-        }
-
-        /// All rows, with the vectors of the right matrix copied side by side, [`DEPTH`] at a time.
+        /// All rows, with the vectors of at most [`DEPTH`] right rows copied side by side.
         #[inline(always)]
         unsafe fn gathered<L: Vector, const V: usize, const WHOLE: bool>(
             &self,
@@ -214,42 +257,28 @@ mod loops {
         ) {
             #[repr(align(64))]
             struct Side([MaybeUninit<f32>; 48 * DEPTH]);
+            assert!(self.depth <= DEPTH && V * L::LANES <= 48);
             let mut copy = Side([MaybeUninit::uninit(); 48 * DEPTH]);
             let copy = copy.0.as_mut_ptr().cast::<f32>();
-            let source = panel.right;
-            for first in (0..self.depth).step_by(DEPTH) {
-                let depth = DEPTH.min(self.depth - first);
-                for k in 0..depth {
-                    let offset = self.right_rows.at(first + k);
-                    for (v, source) in source.iter().enumerate() {
-                        // SAFETY: an address of the right matrix, and place for DEPTH times three
-                        // vectors.
-                        unsafe {
-                            let vector = panel.load::<WHOLE>(v, source.add(offset));
-                            vector.store(copy.add((k * V + v) * L::LANES));
-                        }
+            for k in 0..self.depth {
+                let offset = self.right_rows.at(k);
+                for (v, source) in panel.right.iter().enumerate() {
+                    // SAFETY: an address of the right matrix, and there is place for all rows.
+                    unsafe {
+                        let vector = panel.load::<WHOLE>(v, source.add(offset));
+                        vector.store(copy.add((k * V + v) * L::LANES));
                     }
                 }
-                for (v, right) in panel.right.iter_mut().enumerate() {
-                    *right = copy.wrapping_add(v * L::LANES);
-                }
-                let is_last = first + depth == self.depth;
-                let start = match (first, is_last, self.start) {
-                    (0, true, start) => start,
-                    (0, false, _) => Start::Zero,
-                    (_, true, Start::Rows(rows)) => Start::Resumed(Some(rows)),
-                    _ => Start::Resumed(None),
-                };
-                let part = Product {
-                    depth,
-                    left: self.left.wrapping_add(first * self.left_column),
-                    right_rows: Steps::Stride(V * L::LANES),
-                    start,
-                    ..*self
-                };
-                // SAFETY: a part of the caller's matrices and the copy just written.
-                unsafe { part.all_rows::<L, V, WHOLE>(panel) };
             }
+            for (v, right) in panel.right.iter_mut().enumerate() {
+                *right = copy.wrapping_add(v * L::LANES);
+            }
+            let near = Product {
+                right_rows: Steps::Stride(V * L::LANES),
+                ..*self
+            };
+            // SAFETY: the caller's matrices and the copy just written.
+            unsafe { near.all_rows::<L, V, WHOLE>(panel) };
         }
 
         /// As many rows at a time as have their sums in registers, beside the right vectors and

@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use super::geometry::{Block, Geometry};
-use crate::ops::kernel::{Columns, Product, Start, Steps, lanes};
+use crate::ops::kernel::{Columns, DEPTH, Product, Start, Steps, lanes};
 use crate::ops::memory::{Output, SERIAL, chunks, copy_row, run, with_scratch};
 
 /// How the padded images of a block lie in memory.
@@ -205,7 +205,7 @@ pub(super) fn convolve(
 }
 
 /// Floats of weights that stay in a core's cache while the columns pass by.
-const CACHED: usize = 1 << 18;
+const CACHED: usize = 1 << 16;
 
 /// The convolution of one block.
 struct Step<'a> {
@@ -244,9 +244,10 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Writes some output channels, as many at a time as have weights that stay in the cache.
+    /// Writes some output channels, as many at a time as have weights that stay in the cache: those
+    /// of the [`DEPTH`] taps that are multiplied at a time.
     fn multiply(&self, images: &[f32], outputs: Range<usize>) {
-        let rows = ((CACHED / self.geometry.depth()) & !7).max(8);
+        let rows = ((CACHED / self.geometry.depth().min(DEPTH)) & !7).max(8);
         for first in outputs.clone().step_by(rows) {
             self.multiply_rows(images, first..(first + rows).min(outputs.end));
         }
