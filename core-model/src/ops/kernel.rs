@@ -620,8 +620,16 @@ mod tests {
     #[test]
     #[expect(unsafe_code, reason = "the loops are called by address")]
     fn every_instruction_set_gives_the_exact_product_of_integers() {
-        for (rows, depth, columns) in [(1, 1, 1), (13, 7, 37), (8, 20, 48), (5, 9, 64), (9, 3, 17)]
-        {
+        // The last ones gather the right matrix, in one part and in several.
+        for (rows, depth, columns) in [
+            (1, 1, 1),
+            (13, 7, 37),
+            (8, 20, 48),
+            (5, 9, 64),
+            (9, 3, 17),
+            (31, 20, 64),
+            (31, 400, 101),
+        ] {
             let left: Vec<f32> = (0..rows * depth).map(|i| (i % 7) as f32 - 3.0).collect();
             let right: Vec<f32> = (0..depth * columns).map(|i| (i % 5) as f32 - 2.0).collect();
             let bias: Vec<f32> = (0..rows).map(|i| i as f32).collect();
