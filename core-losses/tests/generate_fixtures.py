@@ -1,4 +1,4 @@
-"""Values and gradients of the context terms in PyTorch, for tests/pytorch.rs.
+"""Values and gradients of the context terms in PyTorch, for tests/integration/pytorch.rs.
 
     python core-losses/tests/generate_fixtures.py
 

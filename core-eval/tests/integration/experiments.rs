@@ -1,0 +1,232 @@
+//! The shipped experiment files, and what happens to wrong ones.
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use core_eval::experiment::Experiment;
+
+fn experiments() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments")
+}
+
+fn core_eval() -> Command {
+    Command::cargo_bin("core-eval").unwrap()
+}
+
+/// The ablation with one edit, beside the files that it refers to.
+fn edited(from: &str, to: &str) -> (tempfile::TempDir, PathBuf) {
+    let text = std::fs::read_to_string(experiments().join("ablation.toml")).unwrap();
+    assert!(text.contains(from), "{from}");
+    let folder = tempfile::tempdir_in(experiments()).unwrap();
+    let path = folder.path().join("edited.toml");
+    let text = text
+        .replace(from, to)
+        .replace("\"../models", "\"../../models")
+        .replace("\"concepts/", "\"../concepts/")
+        .replace("\"recipes/", "\"../recipes/")
+        .replace("\"prompts/", "\"../prompts/");
+    std::fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+fn failure(from: &str, to: &str) -> String {
+    let (_folder, path) = edited(from, to);
+    let output = core_eval().arg(&path).arg("--dry-run").output().unwrap();
+    assert!(!output.status.success(), "{from} -> {to} was accepted");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(message.matches("error:").count(), 1, "{message}");
+    message
+}
+
+#[test]
+fn every_shipped_experiment_parses() {
+    for name in [
+        "ablation.toml",
+        "effects.toml",
+        "paper/table1.toml",
+        "paper/table3.toml",
+    ] {
+        let experiment = Experiment::load(&experiments().join(name)).unwrap();
+        assert!(!experiment.variants.is_empty(), "{name}");
+        assert!(experiment.quick().name.ends_with("-quick"));
+    }
+}
+
+#[test]
+fn the_ablation_is_as_large_as_it_claims_to_be() {
+    let experiment = Experiment::load(&experiments().join("ablation.toml")).unwrap();
+    let names: Vec<&str> = experiment
+        .variants
+        .iter()
+        .map(|v| v.name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "CoRe",
+            "without context embedding",
+            "without context attention",
+            "without rescaling",
+            "Textual Inversion",
+            "class word"
+        ]
+    );
+    assert!(experiment.concepts.len() >= 3);
+    assert!(experiment.sampling.images_per_prompt >= 2);
+    for concept in &experiment.concepts {
+        assert!(
+            experiment
+                .prompts_for(concept.config.as_ref().unwrap())
+                .len()
+                >= 10
+        );
+    }
+}
+
+#[test]
+fn a_variant_differs_from_the_recipe_by_exactly_what_it_says() {
+    let experiment = Experiment::load(&experiments().join("ablation.toml")).unwrap();
+    let stages = |index: usize| experiment.variants[index].recipe.clone().unwrap().stages;
+    let full = stages(0);
+    assert_eq!(full[0].regularizers.len(), 2);
+    assert_eq!(stages(1)[0].regularizers.len(), 1);
+    assert_ne!(stages(1)[0].regularizers, stages(2)[0].regularizers);
+    assert!(full[0].rescale_window().is_some());
+    assert!(stages(3)[0].rescale_window().is_none());
+    assert_eq!(stages(3)[0].regularizers, full[0].regularizers);
+    assert!(experiment.variants[5].recipe.is_none());
+}
+
+#[test]
+fn a_dry_run_without_model_and_photos_lists_the_runs_and_succeeds() {
+    let output = core_eval()
+        .arg(experiments().join("paper/table3.toml"))
+        .arg("--dry-run")
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("without context attention / cat / seed 0"),
+        "{text}"
+    );
+    assert!(text.contains("no estimate: model not present"), "{text}");
+    assert!(text.contains("concept folder not present"), "{text}");
+}
+
+#[test]
+fn a_real_run_without_model_is_one_message_and_writes_nothing() {
+    let results = tempfile::tempdir().unwrap();
+    let output = core_eval()
+        .arg(experiments().join("paper/table3.toml"))
+        .args(["--device", "cpu", "--results"])
+        .arg(results.path())
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("model not present"), "{message}");
+    assert_eq!(std::fs::read_dir(results.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn an_unknown_key_is_named() {
+    let message = failure("seeds = [0]", "seeds = [0]\nsteps = 3");
+    assert!(
+        message.contains("edited.toml") && message.contains("steps"),
+        "{message}"
+    );
+}
+
+#[test]
+fn an_unknown_regularizer_to_remove_is_named() {
+    let message = failure("\"context_embedding\"", "\"context_embeding\"");
+    assert!(message.contains("context_embeding"), "{message}");
+    assert!(message.contains("without context embedding"), "{message}");
+}
+
+#[test]
+fn an_unknown_path_to_set_is_named() {
+    let message = failure(
+        "\"stages.0.rescale\" = false",
+        "\"stages.0.rescaling\" = false",
+    );
+    assert!(message.contains("rescaling"), "{message}");
+    let message = failure(
+        "\"stages.0.rescale\" = false",
+        "\"stages.7.rescale\" = false",
+    );
+    assert!(message.contains("stages.7.rescale"), "{message}");
+}
+
+#[test]
+fn an_unknown_protocol_scheduler_or_variant_is_refused() {
+    let message = failure("\"dpmpp-2m\"", "\"dpm\"");
+    assert!(message.contains("dpmpp-2m"), "{message}");
+    let (_folder, path) = edited("seeds = [0]", "seeds = [1]");
+    let output = core_eval()
+        .arg(&path)
+        .args(["--dry-run", "--variant", "Core"])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("without rescaling"), "{message}");
+}
+
+#[test]
+fn a_device_that_is_absent_is_refused_before_any_work() {
+    let results = tempfile::tempdir().unwrap();
+    let output = core_eval()
+        .arg(experiments().join("ablation.toml"))
+        .args(["--device", "cuda", "--results"])
+        .arg(results.path())
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("cuda"), "{message}");
+    assert_eq!(std::fs::read_dir(results.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_doctor_finds_the_shipped_checkpoints_and_tells_absent_ones() {
+    let models = experiments().join("../models");
+    let output = core_eval()
+        .args(["doctor", "--models"])
+        .arg(models)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    for part in ["device cpu: present", "generator", "CLIP, ", "DINO, "] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let empty = tempfile::tempdir().unwrap();
+    let output = core_eval()
+        .args(["doctor", "--models"])
+        .arg(empty.path())
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        message.contains("mini, mini-clip, mini-dino, mini-clipseg"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    use std::process::{Command, Stdio};
+    let mut doctor = Command::new(assert_cmd::cargo::cargo_bin("core-eval"))
+        .arg("doctor")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(doctor.stdout.take());
+    let output = doctor.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && errors.is_empty(), "{errors}");
+}

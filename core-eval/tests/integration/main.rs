@@ -1,0 +1,9 @@
+//! Integration tests of core-eval: whole experiments on a tiny model, and every command of the program.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+mod experiments;
+mod merge;
+mod score;
+mod small_experiment;

@@ -1,0 +1,358 @@
+//! A whole experiment on a tiny model: files, reuse, kills, other results from other settings.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::common::{Sandbox, checkout, copy};
+
+fn lines(text: &str) -> usize {
+    text.lines().count()
+}
+
+fn folders(sandbox: &Sandbox, name: &str) -> usize {
+    let entries = std::fs::read_dir(sandbox.path(name)).unwrap();
+    entries
+        .filter(|entry| entry.as_ref().unwrap().path().is_dir())
+        .count()
+}
+
+#[test]
+fn an_experiment_writes_its_files_and_a_second_call_reuses_everything() {
+    let sandbox = Sandbox::new();
+    let printed = sandbox.run("results");
+    // 5 variants x 2 concepts x 2 prompts x 2 images.
+    let scores = sandbox.read("results/small/scores.csv");
+    assert_eq!(lines(&scores), 1 + 40);
+    assert_eq!(
+        scores.lines().next().unwrap(),
+        "variant,concept,seed,group,kind,prompt,image,clip_t,clip_i,dino"
+    );
+    let first = scores.lines().nth(1).unwrap();
+    let image =
+        "CoRe,spotted-dog,0,animate,plain,a photo of a {},images/CoRe/spotted-dog/0/0/00000.png,";
+    assert!(first.starts_with(image), "{first}");
+    // Two variants have equal content, one is not trained: 3 recipes x 2 concepts.
+    assert_eq!(folders(&sandbox, "results/small/runs"), 6);
+    let summary = sandbox.read("results/small/summary.csv");
+    insta::assert_snapshot!(
+        summary.lines().next().unwrap(),
+        @"variant,metric,concept,mean,low,high,difference,difference_low,difference_high,n"
+    );
+    // Variants x scores x (two concepts and all).
+    assert_eq!(lines(&summary), 1 + 5 * 3 * 3);
+    let tokens = sandbox.read("results/small/tokens.csv");
+    insta::assert_snapshot!(
+        tokens.lines().next().unwrap(),
+        @"variant,concept,seed,prompt,position,token,cosine"
+    );
+    let effects = sandbox.read("results/small/effects.csv");
+    assert!(effects.contains("the norm grows,norm_growth,"), "{effects}");
+    let table = sandbox.read("results/small/table.md");
+    for part in ["| CoRe again |", "within these fixed concepts", "CLIP-T"] {
+        assert!(table.contains(part), "{table}");
+    }
+    assert!(printed.contains(table.trim_end()), "{printed}");
+    let protocol = sandbox.read("results/small/protocol.json");
+    assert!(protocol.contains("\"sha256\""), "{protocol}");
+    for file in [
+        "grid.png",
+        "plots/scores.png",
+        "plots/tradeoff.png",
+        "plots/curves.png",
+        "plots/tokens.png",
+    ] {
+        let path = sandbox.path("results/small").join(file);
+        assert!(image::open(&path).unwrap().width() > 400, "{file}");
+        assert!(printed.contains(file), "{printed}");
+    }
+
+    // Equal variants have equal scores.
+    let of = |variant: &str| -> Vec<String> {
+        let rows = scores
+            .lines()
+            .filter(|row| row.starts_with(&format!("{variant},")));
+        rows.map(|row| row.rsplit(".png,").next().unwrap().to_string())
+            .collect()
+    };
+    assert_eq!(of("CoRe"), of("CoRe again"));
+    assert_ne!(of("CoRe"), of("no rescaling"));
+
+    let run = std::fs::read_dir(sandbox.path("results/small/runs")).unwrap();
+    let metrics: Vec<_> = run
+        .map(|entry| entry.unwrap().path().join("metrics.csv"))
+        .filter(|path| path.exists())
+        .collect();
+    let times = || -> Vec<_> {
+        let time = |path: &std::path::PathBuf| std::fs::metadata(path).unwrap().modified().unwrap();
+        metrics.iter().map(time).collect()
+    };
+    let before = times();
+    sandbox.run("results");
+    assert_eq!(times(), before, "nothing was trained again");
+    assert_eq!(sandbox.read("results/small/scores.csv"), scores);
+}
+
+#[test]
+fn a_killed_experiment_ends_with_the_same_bytes() {
+    let sandbox = Sandbox::new();
+    sandbox.run("whole");
+    for milliseconds in [150, 300, 450, 600, 750, 900] {
+        let mut child = Command::new(assert_cmd::cargo::cargo_bin("core-eval"))
+            .arg(sandbox.path("experiment.toml"))
+            .arg("--results")
+            .arg(sandbox.path("killed"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    sandbox.run("killed");
+    for file in [
+        "scores.csv",
+        "summary.csv",
+        "tokens.csv",
+        "curves.csv",
+        "effects.csv",
+    ] {
+        let [whole, killed] =
+            ["whole", "killed"].map(|results| sandbox.read(&format!("{results}/small/{file}")));
+        assert_eq!(whole, killed, "{file}");
+    }
+}
+
+#[test]
+fn other_sampling_draws_again_and_other_training_trains_again() {
+    let sandbox = Sandbox::new();
+    sandbox.edit(
+        "concepts = [\"spotted-dog\", \"striped-cup\"]",
+        "concepts = [\"spotted-dog\"]",
+    );
+    sandbox.run("results");
+    let scores = sandbox.read("results/small/scores.csv");
+    assert_eq!(folders(&sandbox, "results/small/runs"), 3);
+    sandbox.edit("guidance_scale = 5.0", "guidance_scale = 2.0");
+    sandbox.run("results");
+    let other = sandbox.read("results/small/scores.csv");
+    assert_ne!(scores, other);
+    assert_eq!(folders(&sandbox, "results/small/runs"), 3);
+    let recipe = sandbox.read("recipe.toml");
+    sandbox.write(
+        "recipe.toml",
+        &recipe.replace("weight = 1.0", "weight = 3.0"),
+    );
+    sandbox.run("results");
+    // CoRe and the variant without rescaling changed; that without terms did not.
+    assert_eq!(folders(&sandbox, "results/small/runs"), 5);
+}
+
+#[test]
+fn quick_walks_the_whole_path_into_another_folder() {
+    let sandbox = Sandbox::new();
+    let output = sandbox.command("results").arg("--quick").output().unwrap();
+    assert!(output.status.success());
+    assert!(!sandbox.path("results/small").exists());
+    let scores = sandbox.read("results/small-quick/scores.csv");
+    // 5 variants x 2 concepts x 2 prompts x 1 image.
+    assert_eq!(lines(&scores), 1 + 20);
+    assert!(sandbox.path("results/small-quick/grid.png").exists());
+    assert!(sandbox.path("results/small-quick/effects.csv").exists());
+}
+
+#[test]
+fn variants_can_be_chosen_and_the_first_stays_the_baseline() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command("results");
+    let output = command
+        .args(["--quick", "--variant", "class word"])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let table = sandbox.read("results/small-quick/table.md");
+    assert!(
+        table.contains("| CoRe |") && table.contains("| class word |"),
+        "{table}"
+    );
+    assert!(!table.contains("no rescaling"), "{table}");
+}
+
+#[test]
+fn plots_are_drawn_again_from_the_csv_files_alone() {
+    let sandbox = Sandbox::new();
+    sandbox.command("results").arg("--quick").output().unwrap();
+    let plot = "results/small-quick/plots/tokens.png";
+    let before = std::fs::read(sandbox.path(plot)).unwrap();
+    for file in ["summary.csv", "tokens.csv", "curves.csv"] {
+        let from = sandbox.path("results/small-quick").join(file);
+        let text = std::fs::read_to_string(from).unwrap();
+        sandbox.write(&format!("alone/{file}"), &text);
+    }
+    let mut command = crate::common::core_eval();
+    command.arg("plots").arg(sandbox.path("alone"));
+    assert!(command.output().unwrap().status.success());
+    assert_eq!(
+        std::fs::read(sandbox.path("alone/plots/tokens.png")).unwrap(),
+        before
+    );
+}
+
+#[test]
+fn a_dry_run_tells_runs_time_and_memory_and_writes_nothing() {
+    let sandbox = Sandbox::new();
+    let output = sandbox
+        .command("results")
+        .arg("--dry-run")
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in [
+        "CoRe / spotted-dog / seed 0: run ",
+        "to train",
+        "as above",
+        "nothing to train",
+        "6 runs to train, about",
+        "40 images to draw, about",
+        "peak memory",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!sandbox.path("results").exists());
+}
+
+#[test]
+fn what_is_wrong_is_said_before_anything_is_trained() {
+    for (from, to, parts) in [
+        (
+            "protocol = \"dreambooth\"",
+            "protocol = \"core\"",
+            ["masks", "`clipseg` below [evaluation]"],
+        ),
+        ("clip = \"clip\"", "clip = \"dino\"", ["dino", "vocab.json"]),
+        (
+            "concepts = [\"spotted-dog\"",
+            "concepts = [\"spotted-dog\", \"spotted-dog\"",
+            ["two concepts", "spotted-dog"],
+        ),
+        (
+            "metric = \"dino\"",
+            "metric = \"dinos\"",
+            ["dinos", "clip_i"],
+        ),
+        ("steps = 4", "steps = 0", ["sampling.steps", "1 or more"]),
+        (
+            "protocol = \"dreambooth\"",
+            "protocol = \"dreambooth\"\nclipseg = \"x\"",
+            ["CLIPSeg", "uses no masks"],
+        ),
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox.edit(from, to);
+        let message = Sandbox::failure(sandbox.command("results"));
+        for part in parts {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert!(!sandbox.path("results/small/images").exists());
+        let runs = sandbox.path("results/small/runs");
+        assert!(!runs.exists() || folders(&sandbox, "results/small/runs") == 0);
+    }
+}
+
+#[test]
+fn prompts_and_placeholders_that_do_not_fit_are_named() {
+    let sandbox = Sandbox::new();
+    let long = "very ".repeat(20);
+    let prompts = sandbox.read("prompts.csv") + &format!("animate,plain,{long}{{}}\n");
+    sandbox.write("prompts.csv", &prompts);
+    let message = Sandbox::failure(sandbox.command("results"));
+    assert!(
+        message.contains("too long") && message.contains("spotted-dog"),
+        "{message}"
+    );
+
+    let sandbox = Sandbox::new();
+    let concept = sandbox.read("spotted-dog/concept.toml") + "placeholder_token = \"beach\"\n";
+    sandbox.write("spotted-dog/concept.toml", &concept);
+    let message = Sandbox::failure(sandbox.command("results"));
+    assert!(
+        message.contains("beach") && message.contains("vocabulary"),
+        "{message}"
+    );
+
+    let sandbox = Sandbox::new();
+    sandbox.write("spotted-dog/1.png", "no picture");
+    let message = Sandbox::failure(sandbox.command("results"));
+    assert!(message.contains("1.png"), "{message}");
+}
+
+/// Adds the masked protocol to the experiment, with a segmenter.
+fn compare_foregrounds(sandbox: &Sandbox) {
+    copy(
+        &checkout().join("core-eval/tests/fixtures/score/clipseg"),
+        &sandbox.path("clipseg"),
+    );
+    sandbox.edit(
+        "protocol = \"dreambooth\"",
+        "protocol = [\"dreambooth\", \"core\"]\nclipseg = \"clipseg\"",
+    );
+}
+
+/// Gives every photo of a concept this mask.
+fn mask_photos(sandbox: &Sandbox, concept: &str, mask: &image::GrayImage) {
+    let masks = sandbox.path(concept).join("masks");
+    std::fs::create_dir_all(&masks).unwrap();
+    for photo in 0..5 {
+        mask.save(masks.join(format!("{photo}.png"))).unwrap();
+    }
+}
+
+#[test]
+fn masked_and_whole_pictures_are_scored_side_by_side() {
+    let sandbox = Sandbox::new();
+    compare_foregrounds(&sandbox);
+    let right_half = image::GrayImage::from_fn(64, 64, |x, _| image::Luma([(x / 32 * 255) as u8]));
+    for concept in ["spotted-dog", "striped-cup"] {
+        mask_photos(&sandbox, concept, &right_half);
+    }
+    sandbox.run("results");
+    let rows = |name: &str| -> Vec<Vec<String>> {
+        let text = sandbox.read(&format!("results/small/{name}"));
+        let rows = text.lines().skip(1);
+        rows.map(|row| row.split(',').map(String::from).collect())
+            .collect()
+    };
+    let (whole, masked) = (rows("scores.csv"), rows("scores-core.csv"));
+    assert_eq!(whole.len(), masked.len());
+    for (whole, masked) in whole.iter().zip(&masked) {
+        assert_eq!(whole[..8], masked[..8], "CLIP-T is of whole pictures");
+        if whole[4] == "style" {
+            assert_eq!(masked[8..], ["", ""]);
+        } else {
+            assert_ne!(whole[8..], masked[8..]);
+        }
+    }
+    let measures = |name: &str| -> Vec<String> {
+        let rows = rows(name);
+        rows.into_iter().map(|row| row[1].clone()).collect()
+    };
+    assert!(measures("checks-core.csv").contains(&"nothing_found".to_string()));
+    assert!(!measures("checks.csv").contains(&"nothing_found".to_string()));
+    assert!(sandbox.path("results/small/foregrounds.png").exists());
+    let protocol = sandbox.read("results/small/protocol-core.json");
+    assert!(protocol.contains("clipseg"), "{protocol}");
+}
+
+#[test]
+fn a_photo_without_foreground_is_found_before_anything_is_trained() {
+    let sandbox = Sandbox::new();
+    compare_foregrounds(&sandbox);
+    mask_photos(&sandbox, "spotted-dog", &image::GrayImage::new(64, 64));
+    let message = Sandbox::failure(sandbox.command("results"));
+    assert!(
+        message.contains("0.png") && message.contains("no foreground"),
+        "{message}"
+    );
+    assert!(!sandbox.path("results").exists());
+}

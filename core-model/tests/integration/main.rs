@@ -1,0 +1,20 @@
+//! Integration tests of core-model: its networks, samplers, file formats and operations against the reference
+//! implementations. One binary, one module per area; `tests/generate_fixtures/` writes the golden files.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod clipseg;
+mod common;
+mod encoders;
+mod image_processor;
+mod learned_embeddings;
+mod noise_schedulers;
+mod ops;
+mod original_layout;
+mod pipeline;
+mod tokenizer;
+mod torch_files;
+mod trajectories;
+mod unet;
+mod untrusted;
+mod vae;

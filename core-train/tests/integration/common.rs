@@ -1,0 +1,49 @@
+//! Runs of the program's own trainer on the tiny checkpoint of `fixtures/trajectory`.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use core_train::run_dir::Unfinished;
+use core_train::{RunConfig, RunOptions};
+
+/// A file of `fixtures/trajectory`.
+pub(crate) fn fixture(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/trajectory");
+    folder.join(name)
+}
+
+/// Writes a text file and returns its path.
+pub(crate) fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// Trains to the end.
+pub(crate) fn train(config: &Path, output: &Path, replay: Option<&Path>) {
+    let mut config = RunConfig::load(config, &[]).unwrap_or_else(|error| panic!("{error}"));
+    if let Ok(device) = std::env::var("CORE_TEST_DEVICE") {
+        config.device = device;
+    }
+    let options = RunOptions {
+        output,
+        unfinished: Unfinished::Refuse,
+        replay,
+        stop: &AtomicBool::new(false),
+        show_progress: false,
+    };
+    core_train::run(&config, &options).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Three small photos.
+pub(crate) fn photos(folder: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    for number in 0..3_u8 {
+        let pixel = |x: u32, y: u32| {
+            let wave = (x * (3 + u32::from(number)) + y * 5) % 256;
+            image::Rgb([wave as u8, 90 * number, 255 - wave as u8])
+        };
+        let photo = image::RgbImage::from_fn(48, 40, pixel);
+        photo.save(folder.join(format!("{number}.png"))).unwrap();
+    }
+}

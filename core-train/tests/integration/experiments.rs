@@ -1,0 +1,200 @@
+//! Every recipe, run and prompt file in experiments/ is what the program reads.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use core_train::config::{ConceptConfig, Group, Recipe, RunConfig, parse};
+use core_train::data::prompts::check_template;
+
+fn experiments() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments")
+}
+
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(experiments().join(folder)).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let files: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|e| e == ending))
+        .collect();
+    assert!(!files.is_empty(), "{folder}");
+    files
+}
+
+/// A run with these stages on one of the shipped concepts.
+fn with_stages(recipe: Recipe, concept: &Path) -> RunConfig {
+    let text = std::fs::read_to_string(concept).unwrap();
+    let mut concept_config: ConceptConfig = toml::from_str(&text).unwrap();
+    concept_config.images = concept.parent().unwrap().to_path_buf();
+    RunConfig {
+        seed: 0,
+        device: "cpu".into(),
+        model: PathBuf::from("model").into(),
+        concept: concept_config,
+        validation: None,
+        stages: recipe.stages,
+    }
+}
+
+#[test]
+fn every_recipe_serves_both_groups() {
+    for folder in ["recipes", "paper/recipes"] {
+        for path in files(folder, "toml") {
+            let recipe: Recipe = parse(&path).unwrap();
+            for concept in ["spotted-dog", "striped-cup"] {
+                let concept = experiments()
+                    .join("concepts")
+                    .join(concept)
+                    .join("concept.toml");
+                let config = with_stages(recipe.clone().anchored(&path), &concept);
+                let config = config.complete(&concept).unwrap();
+                for stage in &config.stages {
+                    assert_eq!(
+                        stage.regularizers.is_empty(),
+                        stage.regularization_prompts.is_none()
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_papers_settings_are_the_papers() {
+    let path = experiments().join("paper/recipes/core.toml");
+    let Recipe { stages } = parse(&path).unwrap();
+    let [first, second] = stages.as_slice() else {
+        panic!("CoRe has two stages");
+    };
+    assert_eq!(
+        (first.steps, first.batch_size, first.learning_rate),
+        (300, 6, 5e-3)
+    );
+    assert_eq!(
+        (second.steps, second.batch_size, second.learning_rate),
+        (1000, 4, 2e-6)
+    );
+    let window = first.rescale_window().unwrap();
+    assert_eq!((window.from, window.to), (120, 180));
+    let adamw = first.optimizer.adamw();
+    assert_eq!(
+        (adamw.beta1, adamw.beta2, adamw.eps, adamw.weight_decay),
+        (0.9, 0.999, 1e-8, 1e-2)
+    );
+}
+
+#[test]
+fn the_example_run_is_complete_and_written_so_that_it_runs_again() {
+    let path = experiments().join("spotted-dog.toml");
+    let config = RunConfig::load(&path, &["stages.0.steps=7".to_string()]).unwrap();
+    assert_eq!(config.stages[0].steps, 7);
+    let folder =
+        tempfile::tempdir_in(experiments().join("../target")).or_else(|_| tempfile::tempdir());
+    let folder = folder.unwrap();
+    let copy = folder.path().join("config.toml");
+    std::fs::write(&copy, config.to_toml(folder.path()).unwrap()).unwrap();
+    let again = RunConfig::load(&copy, &[]).unwrap();
+    assert_eq!(again, config);
+    // And what that writes is the same text.
+    assert_eq!(
+        again.to_toml(folder.path()).unwrap(),
+        std::fs::read_to_string(&copy).unwrap()
+    );
+}
+
+/// group, kind, prompt.
+fn evaluation(file: &str) -> Vec<[String; 3]> {
+    let mut reader = csv::Reader::from_path(experiments().join("prompts").join(file)).unwrap();
+    assert_eq!(reader.headers().unwrap(), vec!["group", "kind", "prompt"]);
+    let records = reader.records();
+    records
+        .map(|record| [0, 1, 2].map(|i| record.as_ref().unwrap()[i].to_string()))
+        .collect()
+}
+
+#[test]
+fn evaluation_prompts_are_none_of_the_regularisation_prompts() {
+    for (folder, at_least) in [("", 20), ("mini/", 10)] {
+        let rows = evaluation(&format!("{folder}evaluation.csv"));
+        for group in [Group::Animate, Group::Inanimate] {
+            let name = group.name();
+            let file = format!("prompts/{folder}regularization-{name}.txt");
+            let text = std::fs::read_to_string(experiments().join(file)).unwrap();
+            let known: HashSet<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+            assert_eq!(known.len(), 100);
+            known
+                .iter()
+                .for_each(|template| check_template(template).unwrap());
+            let rows: Vec<_> = rows.iter().filter(|row| row[0] == name).collect();
+            assert!(rows.len() >= at_least, "{folder}{name}: {}", rows.len());
+            for [_, kind, prompt] in rows {
+                check_template(prompt).unwrap();
+                assert!(
+                    !known.contains(prompt.as_str()),
+                    "{prompt} is in both lists"
+                );
+                let kinds = ["plain", "background", "colour", "style", "action", "outfit"];
+                assert!(kinds.contains(&kind.as_str()), "{kind}");
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_keys_and_values_are_named_with_what_would_be_right() {
+    let path = experiments().join("spotted-dog.toml");
+    for (set, parts) in [
+        ("stages.0.stesp=3", &["stesp", "steps"][..]),
+        (
+            "stages.0.train=['embeding']",
+            &["embeding", "cross_attention_kv"],
+        ),
+        (
+            "stages.0.regularizers.0.kind='context_embed'",
+            &["context_embed", "context_attention"],
+        ),
+        (
+            "stages.0.regularizers.0.formulation='code'",
+            &["code", "reference_code"],
+        ),
+        ("stages.0.steps=0", &["stages.0.steps", "at least 1"]),
+        (
+            "stages.0.learning_rate=nan",
+            &["stages.0.learning_rate", "above 0"],
+        ),
+        ("stages.0.rescale=true", &["{ from = STEP, to = STEP }"]),
+        (
+            "stages.0.rescale={from=9,to=9}",
+            &["stages.0.rescale", "from < to"],
+        ),
+        (
+            "stages.1.rescale={from=1,to=9}",
+            &["stages.1.rescale", "does not train"],
+        ),
+        ("stages.0.prompts=['a photo']", &["a photo", "{}"]),
+        ("stages.0.prompts=[]", &["stages.0.prompts", "no template"]),
+        ("stages.0.prompts=3", &["one template a line"]),
+        ("stages.0.prompts='absent.txt'", &["absent.txt"]),
+        ("stages.1.name='embedding'", &["stages.1.name", "earlier"]),
+        ("stages.0.optimizer.betas=[0.9,1.0]", &["optimizer.betas"]),
+        (
+            "stages.0.regularizers.1.weight=-1",
+            &["stages.0.regularizers.1.weight", "0 or more"],
+        ),
+        (
+            "concept.super_category=' '",
+            &["concept.super_category", "empty"],
+        ),
+        ("concept.group='animal'", &["animal", "inanimate"]),
+        ("concept.num_vectors=0", &["concept.num_vectors"]),
+        ("validation.every=0", &["validation.every"]),
+        ("model.variant='../a'", &["model.variant", "fp16"]),
+        ("stages=[]", &["stages", "nothing to do"]),
+    ] {
+        let error = RunConfig::load(&path, &[set.to_string()])
+            .unwrap_err()
+            .to_string();
+        for part in parts {
+            assert!(error.contains(part), "{set}: {error}");
+        }
+    }
+}

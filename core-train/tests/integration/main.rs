@@ -1,0 +1,17 @@
+//! Integration tests of core-train: training against PyTorch, interrupted runs, and every command of the program.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cli;
+mod common;
+mod embedding;
+mod experiments;
+mod export;
+mod frozen_weights;
+mod generate;
+mod hub;
+mod inspect_model;
+mod one_file;
+mod pretrain;
+mod resume;
+mod trajectory;

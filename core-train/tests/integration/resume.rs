@@ -1,0 +1,175 @@
+//! A run that was stopped or killed ends with the bytes of one that was not.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use core_train::run_dir::{RunDir, Unfinished};
+use core_train::{Error, RunConfig, RunOptions};
+
+use crate::common::{fixture, photos, train, write};
+
+/// Two stages on photos: all terms, rescaling inside the first, accumulation in the second.
+fn config(folder: &Path, steps: [usize; 2]) -> std::path::PathBuf {
+    photos(&folder.join("photos"));
+    let text = format!(
+        "seed = 3\n[model]\npath = {:?}\n[concept]\nname = \"robot\"\nimages = \"photos\"\n\
+         flip = true\nsuper_category = \"toy dog\"\n\
+         [[stages]]\nname = \"embedding\"\ntrain = [\"embedding\"]\nsteps = {}\nbatch_size = 2\n\
+         learning_rate = 5e-3\nprompts = [\"a photo of a {{}}\", \"the {{}}\"]\n\
+         regularization_prompts = [\"a {{}} on the beach\", \"a red {{}} in the car\"]\n\
+         rescale = {{ from = 3, to = 6 }}\n\
+         [[stages.regularizers]]\nkind = \"context_embedding\"\nweight = 0.5\n\
+         [[stages.regularizers]]\nkind = \"context_attention\"\nweight = 100.0\n\
+         [[stages]]\nname = \"identity\"\ntrain = [\"unet\"]\nsteps = {}\nbatch_size = 1\n\
+         gradient_accumulation_steps = 2\nlearning_rate = 1e-4\n\
+         prompts = [\"a photo of a {{}}\"]\n",
+        fixture("model"),
+        steps[0],
+        steps[1],
+    );
+    write(folder, "run.toml", &text)
+}
+
+/// What must be equal, by file name.
+fn results(output: &Path) -> BTreeMap<&'static str, String> {
+    [
+        "metrics.csv",
+        "learned_embeds.safetensors",
+        "unet/diffusion_pytorch_model.safetensors",
+        "config.toml",
+    ]
+    .into_iter()
+    .map(|name| (name, core_model::files::sha256(&output.join(name)).unwrap()))
+    .collect()
+}
+
+#[test]
+fn a_run_stopped_after_every_single_step_ends_with_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = config(folder.path(), [8, 3]);
+    let whole = folder.path().join("whole");
+    train(&path, &whole, None);
+
+    let parts = folder.path().join("parts");
+    let run = RunConfig::load(&path, &[]).unwrap();
+    let stop = AtomicBool::new(true);
+    let options = RunOptions {
+        output: &parts,
+        unfinished: Unfinished::Resume,
+        replay: None,
+        stop: &stop,
+        show_progress: false,
+    };
+    let mut stops = 0;
+    while let Err(error) = core_train::run(&run, &options) {
+        assert!(matches!(error, Error::Interrupted { .. }), "{error}");
+        assert!(error.to_string().contains("--resume"), "{error}");
+        assert!(
+            !parts.exists(),
+            "an unfinished run has the name of a complete one"
+        );
+        stops += 1;
+    }
+    assert_eq!(stops, 11);
+    assert_eq!(results(&parts), results(&whole));
+    assert!(!parts.join("state").exists());
+    assert!(!RunDir::scratch_of(&parts).exists());
+}
+
+#[test]
+fn what_a_kill_left_behind_after_the_saved_state_is_of_no_consequence() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = config(folder.path(), [8, 2]);
+    let whole = folder.path().join("whole");
+    train(&path, &whole, None);
+
+    let run = RunConfig::load(&path, &[]).unwrap();
+    let output = folder.path().join("killed");
+    let stop = AtomicBool::new(true);
+    let mut options = RunOptions {
+        output: &output,
+        unfinished: Unfinished::Resume,
+        replay: None,
+        stop: &stop,
+        show_progress: false,
+    };
+    for _ in 0..5 {
+        core_train::run(&run, &options).unwrap_err();
+    }
+    // Rows of later steps, half a row, half a state.
+    let scratch = RunDir::scratch_of(&output);
+    let metrics = scratch.join("metrics.csv");
+    let mut text = std::fs::read_to_string(&metrics).unwrap();
+    text.push_str("embedding,6,1.0,1.0,1.0,1.0,1.0,0.005\nembedding,7,1.");
+    std::fs::write(&metrics, text).unwrap();
+    let half = scratch.join("state/.scratch-half");
+    std::fs::create_dir(&half).unwrap();
+    std::fs::write(half.join("embedding.safetensors"), b"half").unwrap();
+
+    let go_on = AtomicBool::new(false);
+    options.stop = &go_on;
+    core_train::run(&run, &options).unwrap();
+    assert_eq!(results(&output), results(&whole));
+}
+
+#[test]
+fn a_killed_program_resumes_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = config(folder.path(), [56, 2]);
+    let whole = folder.path().join("whole");
+    train(&path, &whole, None);
+
+    let output = folder.path().join("killed");
+    let program = env!("CARGO_BIN_EXE_core-train");
+    let command = |extra: &[&str]| {
+        let mut command = Command::new(program);
+        command
+            .arg("train")
+            .arg(&path)
+            .arg("--output")
+            .arg(&output)
+            .args(extra);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let mut child = command(&[]).spawn().unwrap();
+    let metrics = RunDir::scratch_of(&output).join("metrics.csv");
+    let rows = || std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
+    while rows() < 53 && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    if !output.exists() {
+        // Without --resume an unfinished run is left alone.
+        assert!(!command(&[]).status().unwrap().success());
+        assert!(command(&["--resume"]).status().unwrap().success());
+    }
+    assert_eq!(results(&output), results(&whole));
+}
+
+#[test]
+fn an_unfinished_run_is_only_continued_as_it_was_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = config(folder.path(), [4, 1]);
+    let output = folder.path().join("out");
+    let stop = AtomicBool::new(true);
+    let options = RunOptions {
+        output: &output,
+        unfinished: Unfinished::Resume,
+        replay: None,
+        stop: &stop,
+        show_progress: false,
+    };
+    let run = RunConfig::load(&path, &[]).unwrap();
+    core_train::run(&run, &options).unwrap_err();
+    let other = RunConfig::load(&path, &["stages.0.learning_rate=1e-3".to_string()]).unwrap();
+    let message = core_train::run(&other, &options).unwrap_err().to_string();
+    assert!(
+        message.contains("0.005") && message.contains("0.001"),
+        "{message}"
+    );
+}
