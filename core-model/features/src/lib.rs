@@ -1,0 +1,65 @@
+//! One set of third-party features for every crate of the workspace. This crate has dependencies and no code.
+//!
+//! Cargo compiles a dependency once for every set of features that is asked of it, and everything above it with it. A
+//! command for one crate (`cargo test -p core-losses`, `cargo run -p core-eval`) asks for the features that this crate
+//! needs, a command for the workspace for those that any of its crates needs. Where the two differ, Burn is compiled
+//! again, and may compute otherwise: without `gemm/x86-v4` the matrix products use other instructions. Therefore all
+//! four crates depend on this one, which names every dependency below Burn with the features that the workspace turns
+//! on. The test below compares the sets and says what is missing.
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::process::Command;
+
+    /// For each third-party package the sets of features with which it is compiled.
+    type Features = BTreeMap<String, BTreeSet<String>>;
+
+    /// What cargo would compile for some crates, with (`normal,build,dev`) or without their dev-dependencies.
+    fn features(edges: &str, crates: &[&str]) -> Features {
+        let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+        let output = Command::new(cargo)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["tree", "--offline", "--locked", "--no-dedupe"])
+            .args(["--prefix", "none", "--format", "{p}|{f}", "--edges", edges])
+            .args(crates)
+            .output()
+            .expect("cargo starts");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "cargo tree failed: {errors}");
+        let mut features = Features::new();
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            let (package, set) = line.split_once('|').expect("one package per line");
+            // Cargo prints the folder of a crate of the workspace, and none for one of a registry.
+            if !package.contains(['/', '\\']) {
+                let sets = features.entry(package.to_string()).or_default();
+                sets.insert(set.to_string());
+            }
+        }
+        features
+    }
+
+    #[test]
+    fn every_crate_compiles_its_dependencies_as_the_workspace_does() {
+        let workspace = features("normal,build,dev", &["--workspace"]);
+        assert!(workspace.keys().any(|package| package.starts_with("burn ")));
+        let mut differences = Vec::new();
+        for name in ["core-model", "core-losses", "core-train", "core-eval"] {
+            for edges in ["normal,build", "normal,build,dev"] {
+                for (package, sets) in features(edges, &["--package", name]) {
+                    let wanted = workspace.get(&package);
+                    if wanted != Some(&sets) {
+                        differences.push(format!(
+                            "{package} below {name} ({edges}): {sets:?}, workspace {wanted:?}"
+                        ));
+                    }
+                }
+            }
+        }
+        assert!(
+            differences.is_empty(),
+            "turn the workspace's features on in core-model/features/Cargo.toml:\n{}",
+            differences.join("\n")
+        );
+    }
+}
