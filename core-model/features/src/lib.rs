@@ -20,16 +20,21 @@ mod tests {
         let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
         let output = Command::new(cargo)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args(["tree", "--offline", "--locked", "--no-dedupe"])
-            .args(["--prefix", "none", "--format", "{p}|{f}", "--edges", edges])
+            .args(["tree", "--offline", "--locked"])
+            .args(["--prefix", "none", "--format", "{p}|{f}|", "--edges", edges])
             .args(crates)
             .output()
             .expect("cargo starts");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "cargo tree failed: {errors}");
         let mut features = Features::new();
-        for line in String::from_utf8_lossy(&output.stdout).lines() {
-            let (package, set) = line.split_once('|').expect("one package per line");
+        let tree = String::from_utf8_lossy(&output.stdout);
+        for line in tree.lines().filter(|line| !line.is_empty()) {
+            // A package that was printed before has a mark after the last bar.
+            let mut fields = line.split('|');
+            let (Some(package), Some(set)) = (fields.next(), fields.next()) else {
+                panic!("cargo tree printed `{line}`");
+            };
             // Cargo prints the folder of a crate of the workspace, and none for one of a registry.
             if !package.contains(['/', '\\']) {
                 let sets = features.entry(package.to_string()).or_default();
