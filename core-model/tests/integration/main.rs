@@ -6,6 +6,7 @@
 mod clipseg;
 mod common;
 mod encoders;
+mod feature_sets;
 mod image_processor;
 mod learned_embeddings;
 mod noise_schedulers;
