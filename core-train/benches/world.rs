@@ -1,7 +1,7 @@
 //! How long one scene of the mini world takes: pretraining renders every picture as it goes.
 
 use core_model::rng::rng;
-use core_train::data::world::{Identity, Style, View, render};
+use core_train::world::{Identity, Style, View, render};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn scenes(criterion: &mut Criterion) {

@@ -10,7 +10,8 @@
 //! | photos, prompts, randomness | [`data`], [`conditioning`], [`draws`], [`replay`] |
 //! | what a run leaves behind | [`run_dir`], [`metrics`], [`state`] |
 //! | Ctrl-C | [`interrupt`] |
-//! | how the mini models came to be | [`pretrain`] |
+//! | scenes of the mini world, drawn by code | [`world`] |
+//! | how the mini models were trained | [`pretrain`] |
 
 pub mod commands;
 pub mod conditioning;
@@ -36,6 +37,7 @@ pub mod timing;
 pub mod trainable;
 pub mod trainer;
 mod validation;
+pub mod world;
 
 pub use config::RunConfig;
 pub use error::{Error, Result};

@@ -9,9 +9,9 @@ use core_model::files::{write_atomically, write_png};
 use core_model::rng::rng;
 
 use super::say;
-use crate::data::contact_sheet::contact_sheet;
-use crate::data::world::{Caption, Identity, View, WorldConcept, render};
 use crate::progress::Progress;
+use crate::world::contact_sheet::contact_sheet;
+use crate::world::{Caption, Identity, View, WorldConcept, render};
 
 /// Scenes on the contact sheet, at most.
 const ON_SHEET: usize = 96;

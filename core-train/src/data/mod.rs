@@ -1,6 +1,4 @@
-//! What is trained on: rendered scenes, photographs, prompts.
+//! What is trained on: photos and prompts.
 
 pub mod concept;
-pub mod contact_sheet;
 pub mod prompts;
-pub mod world;

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::scenes::{MaskedScene, Scenes, Split, pixels};
 use super::session::{Objective, Quality};
-use crate::data::world::{Category, SIDE};
+use crate::world::{Category, SIDE};
 
 /// Held-out scenes of the learning curve.
 const HELD_OUT: u64 = 512;

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 use super::contrast::cross_entropy;
 use super::scenes::LabelledScene;
 use super::session::Quality;
-use crate::data::world::{Accessory, Attributes, Background, Category, Color, Style};
+use crate::world::{Accessory, Attributes, Background, Category, Color, Style};
 
 /// The attributes asked about, in the order of the tables.
 const NAMES: [&str; 5] = ["noun", "color", "accessory", "background", "style"];

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
 
-use crate::data::world::{
+use crate::world::{
     Attributes, Caption, Category, Claims, Identity, Rendering, SIDE, View, render,
 };
 use core_model::rng::rng;

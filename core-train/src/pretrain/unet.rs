@@ -20,8 +20,8 @@ use serde::Deserialize;
 use super::judge::Judge;
 use super::scenes::{LabelledScene, Scenes, Split, pixels};
 use super::session::{Objective, Quality};
-use crate::data::contact_sheet::{contact_sheet, side_by_side};
 use crate::progress::Progress;
+use crate::world::contact_sheet::{contact_sheet, side_by_side};
 
 /// Loss weight min(SNR, GAMMA) / SNR (Hang et al. 2023).
 const MIN_SNR_GAMMA: f64 = 5.0;

@@ -21,27 +21,42 @@ macro_rules! words {
             }
         }
     };
+    // With one more column, which says whether something is true of each value.
+    ($(#[$doc:meta])* $name:ident, $(#[$column_doc:meta])* $column:ident {
+        $($(#[$item_doc:meta])* $item:ident => $word:literal, $value:literal);+ $(;)?
+    }) => {
+        words!($(#[$doc])* $name { $($(#[$item_doc])* $item => $word),+ });
+
+        impl $name {
+            $(#[$column_doc])*
+            pub fn $column(self) -> bool {
+                match self { $(Self::$item => $value),+ }
+            }
+        }
+    };
 }
 
 words!(
     /// What the thing is.
-    Category {
+    Category,
+    /// Whether it is an animal, which may wear things.
+    is_animate {
         /// Floppy ears and a snout.
-        Dog => "dog",
+        Dog => "dog", true;
         /// Pointed ears and whiskers.
-        Cat => "cat",
+        Cat => "cat", true;
         /// Long ears.
-        Rabbit => "rabbit",
+        Rabbit => "rabbit", true;
         /// A beak and a wing.
-        Bird => "bird",
+        Bird => "bird", true;
         /// With a handle.
-        Cup => "cup",
+        Cup => "cup", false;
         /// Seen from the side.
-        Car => "car",
+        Car => "car", false;
         /// With a roof and a door.
-        House => "house",
+        House => "house", false;
         /// An alarm clock.
-        Clock => "clock",
+        Clock => "clock", false;
     }
 );
 
@@ -134,13 +149,6 @@ words!(
         Belly => "light-bellied",
     }
 );
-
-impl Category {
-    /// Whether it is an animal, which may wear things.
-    pub fn is_animate(self) -> bool {
-        self.index() < 4
-    }
-}
 
 impl Color {
     /// "a red", "an orange".

@@ -1,24 +1,19 @@
 //! Cup, car, house and clock.
 
 use super::canvas::{Canvas, Rgb, ellipse, mix, polygon, polyline, rounded};
-use super::{Category, Identity, View, pattern};
+use super::{Identity, View, pattern};
 
 const DARK: Rgb = [32, 28, 34];
 const GLASS: Rgb = [176, 216, 238];
 const LIGHT: Rgb = [252, 250, 244];
 
-/// Draws an object.
-pub(super) fn draw(canvas: &mut Canvas, identity: &Identity, view: &View) {
+/// The shadow on the ground below an object.
+fn ground(canvas: &mut Canvas) {
     canvas.shadow([50.0, 89.0], [30.0, 4.5]);
-    match identity.category {
-        Category::Cup => cup(canvas, identity),
-        Category::Car => car(canvas, identity),
-        Category::House => house(canvas, identity),
-        _ => clock(canvas, identity, view),
-    }
 }
 
-fn cup(canvas: &mut Canvas, identity: &Identity) {
+pub(super) fn cup(canvas: &mut Canvas, identity: &Identity, _: &View) {
+    ground(canvas);
     let [wide, high, rim, handle, saucer, _, _] = identity.proportions;
     let color = identity.color.rgb();
     canvas.fill(&ellipse(46.0, 85.5, 30.0 * saucer, 5.0), identity.third);
@@ -55,7 +50,8 @@ fn cup(canvas: &mut Canvas, identity: &Identity) {
     }
 }
 
-fn car(canvas: &mut Canvas, identity: &Identity) {
+pub(super) fn car(canvas: &mut Canvas, identity: &Identity, _: &View) {
+    ground(canvas);
     let [long, high, cabin, wheel, _, hood, _] = identity.proportions;
     let color = identity.color.rgb();
     let half = 36.0 * long.min(1.12);
@@ -109,7 +105,8 @@ fn car(canvas: &mut Canvas, identity: &Identity) {
     }
 }
 
-fn house(canvas: &mut Canvas, identity: &Identity) {
+pub(super) fn house(canvas: &mut Canvas, identity: &Identity, _: &View) {
+    ground(canvas);
     let [wide, high, steep, door, chimney, windows, _] = identity.proportions;
     let color = identity.color.rgb();
     let half = 25.0 * wide;
@@ -175,7 +172,8 @@ fn house(canvas: &mut Canvas, identity: &Identity) {
     }
 }
 
-fn clock(canvas: &mut Canvas, identity: &Identity, view: &View) {
+pub(super) fn clock(canvas: &mut Canvas, identity: &Identity, view: &View) {
+    ground(canvas);
     let [big, _, rim, feet, bells, hands, _] = identity.proportions;
     let color = identity.color.rgb();
     let r = 27.0 * big.min(1.1);

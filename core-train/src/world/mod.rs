@@ -5,9 +5,12 @@
 
 mod animals;
 mod backgrounds;
+mod bird;
 mod canvas;
 mod caption;
 mod concepts;
+pub mod contact_sheet;
+mod head;
 mod objects;
 mod pattern;
 mod style;
@@ -252,13 +255,16 @@ pub fn render(identity: &Identity, view: &View) -> Rendering {
     let mut canvas = Canvas::new(view);
     backgrounds::draw(&mut canvas, view);
     canvas.begin_subject(view);
-    match identity.category {
-        Category::Dog | Category::Cat | Category::Rabbit | Category::Bird => {
-            animals::draw(&mut canvas, identity, view);
-        }
-        Category::Cup | Category::Car | Category::House | Category::Clock => {
-            objects::draw(&mut canvas, identity, view);
-        }
-    }
+    let draw = match identity.category {
+        Category::Dog => animals::dog,
+        Category::Cat => animals::cat,
+        Category::Rabbit => animals::rabbit,
+        Category::Bird => bird::draw,
+        Category::Cup => objects::cup,
+        Category::Car => objects::car,
+        Category::House => objects::house,
+        Category::Clock => objects::clock,
+    };
+    draw(&mut canvas, identity, view);
     style::finish(canvas, view)
 }
