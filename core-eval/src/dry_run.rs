@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
-use core_model::locate::{Content, is_hub_id, is_present};
+use core_model::folder::ModelFolder;
+use core_model::source::EncoderSource;
 use core_train::estimate::{self, duration};
 
 use crate::commands::say;
@@ -18,7 +19,7 @@ use crate::workers::Workers;
 /// What is absent, in words; nothing when everything is there.
 pub fn missing(experiment: &Experiment) -> Vec<String> {
     let mut missing = Vec::new();
-    if !experiment.model.is_present() {
+    if !experiment.model.source().is_present() {
         let model = experiment.model.path.display();
         missing.push(format!("model not present: {model}"));
     }
@@ -34,7 +35,7 @@ pub fn missing(experiment: &Experiment) -> Vec<String> {
         clipseg,
     } = experiment.evaluation.judges();
     for folder in [clip, dino].into_iter().chain(clipseg) {
-        if !is_present(folder, Content::Encoder, None) {
+        if !EncoderSource::from(folder).is_present() {
             let folder = folder.display();
             missing.push(format!("evaluation model not present: {folder}"));
         }
@@ -49,11 +50,10 @@ pub fn can_be_had(experiment: &Experiment) -> bool {
         dino,
         clipseg,
     } = experiment.evaluation.judges();
-    let mut models = [experiment.model.path.as_path(), clip, dino]
-        .into_iter()
-        .chain(clipseg);
+    let mut judges = [clip, dino].into_iter().chain(clipseg);
     let mut concepts = experiment.concepts.iter();
-    models.all(|path| path.exists() || is_hub_id(path))
+    experiment.model.source().is_obtainable()
+        && judges.all(|folder| EncoderSource::from(folder).is_obtainable())
         && concepts.all(|concept| concept.config.is_some())
 }
 
@@ -90,10 +90,10 @@ pub fn run(experiment: &Experiment, results: &Path) -> Result<()> {
         }
         return Ok(());
     }
-    let experiment = &experiment.clone().located()?;
-    let cells = plan(experiment)?;
-    list(experiment, &cells, results);
-    measure(experiment, &cells, results)
+    let (experiment, model) = experiment.clone().located()?;
+    let cells = plan(&experiment, &model)?;
+    list(&experiment, &cells, results);
+    measure(&experiment, &model, &cells, results)
 }
 
 fn list(experiment: &Experiment, cells: &[Cell], results: &Path) {
@@ -117,8 +117,13 @@ fn list(experiment: &Experiment, cells: &[Cell], results: &Path) {
     }
 }
 
-fn measure(experiment: &Experiment, cells: &[Cell], results: &Path) -> Result<()> {
-    let workers = Workers::for_model(&experiment.model.path, &experiment.device);
+fn measure(
+    experiment: &Experiment,
+    model: &ModelFolder,
+    cells: &[Cell],
+    results: &Path,
+) -> Result<()> {
+    let workers = Workers::for_model(model.path(), &experiment.device);
     let runs = runs_to_do(cells, results);
     // All concepts cost the same; variants with equal stages too.
     let mut measured: BTreeMap<String, f64> = BTreeMap::new();
@@ -143,7 +148,7 @@ fn measure(experiment: &Experiment, cells: &[Cell], results: &Path) -> Result<()
         .count();
     let drawing = match experiment.concepts.iter().find_map(|c| c.config.as_ref()) {
         Some(concept) if images > 0 => {
-            workers.alone(|| time_image(experiment, concept))? * images as f64
+            workers.alone(|| time_image(experiment, model, concept))? * images as f64
         }
         _ => 0.0,
     };

@@ -10,8 +10,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use core_model::device::parse_device;
 use core_model::files::write_atomically;
+use core_model::folder::ModelFolder;
 use core_train::data::concept::photo_files;
-use core_train::environment::model_files;
 use core_train::estimate::duration;
 use core_train::interrupt::stop_on_ctrl_c;
 use core_train::progress::Progress;
@@ -59,17 +59,22 @@ pub fn run(args: &ExperimentArgs) -> Result<()> {
         return dry_run::run(&experiment, &results);
     }
     // Nothing is fetched for an experiment that lacks something else.
-    let experiment = match dry_run::can_be_had(&experiment) {
-        true => experiment.located()?,
-        false => experiment,
-    };
-    let harness = Harness::new(&experiment, results)?;
+    if !dry_run::can_be_had(&experiment) {
+        bail!(
+            "{}; put the folders there (experiments/README.md says what they hold) or name others \
+             in the file",
+            dry_run::missing(&experiment).join("; ")
+        );
+    }
+    let (experiment, model) = experiment.located()?;
+    let harness = Harness::new(&experiment, model, results)?;
     harness.run()
 }
 
 /// An experiment with everything loaded and checked that does not come from training.
 struct Harness<'a> {
     experiment: &'a Experiment,
+    model: ModelFolder,
     results: PathBuf,
     protocols: Vec<&'static Protocol>,
     judges: Judges,
@@ -84,13 +89,9 @@ struct Harness<'a> {
 }
 
 impl<'a> Harness<'a> {
-    fn new(experiment: &'a Experiment, results: PathBuf) -> Result<Self> {
+    fn new(experiment: &'a Experiment, model: ModelFolder, results: PathBuf) -> Result<Self> {
         let device = parse_device(&experiment.device)?;
-        experiment
-            .model
-            .weights()
-            .precision
-            .check(&experiment.device)?;
+        model.weights().precision.check(&experiment.device)?;
         let protocols = experiment.evaluation.protocols()?;
         for protocol in &protocols {
             for prompt in &experiment.prompts {
@@ -98,31 +99,25 @@ impl<'a> Harness<'a> {
                 protocol.check_kind(&prompt.kind).with_context(file)?;
             }
         }
-        let missing = dry_run::missing(experiment);
-        if !missing.is_empty() {
-            bail!(
-                "{}; put the folders there (experiments/README.md says what they hold) or name \
-                 others in the file",
-                missing.join("; ")
-            );
-        }
         let evaluation = &experiment.evaluation;
         check_counts(experiment, &protocols)?;
         let judges = Judges::load(evaluation.judges(), &device)?;
         let references = scoring::references(experiment, &protocols, &judges)?;
-        let reader = Reader::load(experiment, &device)?;
+        let reader = Reader::load(experiment, &model, &device)?;
         reader.check_prompts()?;
-        let cells = plan(experiment)?;
+        let cells = plan(experiment, &model)?;
         let lock = lock(&results)?;
+        let workers = Workers::for_model(model.path(), &experiment.device);
         Ok(Self {
             experiment,
+            model,
             results,
             protocols,
             judges,
             references,
             reader,
             cells,
-            workers: Workers::for_model(&experiment.model.path, &experiment.device),
+            workers,
             // Without the handler Ctrl-C ends the program at once, and the next call goes on all the same.
             stop: stop_on_ctrl_c().unwrap_or_default(),
             _lock: lock,
@@ -131,7 +126,13 @@ impl<'a> Harness<'a> {
 
     fn run(&self) -> Result<()> {
         let start = Instant::now();
-        training::train(&self.cells, &self.results, self.workers, &self.stop)?;
+        training::train(
+            &self.cells,
+            &self.model,
+            &self.results,
+            self.workers,
+            &self.stop,
+        )?;
         self.draw()?;
         let tokens = self.tokens()?;
         let curves = self.curves()?;
@@ -187,9 +188,6 @@ impl<'a> Harness<'a> {
 
     fn draw(&self) -> Result<()> {
         let experiment = self.experiment;
-        let files = model_files(&experiment.model.path)?;
-        let variant = experiment.model.variant.as_deref().unwrap_or_default();
-        let model = format!("{files:?}{variant}");
         let total: usize = self
             .cells
             .iter()
@@ -206,7 +204,7 @@ impl<'a> Harness<'a> {
                 experiment,
                 cell,
                 results: &self.results,
-                model: &model,
+                model: &self.model,
                 stop: &self.stop,
             };
             painting.draw(&on_image)

@@ -8,11 +8,12 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::device::parse_device;
 use core_model::files::{hex, read_to_string, write_atomically, write_png};
+use core_model::folder::ModelFolder;
 use core_model::learned_embedding::LearnedEmbedding;
 use core_model::noise_scheduler::SchedulerKind;
 use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::standard_normal;
-use core_train::config::{ConceptConfig, ModelConfig};
+use core_train::config::ConceptConfig;
 use core_train::data::prompts::fill;
 use core_train::run_dir::{EMBEDDING, UNET};
 use image::RgbImage;
@@ -83,8 +84,8 @@ pub struct Painting<'a> {
     pub cell: &'a Cell,
     /// The experiment's folder.
     pub results: &'a Path,
-    /// Tells one model from another.
-    pub model: &'a str,
+    /// The base model.
+    pub model: &'a ModelFolder,
     /// Becomes true when drawing is to stop.
     pub stop: &'a AtomicBool,
 }
@@ -100,6 +101,7 @@ impl Painting<'_> {
             experiment,
             cell,
             results,
+            model,
             ..
         } = *self;
         let Some(concept) = &experiment.concepts[cell.concept].config else {
@@ -110,7 +112,7 @@ impl Painting<'_> {
         let mut painter: Option<Painter> = None;
         // Batches are the same whatever is there already, so that an interrupted experiment draws
         // the same bits.
-        for batch in wanted(experiment, cell).chunks(batch_size(experiment)?) {
+        for batch in wanted(experiment, cell).chunks(batch_size(model)?) {
             if self.stop.load(Ordering::Relaxed) {
                 bail!("stopped; the same command goes on from here");
             }
@@ -122,6 +124,7 @@ impl Painting<'_> {
                         let run = cell.run.as_ref().map(|run| run.folder(results));
                         painter.insert(Painter::new(
                             experiment,
+                            model,
                             concept,
                             cell.seed,
                             run.as_deref(),
@@ -165,13 +168,17 @@ fn write(path: &Path, image: &RgbImage) -> Result<()> {
 ///
 /// # Errors
 /// An unreadable model.
-pub fn time_image(experiment: &Experiment, concept: &ConceptConfig) -> Result<f64> {
+pub fn time_image(
+    experiment: &Experiment,
+    model: &ModelFolder,
+    concept: &ConceptConfig,
+) -> Result<f64> {
     const STEPS: usize = 2;
     let device = parse_device(&experiment.device)?;
     let seed = experiment.seeds[0];
-    let painter = Painter::new(experiment, concept, seed, None, &device)?;
+    let painter = Painter::new(experiment, model, concept, seed, None, &device)?;
     let prompts = experiment.prompts_for(concept);
-    let size = batch_size(experiment)?;
+    let size = batch_size(model)?;
     let batch: Vec<Wanted> = prompts
         .iter()
         .cycle()
@@ -191,10 +198,9 @@ pub fn time_image(experiment: &Experiment, concept: &ConceptConfig) -> Result<f6
 }
 
 /// Images drawn together; fixed by the model alone.
-fn batch_size(experiment: &Experiment) -> Result<usize> {
-    let unet = core_model::unet::UNet2DConditionConfig::from_file(
-        &experiment.model.folder()?.join("unet/config.json"),
-    )?;
+fn batch_size(model: &ModelFolder) -> Result<usize> {
+    let unet =
+        core_model::unet::UNet2DConditionConfig::from_file(&model.path().join("unet/config.json"))?;
     let side = unet.sample_size.unwrap_or(64);
     Ok(StableDiffusionPipeline::images_per_batch(side, side))
 }
@@ -203,7 +209,7 @@ fn source(
     experiment: &Experiment,
     cell: &Cell,
     concept: &ConceptConfig,
-    model: &str,
+    model: &ModelFolder,
 ) -> Result<String> {
     let sampling = &experiment.sampling;
     let prompts: Vec<String> = experiment
@@ -212,7 +218,8 @@ fn source(
         .map(|prompt| prompt.prompt)
         .collect();
     let mut hasher = Sha256::new();
-    hasher.update(model);
+    let variant = model.weights().variant.unwrap_or_default();
+    hasher.update(format!("{:?}{variant}", model.digests()?));
     let source = serde_json::json!({
         "run": cell.run.as_ref().map(|run| &run.address),
         "model": hex(&hasher.finalize()),
@@ -241,12 +248,13 @@ struct Painter<'a> {
 impl<'a> Painter<'a> {
     fn new(
         experiment: &'a Experiment,
+        model: &ModelFolder,
         concept: &'a ConceptConfig,
         seed: u64,
         run: Option<&Path>,
         device: &Device,
     ) -> Result<Self> {
-        let (pipeline, word, rows) = open(&experiment.model, concept, run, device)?;
+        let (pipeline, word, rows) = open(model, concept, run, device)?;
         Ok(Self {
             experiment,
             concept,
@@ -307,18 +315,18 @@ impl<'a> Painter<'a> {
 /// # Errors
 /// An unreadable model or run.
 pub(crate) fn open(
-    model: &ModelConfig,
+    model: &ModelFolder,
     concept: &ConceptConfig,
     run: Option<&Path>,
     device: &Device,
 ) -> Result<(StableDiffusionPipeline, String, Option<Tensor<2>>)> {
     let Some(run) = run else {
-        let pipeline = StableDiffusionPipeline::load(model.files(None), device)?;
+        let pipeline = StableDiffusionPipeline::load(model, device)?;
         return Ok((pipeline, concept.super_category.clone(), None));
     };
     let tuned = run.join(UNET);
-    let files = model.files(tuned.exists().then_some(&tuned));
-    let mut pipeline = StableDiffusionPipeline::load(files, device)?;
+    let tuned = tuned.exists().then_some(tuned.as_path());
+    let mut pipeline = StableDiffusionPipeline::load_with_unet(model, tuned, device)?;
     let embedding = LearnedEmbedding::load(&run.join(EMBEDDING))?;
     let token = concept.placeholder_token();
     let rows = pipeline.add_concept(&embedding, &token, device)?;

@@ -1,13 +1,12 @@
 //! Which runs an experiment needs, and the address of each.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use core_model::files::{hex, sha256};
+use core_model::folder::ModelFolder;
 use core_train::RunConfig;
 use core_train::data::concept::photo_files;
-use core_train::environment::model_files;
 use sha2::{Digest, Sha256};
 
 use crate::experiment::{Concept, Experiment, Variant};
@@ -52,8 +51,7 @@ impl PlannedRun {
 ///
 /// # Errors
 /// Unreadable photos or model files, a recipe that does not fit a concept.
-pub fn plan(experiment: &Experiment) -> Result<Vec<Cell>> {
-    let model = model_files(&experiment.model.path)?;
+pub fn plan(experiment: &Experiment, model: &ModelFolder) -> Result<Vec<Cell>> {
     let mut photos = Vec::new();
     for concept in &experiment.concepts {
         photos.push(photo_hashes(concept)?);
@@ -65,7 +63,7 @@ pub fn plan(experiment: &Experiment) -> Result<Vec<Cell>> {
                 let config = experiment.run_config(variant, concept, *seed)?;
                 let run = match config {
                     Some(config) => Some(PlannedRun {
-                        address: address(&config, &model, &photos[concept_index])?,
+                        address: address(&config, model, &photos[concept_index])?,
                         config,
                     }),
                     None => None,
@@ -100,18 +98,16 @@ fn photo_hashes(concept: &Concept) -> Result<Vec<String>> {
 
 /// The address depends on the recipe, the concept, the photos, the model's files, the seed and the
 /// format of runs; not on where any of them lies.
-fn address(
-    config: &RunConfig,
-    model: &BTreeMap<String, String>,
-    photos: &[String],
-) -> Result<String> {
+fn address(config: &RunConfig, model: &ModelFolder, photos: &[String]) -> Result<String> {
     let mut config = config.clone();
     config.model.path = PathBuf::new();
+    // The scheduler's file in the folder says it.
+    config.model.prediction_type = None;
     config.concept.images = PathBuf::new();
     let mut hasher = Sha256::new();
     hasher.update(RUN_FORMAT.to_le_bytes());
     hasher.update(toml::to_string(&config)?);
-    for (name, hash) in model {
+    for (name, hash) in model.digests()? {
         hasher.update(format!("\0{name}\0{hash}"));
     }
     for hash in photos {

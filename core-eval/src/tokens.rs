@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use burn::tensor::{Device, Tensor};
 use core_losses::Context;
+use core_model::folder::ModelFolder;
 use core_model::learned_embedding::LearnedEmbedding;
 use core_model::params::to_vec;
 use core_model::text_encoder::TextEncoder;
@@ -32,12 +33,10 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// Absent or damaged files.
-    pub fn load(experiment: &'a Experiment, device: &Device) -> Result<Self> {
-        let model = experiment.model.folder()?;
-        let folder = model.join("text_encoder");
-        let weights = experiment.model.weights();
-        let text_encoder = TextEncoder::load_weights(&folder, weights, device)?;
-        let tokenizer = Tokenizer::from_dir(&model.join("tokenizer"))?;
+    pub fn load(experiment: &'a Experiment, model: &ModelFolder, device: &Device) -> Result<Self> {
+        let folder = model.path().join("text_encoder");
+        let text_encoder = TextEncoder::load_weights(&folder, model.weights(), device)?;
+        let tokenizer = Tokenizer::from_dir(&model.path().join("tokenizer"))?;
         Ok(Self {
             experiment,
             tokenizer: tokenizer.fit(text_encoder.config())?,

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use core_model::folder::ModelFolder;
 use core_train::RunOptions;
 use core_train::config::StageConfig;
 use core_train::progress::Progress;
@@ -34,7 +35,13 @@ pub fn runs_to_do<'a>(cells: &'a [Cell], results: &Path) -> Vec<&'a PlannedRun> 
 ///
 /// # Errors
 /// What a run reports, with its concept; what was done stays, and the next call goes on from it.
-pub fn train(cells: &[Cell], results: &Path, workers: Workers, stop: &AtomicBool) -> Result<()> {
+pub fn train(
+    cells: &[Cell],
+    model: &ModelFolder,
+    results: &Path,
+    workers: Workers,
+    stop: &AtomicBool,
+) -> Result<()> {
     let mut runs = runs_to_do(cells, results);
     if runs.is_empty() {
         return Ok(());
@@ -61,6 +68,7 @@ pub fn train(cells: &[Cell], results: &Path, workers: Workers, stop: &AtomicBool
             let options = RunOptions {
                 output: &run.folder(results),
                 unfinished: Unfinished::Resume,
+                model: Some(model),
                 replay: None,
                 stop,
                 show_progress: false,

@@ -11,29 +11,31 @@ use crate::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
 use crate::config::{read_object, write_json};
 use crate::error::{Error, Result};
 use crate::files::{NewFolder, read, write_atomically};
+use crate::folder::ModelFolder;
 use crate::learned_embedding::LearnedEmbedding;
-use crate::pipeline::{ModelFiles, StableDiffusionPipeline};
+use crate::pipeline::StableDiffusionPipeline;
 use crate::tokenizer;
 
 /// The key under which the text encoder holds its vocabulary.
 const TABLE: &str = "text_model.embeddings.token_embedding.weight";
 
-/// Writes the folder. Several vectors become the tokens `<name>`, `<name>_1`, ..., as diffusers'
+/// Writes the folder, with the U-Net of `tuned_unet` where there is one. Several vectors become the tokens `<name>`, `<name>_1`, ..., as diffusers'
 /// `load_textual_inversion` makes them; in a prompt the first stands for all.
 ///
 /// # Errors
 /// [`Error::Invalid`] when `out` exists or the concept does not fit; unreadable files of the model,
 /// an unwritable folder, of which then nothing is left.
 pub fn export(
-    model: ModelFiles<'_>,
+    model: &ModelFolder,
+    tuned_unet: Option<&Path>,
     concept: Option<(&LearnedEmbedding, &str)>,
     precision: Precision,
     out: &Path,
 ) -> Result<()> {
     NewFolder::check(out)?;
-    let source = model.folder()?;
+    let source = model.path();
     let device = Device::flex();
-    let mut pipeline = StableDiffusionPipeline::load(model, &device)?;
+    let mut pipeline = StableDiffusionPipeline::load_with_unet(model, tuned_unet, &device)?;
     if let Some((embedding, token)) = concept {
         pipeline.add_concept(embedding, token, &device)?;
     }
@@ -46,7 +48,7 @@ pub fn export(
     pipeline.text_encoder.save(&text_encoder, precision)?;
     // The configs as they were published, with keys that this crate does not read.
     let own_unet = source.join("unet");
-    let unet = model.tuned_unet.unwrap_or(&own_unet);
+    let unet = tuned_unet.unwrap_or(&own_unet);
     let configs = [
         (unet.join("config.json"), "unet/config.json"),
         (source.join("vae/config.json"), "vae/config.json"),
@@ -74,8 +76,8 @@ pub fn export(
         let first = add_rows(&text_encoder, embedding, precision)?;
         add_tokens(&words, token, embedding.num_vectors, first)?;
     }
-    write_json(&made.join("model_index.json"), &index(&source)?)?;
-    StableDiffusionPipeline::load(made.as_path().into(), &device)?;
+    write_json(&made.join("model_index.json"), &index(source)?)?;
+    StableDiffusionPipeline::load(&ModelFolder::new(made), &device)?;
     folder.finish()
 }
 

@@ -7,7 +7,8 @@
 //! | learned concepts, as every tool writes them | [`learned_embedding`] |
 //! | prompts to images | [`pipeline`] |
 //! | model folders with what was learned | [`export`] |
-//! | folders, one-file checkpoints, repositories of the hub | [`locate`], [`original_layout`] |
+//! | models as users name them: folders, one-file checkpoints, repositories of the hub | [`source`], [`original_layout`] |
+//! | models as they lie on disk | [`folder`] |
 //! | prompts to numbers | [`tokenizer`] |
 //! | the U-Net, the autoencoder, the text encoder | [`unet`], [`vae`], [`text_encoder`] |
 //! | pictures to numbers | [`image_processor`] |
@@ -25,9 +26,11 @@ pub mod dino;
 pub mod error;
 pub mod export;
 pub mod files;
+pub mod folder;
 pub mod image_processor;
 pub mod learned_embedding;
-pub mod locate;
+mod model_index;
+mod named;
 pub mod nn;
 pub mod noise_scheduler;
 pub mod ops;
@@ -38,6 +41,7 @@ pub mod pipeline;
 mod positions;
 mod resnet;
 pub mod rng;
+pub mod source;
 pub mod text_encoder;
 pub mod tokenizer;
 pub mod unet;

@@ -117,6 +117,11 @@ impl ParamNames {
         Self(Arc::new(both.map(|(id, s)| (*id, s.clone())).collect()))
     }
 
+    /// The keys of all parameters, in no particular order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.values().map(|stored| stored.name.as_str())
+    }
+
     /// The key of a parameter.
     ///
     /// # Panics

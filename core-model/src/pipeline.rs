@@ -1,31 +1,20 @@
 //! From prompts to images: a Stable Diffusion folder, classifier-free guidance and decoding.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use image::RgbImage;
-use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::files;
+use crate::folder::ModelFolder;
 use crate::learned_embedding::LearnedEmbedding;
-use crate::locate::model_folder;
+use crate::model_index;
 use crate::noise_scheduler::{SchedulerConfig, SchedulerKind};
-use crate::original_layout::Prediction;
-use crate::params::{WeightPrecision, Weights, to_vec};
+use crate::params::{Weights, to_vec};
 use crate::text_encoder::TextEncoder;
 use crate::tokenizer::Tokenizer;
 use crate::unet::UNet2DConditionModel;
 use crate::vae::AutoencoderKl;
-
-/// The classes of `model_index.json` that this crate computes; any scheduler class may stand
-/// there, see [`SchedulerKind::of`]. A safety checker is not run.
-const COMPONENTS: [(&str, &[&str]); 4] = [
-    ("tokenizer", &["CLIPTokenizer", "CLIPTokenizerFast"]),
-    ("text_encoder", &["CLIPTextModel"]),
-    ("unet", &["UNet2DConditionModel"]),
-    ("vae", &["AutoencoderKL"]),
-];
 
 /// How to draw.
 #[derive(Debug, Clone, Copy)]
@@ -37,43 +26,6 @@ pub struct SamplingOptions {
     /// How far each prediction is pushed from the negative prompt's to the prompt's; at 1 and
     /// below the negative prompt is not used.
     pub guidance_scale: f64,
-}
-
-/// Where the parts of a text-to-image model are.
-#[derive(Debug, Clone, Copy)]
-pub struct ModelFiles<'a> {
-    /// A folder in the layout of diffusers, a one-file checkpoint, or a repository of the hub.
-    pub path: &'a Path,
-    /// Which weights of several, such as `fp16`; the plain ones when absent.
-    pub variant: Option<&'a str>,
-    /// What a one-file checkpoint of Stable Diffusion 2.x predicts.
-    pub prediction: Option<Prediction>,
-    /// How the frozen weights are kept in memory.
-    pub precision: WeightPrecision,
-    /// Another folder for the U-Net, such as a tuned one.
-    pub tuned_unet: Option<&'a Path>,
-}
-
-impl<'a> From<&'a Path> for ModelFiles<'a> {
-    fn from(path: &'a Path) -> Self {
-        Self {
-            path,
-            variant: None,
-            prediction: None,
-            precision: WeightPrecision::Float32,
-            tuned_unet: None,
-        }
-    }
-}
-
-impl ModelFiles<'_> {
-    /// The folder that holds the model, fetched or made when it is not there.
-    ///
-    /// # Errors
-    /// As [`model_folder`].
-    pub fn folder(&self) -> Result<PathBuf> {
-        model_folder(self.path, self.variant, self.prediction)
-    }
 }
 
 /// The networks of a text-to-image model.
@@ -96,23 +48,29 @@ impl StableDiffusionPipeline {
     ///
     /// # Errors
     /// What is missing, of another class, misshapen or does not fit together.
-    pub fn load(files: ModelFiles<'_>, device: &Device) -> Result<Self> {
-        let ModelFiles {
-            variant,
-            precision,
-            tuned_unet,
-            ..
-        } = files;
-        let weights = Weights { variant, precision };
-        let dir = &files.folder()?;
-        check_index(dir)?;
+    pub fn load(model: &ModelFolder, device: &Device) -> Result<Self> {
+        Self::load_with_unet(model, None, device)
+    }
+
+    /// The same with the plain weights of another U-Net folder, such as a tuned one, if there is
+    /// one.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with_unet(
+        model: &ModelFolder,
+        tuned_unet: Option<&Path>,
+        device: &Device,
+    ) -> Result<Self> {
+        let (dir, weights) = (model.path(), model.weights());
+        model_index::check(dir)?;
         let device = &device.clone().inner();
         let folder = dir.join("text_encoder");
         let text_encoder = TextEncoder::load_weights(&folder, weights, device)?;
         let own = dir.join("unet");
         let tuned = Weights {
             variant: None,
-            precision,
+            ..weights
         };
         let (unet, of_unet) = tuned_unet.map_or((own.as_path(), weights), |unet| (unet, tuned));
         let tokenizer = Tokenizer::from_dir(&dir.join("tokenizer"))?;
@@ -345,120 +303,10 @@ fn to_image(pixels: Tensor<4>) -> RgbImage {
         .unwrap_or_else(|| RgbImage::new(width as u32, height as u32))
 }
 
-/// How the classes of other families' pipelines begin.
-const OTHERS: [(&str, &str); 12] = [
-    ("StableDiffusionXL", "Stable Diffusion XL"),
-    ("StableDiffusion3", "Stable Diffusion 3"),
-    ("StableCascade", "Stable Cascade"),
-    ("Flux", "Flux"),
-    ("PixArt", "PixArt"),
-    ("Kandinsky", "Kandinsky"),
-    ("Hunyuan", "Hunyuan"),
-    ("AuraFlow", "AuraFlow"),
-    ("Sana", "Sana"),
-    ("Lumina", "Lumina"),
-    ("QwenImage", "Qwen-Image"),
-    ("IF", "DeepFloyd IF"),
-];
-
-/// Fails unless `model_index.json` names the classes of [`COMPONENTS`].
-fn check_index(dir: &Path) -> Result<()> {
-    let path = dir.join("model_index.json");
-    if !path.is_file() {
-        let reason = "no such file; a model is a folder with model_index.json, tokenizer, \
-                      text_encoder, unet, vae and scheduler, as diffusers writes it";
-        return Err(Error::format(&path, reason));
-    }
-    let index: Map<String, Value> = serde_json::from_str(&files::read_to_string(&path)?)
-        .map_err(|e| Error::format(&path, format!("no JSON object: {e}")))?;
-    let class = index.get("_class_name").and_then(Value::as_str);
-    let other = class.and_then(|class| {
-        let mut families = OTHERS.iter();
-        families.find(|(start, _)| class.starts_with(start))
-    });
-    if let (Some(class), Some((_, family))) = (class, other) {
-        return Err(Error::Config {
-            path,
-            key: "_class_name".into(),
-            value: class.into(),
-            expected: format!(
-                "StableDiffusionPipeline: this is a {family} model, another architecture than \
-                 Stable Diffusion 1.x and 2.x"
-            ),
-        });
-    }
-    for (component, supported) in COMPONENTS {
-        let class = index
-            .get(component)
-            .and_then(|entry| entry.get(1))
-            .and_then(Value::as_str);
-        if !class.is_some_and(|class| supported.contains(&class)) {
-            return Err(Error::Config {
-                path,
-                key: component.to_string(),
-                value: index.get(component).unwrap_or(&Value::Null).to_string(),
-                expected: format!("class {}", supported.join(" or ")),
-            });
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    fn check(index: &str) -> Result<()> {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("model_index.json"), index).unwrap();
-        check_index(dir.path())
-    }
-
-    #[test]
-    fn other_families_are_refused_by_their_name() {
-        for (class, family) in [
-            ("StableDiffusionXLPipeline", "Stable Diffusion XL"),
-            ("StableDiffusion3Pipeline", "Stable Diffusion 3"),
-            ("FluxPipeline", "Flux"),
-        ] {
-            let text = check(&format!(r#"{{"_class_name": "{class}"}}"#))
-                .unwrap_err()
-                .to_string();
-            let named = format!("this is a {family} model");
-            assert!(text.contains(&named) && text.contains(class), "{text}");
-        }
-    }
-
-    #[test]
-    fn another_architecture_is_refused_by_component_and_class() {
-        let text = check(
-            r#"{"tokenizer": ["transformers", "CLIPTokenizer"],
-                "text_encoder": ["transformers", "T5EncoderModel"]}"#,
-        )
-        .unwrap_err()
-        .to_string();
-        for part in [
-            "model_index.json",
-            "`text_encoder`",
-            "T5EncoderModel",
-            "CLIPTextModel",
-        ] {
-            assert!(text.contains(part), "{text}");
-        }
-        assert!(check(r#"{"unet": 5}"#).is_err());
-        assert!(check("[]").is_err());
-    }
-
-    #[test]
-    fn a_folder_without_an_index_is_refused_with_what_a_model_is() {
-        let dir = tempfile::tempdir().unwrap();
-        let text = check_index(dir.path()).unwrap_err().to_string();
-        assert!(
-            text.contains("model_index.json") && text.contains("diffusers"),
-            "{text}"
-        );
-    }
 
     #[test]
     fn pixels_are_clamped_and_rounded_half_to_even() {

@@ -1,10 +1,10 @@
 //! `environment.json`: what a run was made with.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use core_model::files::{sha256, write_atomically};
+use core_model::files::write_atomically;
+use core_model::folder::ModelFolder;
 use serde_json::json;
 
 use crate::config::RunConfig;
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// [`Error::Model`] when a model file cannot be read or the file not written.
-pub(crate) fn write(path: &Path, config: &RunConfig) -> Result<()> {
+pub(crate) fn write(path: &Path, config: &RunConfig, model: &ModelFolder) -> Result<()> {
     let environment = json!({
         "core_train": env!("CARGO_PKG_VERSION"),
         "burn": locked_version("burn"),
@@ -23,36 +23,11 @@ pub(crate) fn write(path: &Path, config: &RunConfig) -> Result<()> {
         "architecture": std::env::consts::ARCH,
         "threads": rayon::current_num_threads(),
         "git_revision": git_revision(),
-        "model_files": model_files(&config.model.path)?,
+        "model_files": model.digests()?,
     });
     let text = serde_json::to_string_pretty(&environment)
         .map_err(|error| Error::run_folder(path, error.to_string()))?;
     Ok(write_atomically(path, format!("{text}\n").as_bytes())?)
-}
-
-/// The SHA-256 of every file of a model folder, by its path in the folder. Pictures and texts
-/// about the model, at its top, are no part of it.
-///
-/// # Errors
-/// [`Error::Model`] when a file cannot be read.
-pub fn model_files(model: &Path) -> Result<BTreeMap<String, String>> {
-    let mut files = vec![model.join("model_index.json")];
-    for part in ["scheduler", "text_encoder", "tokenizer", "unet", "vae"] {
-        let folder = model.join(part);
-        for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
-            let path: PathBuf = entry.map_err(Error::io(&folder))?.path();
-            if path.is_file() {
-                files.push(path);
-            }
-        }
-    }
-    files
-        .into_iter()
-        .map(|path| {
-            let name = path.strip_prefix(model).unwrap_or(&path).to_string_lossy();
-            Ok((name.replace('\\', "/"), sha256(&path)?))
-        })
-        .collect()
 }
 
 /// The version of a dependency that this program was built with.

@@ -27,14 +27,13 @@ pub struct Estimate {
 /// As [`run`](crate::run) before the first step.
 pub fn measure(config: &RunConfig, replay: Option<&Path>) -> Result<Estimate> {
     let device = parse_device(&config.device)?;
-    let learner = Learner::load(config, &device, replay, None)?;
+    let model = config.model.source().locate()?;
+    let learner = Learner::load(config, model, &device, replay, None)?;
     let mut step_seconds = Vec::new();
     for (index, stage_config) in config.stages.iter().enumerate() {
         let mut stage = learner.stage(index);
         let mut weights = learner.first_weights();
-        let (unet, trainable) = stage.choose(weights.unet);
-        weights.unet = unet;
-        learner.check_something_trains(index, stage_config, trainable)?;
+        weights.unet = stage.choose(weights.unet);
         let mut seconds = 0.0;
         for step in 1..=stage_config.steps.min(2) {
             let start = Instant::now();
@@ -74,7 +73,7 @@ pub fn describe(config: &RunConfig, replay: Option<&Path>) -> Result<String> {
         config.device,
         config.model.path.display(),
     );
-    let estimate = if !config.model.is_present() {
+    let estimate = if !config.model.source().is_present() {
         text.push_str("no estimate: model not present\n");
         None
     } else if replay.is_none() && !concept.images.exists() {

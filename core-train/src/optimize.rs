@@ -56,7 +56,9 @@ pub fn optimize_for_prompt(
     let config = config.complete(&config_path)?;
 
     let tuned = run.join(UNET);
-    let mut learner = Learner::load(&config, device, None, tuned.is_dir().then_some(&*tuned))?;
+    let tuned = tuned.is_dir().then_some(&*tuned);
+    let model = config.model.source().locate()?;
+    let mut learner = Learner::load(&config, model, device, None, tuned)?;
     let embedding = LearnedEmbedding::load(&run.join(EMBEDDING))?;
     learner.first_rows = embedding.to_tensor(device);
 

@@ -39,6 +39,8 @@ pub const ENVIRONMENT: &str = "environment.json";
 pub struct RunDir {
     output: PathBuf,
     scratch: PathBuf,
+    /// Whether everything in the folder is from this process.
+    is_new: bool,
 }
 
 /// What is to be done about an unfinished run.
@@ -69,20 +71,25 @@ impl RunDir {
         config: &RunConfig,
         unfinished: Unfinished,
     ) -> Result<(Self, Option<Position>)> {
-        let scratch = Self::scratch_of(output);
         if output.exists() {
             let reason = "is there already; choose another --output or remove it";
             return Err(Error::run_folder(output, reason));
         }
+        let scratch = Self::scratch_of(output);
+        let path = scratch.join(CONFIG);
         let dir = Self {
             output: output.to_path_buf(),
+            is_new: is_absent_or_empty(&scratch),
             scratch,
         };
-        let path = dir.scratch.join(CONFIG);
         if !path.exists() {
-            // Nothing but an empty folder can be there: config.toml is written first.
             std::fs::create_dir_all(&dir.scratch).map_err(Error::io(&dir.scratch))?;
-            write_atomically(&path, config.to_toml(&dir.scratch)?.as_bytes())?;
+            let text = config.to_toml(&dir.scratch);
+            let written = text.and_then(|text| Ok(write_atomically(&path, text.as_bytes())?));
+            if let Err(error) = written {
+                dir.abandon();
+                return Err(error);
+            }
             return Ok((dir, None));
         }
         if unfinished == Unfinished::Refuse {
@@ -118,6 +125,14 @@ impl RunDir {
         &self.scratch
     }
 
+    /// Removes the folder of a run that could not begin, unless it was there before.
+    pub fn abandon(self) {
+        if self.is_new {
+            // The error that led here is the one to report.
+            let _ = std::fs::remove_dir_all(&self.scratch);
+        }
+    }
+
     /// Gives the folder its name and removes the state, in this order: a state that a kill leaves
     /// half removed must not lie in an unfinished run, which would be continued from it.
     ///
@@ -127,6 +142,13 @@ impl RunDir {
         std::fs::rename(&self.scratch, &self.output).map_err(Error::io(&self.output))?;
         StateFolder::of(&self.output).remove()?;
         Ok(self.output)
+    }
+}
+
+fn is_absent_or_empty(folder: &Path) -> bool {
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(_) => !folder.exists(),
     }
 }
 
@@ -143,7 +165,12 @@ mod tests {
         std::fs::create_dir_all(&state).unwrap();
         let position = state.join("position.json");
         std::fs::write(&position, "{}").unwrap();
-        (RunDir { output, scratch }, position)
+        let dir = RunDir {
+            output,
+            scratch,
+            is_new: false,
+        };
+        (dir, position)
     }
 
     #[test]
@@ -155,6 +182,26 @@ mod tests {
         std::fs::write(dir.output.join("other"), "").unwrap();
         assert!(dir.complete().is_err());
         assert!(position.exists());
+    }
+
+    #[test]
+    fn a_run_that_cannot_begin_leaves_no_folder_but_one_that_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("run");
+        let scratch = RunDir::scratch_of(&output);
+        let dir = |is_new| RunDir {
+            output: output.clone(),
+            scratch: scratch.clone(),
+            is_new,
+        };
+        std::fs::create_dir(&scratch).unwrap();
+        assert!(is_absent_or_empty(&scratch));
+        std::fs::write(scratch.join(CONFIG), "seed = 1").unwrap();
+        assert!(!is_absent_or_empty(&scratch));
+        dir(false).abandon();
+        assert!(scratch.join(CONFIG).exists());
+        dir(true).abandon();
+        assert!(!scratch.exists() && is_absent_or_empty(&scratch));
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! A stage at work: gradients of a step, then the step.
 
-use std::cell::Cell;
-
 use burn::tensor::{Device, Tensor};
 use core_model::noise_scheduler::DdpmScheduler;
 use core_model::params::{set_trainable, to_vec};
@@ -78,16 +76,11 @@ impl<'a> Stage<'a> {
 
     /// Puts the weights that the stage trains on the tape and all others off it; how many tensors
     /// of the U-Net are on it.
-    pub(crate) fn choose(&self, unet: UNet2DConditionModel) -> (UNet2DConditionModel, usize) {
+    pub(crate) fn choose(&self, unet: UNet2DConditionModel) -> UNet2DConditionModel {
         let names = unet.names().clone();
-        let count = Cell::new(0);
-        let unet = set_trainable(unet, &names, |key| {
-            let chosen = self.config.train.iter().any(|set| set.holds(key));
-            count.set(count.get() + usize::from(chosen));
-            chosen
-        });
-        let unet = unet.with_gradient_checkpointing(self.config.gradient_checkpointing);
-        (unet, count.get())
+        let chosen = |key: &str| self.config.train.iter().any(|set| set.holds(key));
+        set_trainable(unet, &names, chosen)
+            .with_gradient_checkpointing(self.config.gradient_checkpointing)
     }
 
     /// The gradients of step `step`, from 1, averaged over its forward passes.

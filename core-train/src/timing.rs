@@ -19,11 +19,12 @@ pub fn time_steps(
     on_step: &mut dyn FnMut(f64) -> bool,
 ) -> Result<()> {
     let device = parse_device(&config.device)?;
-    let learner = Learner::load(config, &device, None, None)?;
+    let model = config.model.source().locate()?;
+    let learner = Learner::load(config, model, &device, None, None)?;
     let steps = config.stages[stage].steps;
     let mut stage = learner.stage(stage);
     let mut weights = learner.first_weights();
-    weights.unet = stage.choose(weights.unet).0;
+    weights.unet = stage.choose(weights.unet);
     for step in 1..=steps {
         let start = Instant::now();
         let Ok((gradients, terms)) = stage.gradients(&weights, step) else {

@@ -7,9 +7,10 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::checkpoint::{Precision, save_module};
 use core_model::device::parse_device;
+use core_model::folder::ModelFolder;
 use core_model::learned_embedding::LearnedEmbedding;
 use core_model::noise_scheduler::DdpmScheduler;
-use core_model::params::to_vec;
+use core_model::params::{ParamNames, to_vec};
 use core_model::pipeline::StableDiffusionPipeline;
 
 use crate::conditioning::StagePrompts;
@@ -40,6 +41,9 @@ pub struct RunOptions<'a> {
     pub output: &'a Path,
     /// What to do about an unfinished run there.
     pub unfinished: Unfinished,
+    /// The model of the configuration where it is located already, so that a caller with many runs
+    /// hashes its files once; else it is located here.
+    pub model: Option<&'a ModelFolder>,
     /// Randomness of the first stage.
     pub replay: Option<&'a Path>,
     /// Becomes true when the run is to stop after the step it is at.
@@ -55,10 +59,23 @@ pub struct RunOptions<'a> {
 /// step; [`Error::NotFinite`] and [`Error::Interrupted`] later, with the state saved.
 pub fn run(config: &RunConfig, options: &RunOptions<'_>) -> Result<PathBuf> {
     let device = parse_device(&config.device)?;
-    let learner = Learner::load(config, &device, options.replay, None)?;
+    let model = match options.model {
+        Some(model) => model.clone(),
+        None => config.model.source().locate()?,
+    };
+    let learner = Learner::load(config, model, &device, options.replay, None)?;
+    // Reads every file of the model, so that nothing of it can fail once the folder is made.
+    learner.model.digests()?;
     let (dir, position) = RunDir::open(options.output, config, options.unfinished)?;
     warn_of_idle_windows(config);
-    learner.train(&dir, position, options)?;
+    let metrics = match learner.begin(&dir, position) {
+        Ok(metrics) => metrics,
+        Err(error) => {
+            dir.abandon();
+            return Err(error);
+        }
+    };
+    learner.train(&dir, position, metrics, options)?;
     dir.complete()
 }
 
@@ -66,6 +83,7 @@ pub fn run(config: &RunConfig, options: &RunOptions<'_>) -> Result<PathBuf> {
 #[derive(Debug)]
 pub(crate) struct Learner<'a> {
     pub(crate) config: &'a RunConfig,
+    pub(crate) model: ModelFolder,
     pub(crate) device: Device,
     pub(crate) pipeline: StableDiffusionPipeline,
     pub(crate) noise_scheduler: DdpmScheduler,
@@ -78,12 +96,14 @@ pub(crate) struct Learner<'a> {
 impl<'a> Learner<'a> {
     pub(crate) fn load(
         config: &'a RunConfig,
+        model: ModelFolder,
         device: &Device,
         replay: Option<&Path>,
         tuned_unet: Option<&Path>,
     ) -> Result<Self> {
-        config.model.weights().precision.check(&config.device)?;
-        let mut pipeline = StableDiffusionPipeline::load(config.model.files(tuned_unet), device)?;
+        model.weights().precision.check(&config.device)?;
+        let mut pipeline = StableDiffusionPipeline::load_with_unet(&model, tuned_unet, device)?;
+        check_something_trains(config, pipeline.unet.names())?;
         let first_rows = initial_rows(config, &pipeline, device)?;
         let concept = &config.concept;
         let token = concept.placeholder_token();
@@ -114,6 +134,7 @@ impl<'a> Learner<'a> {
         };
         Ok(Self {
             config,
+            model,
             device: device.clone(),
             pipeline,
             noise_scheduler,
@@ -156,18 +177,24 @@ impl<'a> Learner<'a> {
         }
     }
 
+    /// Writes what a run folder holds before the first step.
+    fn begin(&self, dir: &RunDir, position: Option<Position>) -> Result<MetricsWriter> {
+        let folder = dir.folder();
+        environment::write(&folder.join(ENVIRONMENT), self.config, &self.model)?;
+        let rows = position.map_or(0, |position| position.total);
+        let kinds = self.config.regularizer_kinds();
+        MetricsWriter::open(&folder.join(METRICS), kinds, rows)
+    }
+
     fn train(
         &self,
         dir: &RunDir,
         position: Option<Position>,
+        mut metrics: MetricsWriter,
         options: &RunOptions<'_>,
     ) -> Result<()> {
         let folder = dir.folder();
         let states = StateFolder::of(folder);
-        environment::write(&folder.join(ENVIRONMENT), self.config)?;
-        let rows = position.map_or(0, |position| position.total);
-        let kinds = self.config.regularizer_kinds();
-        let mut metrics = MetricsWriter::open(&folder.join(METRICS), kinds, rows)?;
 
         // 1. where to begin: at the start or after the saved step
         let mut weights = self.first_weights();
@@ -184,9 +211,7 @@ impl<'a> Learner<'a> {
         for (index, config) in self.config.stages.iter().enumerate().skip(first) {
             // 2. what this stage trains
             let mut stage = self.stage(index);
-            let (unet, trainable) = stage.choose(weights.unet);
-            weights.unet = unet;
-            self.check_something_trains(index, config, trainable)?;
+            weights.unet = stage.choose(weights.unet);
             trained_unet |= config.trains_unet();
             let done_before: usize = self.config.stages[..index].iter().map(|s| s.steps).sum();
             let mut done = 0;
@@ -271,22 +296,6 @@ impl<'a> Learner<'a> {
         Ok(())
     }
 
-    pub(crate) fn check_something_trains(
-        &self,
-        index: usize,
-        config: &StageConfig,
-        trainable: usize,
-    ) -> Result<()> {
-        if config.trains_embedding() || trainable > 0 {
-            return Ok(());
-        }
-        Err(Error::Config {
-            path: self.config.model.path.clone(),
-            key: format!("stages.{index}.train"),
-            reason: "names no weight that this U-Net has".into(),
-        })
-    }
-
     fn validate(
         &self,
         config: &StageConfig,
@@ -348,13 +357,28 @@ impl<'a> Learner<'a> {
     /// The weights, beside a copy of the base model's `config.json`.
     fn save_unet(&self, weights: &Weights, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let original = self.config.model.folder()?.join("unet/config.json");
+        let original = self.model.path().join("unet/config.json");
         let bytes = core_model::files::read(&original)?;
         core_model::files::write_atomically(&folder.join("config.json"), &bytes)?;
         let path = folder.join("diffusion_pytorch_model.safetensors");
         let unet = &weights.unet;
         Ok(save_module(&path, unet, unet.names(), Precision::Full)?)
     }
+}
+
+/// Refuses a stage that names no weight of this model.
+fn check_something_trains(config: &RunConfig, unet: &ParamNames) -> Result<()> {
+    for (index, stage) in config.stages.iter().enumerate() {
+        let moves = |key: &str| stage.train.iter().any(|set| set.holds(key));
+        if !stage.trains_embedding() && !unet.keys().any(moves) {
+            return Err(Error::Config {
+                path: config.model.path.clone(),
+                key: format!("stages.{index}.train"),
+                reason: "names no weight that this U-Net has".into(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The optimiser before a step, where its tensors are few.

@@ -9,6 +9,7 @@ use core_model::clip::ClipModel;
 use core_model::clipseg::ClipSegModel;
 use core_model::device::{Present, difference_from_cpu, parse_device, present_devices};
 use core_model::dino::DinoModel;
+use core_model::folder::ModelFolder;
 use core_model::image_processor::ImageProcessor;
 use core_model::pipeline::StableDiffusionPipeline;
 use core_model::tokenizer::Tokenizer;
@@ -124,7 +125,7 @@ fn models_folder() -> PathBuf {
 }
 
 fn generator(folder: &Path) -> Result<String> {
-    let pipeline = StableDiffusionPipeline::load(folder.into(), &Device::flex())?;
+    let pipeline = StableDiffusionPipeline::load(&ModelFolder::new(folder), &Device::flex())?;
     let [_, height, width] = pipeline.latent_shape()?;
     Ok(format!(
         "generator, {} tokens, latents of {height} x {width}",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use core_model::locate::{encoder_folder, is_hub_id};
+use core_model::source::EncoderSource;
 use serde::Deserialize;
 
 use crate::metrics::JudgeFolders;
@@ -33,13 +33,12 @@ impl Evaluation {
         }
     }
 
-    /// Fetches the judges that are repositories of the hub.
+    /// Puts folders in place of repositories of the hub.
     pub(super) fn locate(&mut self) -> Result<()> {
         let encoders = [&mut self.clip, &mut self.dino];
         for encoder in encoders.into_iter().chain(&mut self.clipseg) {
-            if is_hub_id(encoder) {
-                *encoder = encoder_folder(encoder)?;
-            }
+            let folder = EncoderSource::from(encoder.as_path()).locate()?;
+            *encoder = folder.path().to_path_buf();
         }
         Ok(())
     }

@@ -5,8 +5,9 @@ mod evaluation;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use core_model::locate::is_hub_id;
+use core_model::folder::ModelFolder;
 use core_model::noise_scheduler::SchedulerKind;
+use core_model::source::is_repository;
 use core_train::RunConfig;
 use core_train::config::{ConceptConfig, Group, ModelConfig, Recipe, from_tree, parse, set_path};
 use serde::Deserialize;
@@ -103,22 +104,15 @@ pub struct EvaluationPrompt {
 }
 
 impl Experiment {
-    /// The same with folders for the model and the judges, fetched or made where they are
-    /// repositories of the hub or one-file checkpoints. Folders that are not there stay as they
-    /// are.
+    /// The folder of the model, and the same experiment with folders for the judges; what is not
+    /// on this machine is fetched or made.
     ///
     /// # Errors
     /// What cannot be had, and why.
-    pub fn located(mut self) -> Result<Self> {
-        if self.model.path.is_file() || is_hub_id(&self.model.path) {
-            self.model = ModelConfig {
-                path: self.model.folder()?,
-                prediction_type: None,
-                ..self.model
-            };
-        }
+    pub fn located(mut self) -> Result<(Self, ModelFolder)> {
+        let model = self.model.source().locate()?;
         self.evaluation.locate()?;
-        Ok(self)
+        Ok((self, model))
     }
 }
 
@@ -234,7 +228,7 @@ impl Experiment {
         evaluation
             .check_masks()
             .with_context(|| path.display().to_string())?;
-        let here = |path: &Path| match is_hub_id(path) && !base.join(path).exists() {
+        let here = |path: &Path| match is_repository(base, path) {
             true => path.to_path_buf(),
             false => base.join(path),
         };

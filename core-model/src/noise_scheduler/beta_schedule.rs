@@ -2,14 +2,18 @@
 
 use super::SchedulerConfig;
 use crate::error::Result;
+use crate::named::named;
 
-/// What the network predicts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PredictionType {
-    /// The noise.
-    Epsilon,
-    /// The velocity sqrt(a) noise - sqrt(1 - a) latents (<https://arxiv.org/abs/2202.00512>).
-    VPrediction,
+named! {
+    "prediction type",
+    /// What the U-Net was trained to predict, spelled as in `scheduler_config.json`.
+    pub enum PredictionType {
+        /// The noise: Stable Diffusion 1.x and the 512 pixel models of 2.x.
+        Epsilon = "epsilon",
+        /// The velocity sqrt(a) noise - sqrt(1 - a) latents (<https://arxiv.org/abs/2202.00512>):
+        /// the 768 pixel models of 2.x.
+        VPrediction = "v_prediction",
+    }
 }
 
 /// What a class makes of `rescale_betas_zero_snr`.
@@ -46,13 +50,8 @@ impl NoiseSchedule {
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) for unknown schedules and betas outside (0, 1).
     pub fn new(config: &SchedulerConfig, terminal: TerminalSnr) -> Result<Self> {
-        let prediction_type = config.choice(
-            "prediction_type",
-            &[
-                ("epsilon", PredictionType::Epsilon),
-                ("v_prediction", PredictionType::VPrediction),
-            ],
-        )?;
+        let prediction_types = PredictionType::ALL.map(|kind| (kind.name(), kind));
+        let prediction_type = config.choice("prediction_type", &prediction_types)?;
         let mut betas = betas(config)?;
         let rescale =
             terminal != TerminalSnr::Ignored && config.flag("rescale_betas_zero_snr", false)?;

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use super::keys::{self, Counts};
-use super::{CLIP, OPEN_CLIP, Prediction, UNET, VAE};
+use super::{CLIP, OPEN_CLIP, UNET, VAE};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::noise_scheduler::PredictionType;
 
 /// Keys that tell other families of models.
 const OTHERS: [(&str, &str); 3] = [
@@ -34,7 +35,7 @@ pub(super) struct Header {
     pub(super) tower: TextTower,
     /// From a mark, from `modelspec.prediction_type` (the Stability AI model metadata standard), or
     /// the family's; none where 2.x does not tell.
-    pub(super) prediction: Option<Prediction>,
+    pub(super) prediction: Option<PredictionType>,
     /// Whether its schedule ends without signal, from a mark.
     pub(super) zero_terminal_snr: bool,
     pub(super) counts: Counts,
@@ -74,15 +75,15 @@ impl Header {
         }
         let stated = whole.metadata().get("modelspec.prediction_type");
         let prediction = match stated.map(String::as_str) {
-            _ if whole.info(VELOCITY_MARK).is_some() => Some(Prediction::Velocity),
-            Some("v" | "v_prediction") => Some(Prediction::Velocity),
-            Some("epsilon") => Some(Prediction::Epsilon),
+            _ if whole.info(VELOCITY_MARK).is_some() => Some(PredictionType::VPrediction),
+            Some("v" | "v_prediction") => Some(PredictionType::VPrediction),
+            Some("epsilon") => Some(PredictionType::Epsilon),
             Some(other) => {
                 return refuse(format!(
                     "its `modelspec.prediction_type` is `{other}`, expected epsilon or v"
                 ));
             }
-            None if tower == TextTower::Clip => Some(Prediction::Epsilon),
+            None if tower == TextTower::Clip => Some(PredictionType::Epsilon),
             None => None,
         };
         Ok(Self {

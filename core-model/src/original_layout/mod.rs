@@ -11,13 +11,14 @@ mod keys;
 use std::path::Path;
 
 use burn::tensor::Device;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, Precision};
 use crate::config::write_json;
 use crate::error::{Error, Result};
 use crate::files::{NewFolder, write_atomically};
+use crate::folder::ModelFolder;
+use crate::noise_scheduler::PredictionType;
 use crate::params::ParamBuilder;
 use crate::pipeline::StableDiffusionPipeline;
 use crate::text_encoder::{TextEncoder, TextEncoderConfig};
@@ -46,27 +47,6 @@ const VOCABULARY: [(&str, &[u8]); 2] = [
     ),
 ];
 
-/// What the U-Net of a file was trained to predict, which no tensor tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Prediction {
-    /// The noise: Stable Diffusion 1.x and the 512 pixel models of 2.x.
-    #[serde(rename = "epsilon")]
-    Epsilon,
-    /// The velocity: the 768 pixel models of 2.x.
-    #[serde(rename = "v_prediction")]
-    Velocity,
-}
-
-impl Prediction {
-    /// As diffusers spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Epsilon => "epsilon",
-            Self::Velocity => "v_prediction",
-        }
-    }
-}
-
 /// Writes the model folder of a one-file checkpoint, in the layout of diffusers.
 ///
 /// # Errors
@@ -76,7 +56,7 @@ impl Prediction {
 pub fn import(
     file: &Path,
     out: &Path,
-    prediction: Option<Prediction>,
+    prediction: Option<PredictionType>,
     precision: Precision,
     device: &Device,
 ) -> Result<()> {
@@ -104,7 +84,7 @@ pub fn import(
         &scheduler_config(prediction, header.zero_terminal_snr),
     )?;
     write_json(&made.join("model_index.json"), &model_index())?;
-    StableDiffusionPipeline::load(made.as_path().into(), device)?;
+    StableDiffusionPipeline::load(&ModelFolder::new(made), device)?;
     folder.finish()
 }
 
@@ -142,7 +122,7 @@ pub struct Contents {
     /// `Stable Diffusion 1.x` or `2.x`.
     pub family: &'static str,
     /// What the U-Net predicts; absent where a file of 2.x does not tell.
-    pub prediction: Option<Prediction>,
+    pub prediction: Option<PredictionType>,
 }
 
 /// What a file holds.
@@ -356,7 +336,7 @@ fn write_tokenizer(folder: &Path, kind: TextTower) -> Result<()> {
 }
 
 /// The schedule of all these models.
-fn scheduler_config(prediction: Prediction, zero_terminal_snr: bool) -> Value {
+fn scheduler_config(prediction: PredictionType, zero_terminal_snr: bool) -> Value {
     json!({
         "_class_name": "DDIMScheduler",
         "num_train_timesteps": 1000,

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use core_model::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
-use core_model::original_layout::{Prediction, import};
+use core_model::noise_scheduler::PredictionType;
+use core_model::original_layout::import;
 use core_model::tokenizer::Tokenizer;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -58,7 +59,7 @@ fn checkpoint(rows: &[Row]) -> (TempDir, PathBuf) {
     (folder, file)
 }
 
-fn imported(name: &str, prediction: Option<Prediction>) -> (TempDir, PathBuf) {
+fn imported(name: &str, prediction: Option<PredictionType>) -> (TempDir, PathBuf) {
     let (folder, file) = checkpoint(&table(name));
     let out = folder.path().join("models/out");
     import(&file, &out, prediction, Precision::Full, &Device::flex()).unwrap();
@@ -73,7 +74,7 @@ fn json(path: &Path) -> Value {
 fn every_tensor_arrives_where_diffusers_puts_it() {
     for (name, prediction) in [
         ("sd1", None),
-        ("sd2", Some(Prediction::Velocity)),
+        ("sd2", Some(PredictionType::VPrediction)),
         ("shallow", None),
     ] {
         let (_folder, out) = imported(name, prediction);
@@ -108,7 +109,7 @@ fn every_tensor_arrives_where_diffusers_puts_it() {
 #[test]
 fn configs_say_what_the_family_is() {
     let (_one, one) = imported("sd1", None);
-    let (_two, two) = imported("sd2", Some(Prediction::Velocity));
+    let (_two, two) = imported("sd2", Some(PredictionType::VPrediction));
     let unet = json(&one.join("unet/config.json"));
     assert_eq!(
         unet["block_out_channels"],
@@ -219,7 +220,7 @@ fn the_second_generation_needs_to_be_told_what_it_predicts() {
     let refused = import(&file, &out, None, Precision::Full, &Device::flex()).unwrap_err();
     assert!(refused.to_string().contains("v_prediction"), "{refused}");
     std::fs::create_dir(&out).unwrap();
-    let epsilon = Some(Prediction::Epsilon);
+    let epsilon = Some(PredictionType::Epsilon);
     let refused = import(&file, &out, epsilon, Precision::Full, &Device::flex()).unwrap_err();
     assert!(refused.to_string().contains("exists already"), "{refused}");
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::checkpoint::Checkpoint;
+use core_model::folder::ModelFolder;
 use core_model::learned_embedding::LearnedEmbedding;
 use core_model::noise_scheduler::SchedulerKind;
 use core_model::params::to_vec;
@@ -30,7 +31,7 @@ impl Fixture {
     fn load() -> Self {
         let device = Device::flex();
         let mut pipeline =
-            StableDiffusionPipeline::load(fixture("model").as_path().into(), &device).unwrap();
+            StableDiffusionPipeline::load(&ModelFolder::new(fixture("model")), &device).unwrap();
         let concept = LearnedEmbedding::load(&fixture("robot.safetensors")).unwrap();
         let rows = pipeline
             .add_concept(&concept, &concept.token, &device)

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::common::{Golden, device, fixture};
+use core_model::folder::ModelFolder;
 use core_model::noise_scheduler::{SchedulerConfig, SchedulerKind};
 use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use serde_json::Value;
@@ -13,7 +14,7 @@ use serde_json::Value;
 fn every_sampler_ends_where_diffusers_does() {
     let golden = Golden::open("trajectories");
     let model = fixture("pipeline/model");
-    let mut pipeline = StableDiffusionPipeline::load(model.as_path().into(), &device()).unwrap();
+    let mut pipeline = StableDiffusionPipeline::load(&ModelFolder::new(model), &device()).unwrap();
     let text = std::fs::read_to_string(fixture("trajectories/cases.json")).unwrap();
     let cases: Value = serde_json::from_str(&text).unwrap();
     let mut worst: BTreeMap<String, f32> = BTreeMap::new();

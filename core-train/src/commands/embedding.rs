@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use clap::{Args, Subcommand};
 use core_model::learned_embedding::LearnedEmbedding;
 use core_model::params::to_vec;
+use core_model::source::ModelSource;
 use core_model::text_encoder::TextEncoder;
 use core_model::tokenizer::Tokenizer;
 
@@ -28,8 +29,8 @@ enum Command {
     Inspect {
         /// Learned concept of any tool: safetensors, pt or bin
         file: PathBuf,
-        /// Model folder as diffusers writes it
-        #[arg(long, value_name = "DIR")]
+        /// Model folder as diffusers writes it, one-file checkpoint, or repository of the hub
+        #[arg(long, value_name = "MODEL")]
         model: Option<PathBuf>,
     },
     /// Write it as one key, the token, which diffusers, AUTOMATIC1111, ComfyUI and others read.
@@ -89,8 +90,11 @@ pub fn run(args: &EmbeddingArgs) -> Result<()> {
 
 fn inspect(file: &Path, model: Option<&Path>) -> Result<()> {
     let device = Device::flex();
+    let model = model.map(|model| ModelSource::from(model.to_path_buf()).locate());
+    let model = model.transpose()?;
     let encoder = model
-        .map(|model| TextEncoder::load(&model.join("text_encoder"), &device))
+        .as_ref()
+        .map(|model| TextEncoder::load(&model.path().join("text_encoder"), &device))
         .transpose()?;
     let width = encoder.as_ref().map(|encoder| encoder.config().hidden_size);
     let (embedding, layout) = LearnedEmbedding::load_with_layout(file, width)?;
@@ -107,7 +111,7 @@ fn inspect(file: &Path, model: Option<&Path>) -> Result<()> {
         }
         return Ok(());
     };
-    let tokenizer = Tokenizer::from_dir(&model.join("tokenizer"))?;
+    let tokenizer = Tokenizer::from_dir(&model.path().join("tokenizer"))?;
     let table = Vocabulary::new(&encoder);
     let mut norms = table.norms.clone();
     norms.sort_by(f64::total_cmp);

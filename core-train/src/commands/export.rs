@@ -28,7 +28,7 @@ pub struct ExportArgs {
 /// # Errors
 /// No run folder, an unreadable model, an existing or unwritable folder.
 pub fn run(args: &ExportArgs) -> Result<()> {
-    let model = model_of_run(&args.run)?;
+    let model = model_of_run(&args.run)?.locate()?;
     let unet = args.run.join("unet");
     let file = args.run.join("learned_embeds.safetensors");
     let embedding = match file.is_file() {
@@ -36,8 +36,8 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         false => None,
     };
     let concept = embedding.as_ref().map(|e| (e, e.token.as_str()));
-    let files = model.files(unet.is_dir().then_some(&unet));
-    export(files, concept, args.dtype.into(), &args.out)?;
+    let unet = unet.is_dir().then_some(unet.as_path());
+    export(&model, unet, concept, args.dtype.into(), &args.out)?;
     say(&format!(
         "{}: a model folder; StableDiffusionPipeline.from_pretrained opens it{}",
         args.out.display(),

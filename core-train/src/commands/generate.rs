@@ -11,13 +11,14 @@ use core_model::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors}
 use core_model::device::parse_device;
 use core_model::files::{read_to_string, write_png};
 use core_model::learned_embedding::LearnedEmbedding;
-use core_model::noise_scheduler::SchedulerKind;
+use core_model::noise_scheduler::{PredictionType, SchedulerKind};
 use core_model::params::to_vec;
-use core_model::pipeline::{ModelFiles, SamplingOptions, StableDiffusionPipeline};
+use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::randn;
+use core_model::source::ModelSource;
 use serde::Deserialize;
 
-use super::model::{FrozenPrecision, PredictionType};
+use super::model::{FrozenPrecision, prediction_types};
 use crate::config::ModelConfig;
 use crate::optimize::optimize_for_prompt;
 use crate::progress::Progress;
@@ -33,7 +34,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// What a one-file checkpoint of Stable Diffusion 2.x predicts
-    #[arg(long, requires = "model")]
+    #[arg(long, requires = "model", value_parser = prediction_types())]
     prediction_type: Option<PredictionType>,
     /// Which of the model's weights, as fp16 for model.fp16.safetensors
     #[arg(long, value_name = "NAME", requires = "model")]
@@ -122,7 +123,7 @@ fn scheduler_names() -> impl TypedValueParser<Value = SchedulerKind> {
 /// Where the networks and the concept come from.
 #[derive(Debug)]
 struct Source {
-    model: ModelConfig,
+    model: ModelSource,
     /// Another U-Net than the model's own.
     unet: Option<PathBuf>,
     /// File of the learned concept.
@@ -148,8 +149,10 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         .map(|path| read_latents(path, args))
         .transpose()?;
     let source = Source::new(args)?;
-    source.model.weights().precision.check(&args.device)?;
-    let mut pipeline = StableDiffusionPipeline::load(source.files(), &device)?;
+    source.model.precision.check(&args.device)?;
+    let model = source.model.locate()?;
+    let mut pipeline =
+        StableDiffusionPipeline::load_with_unet(&model, source.unet.as_deref(), &device)?;
     let kind = match args.scheduler {
         Some(kind) => kind,
         None => SchedulerKind::of(&pipeline.scheduler_config)?,
@@ -186,17 +189,13 @@ impl Source {
         }
     }
 
-    fn files(&self) -> ModelFiles<'_> {
-        self.model.files(self.unet.as_deref())
-    }
-
     fn from_model(args: &GenerateArgs, model: &Path) -> Self {
         Self {
-            model: ModelConfig {
+            model: ModelSource {
+                path: model.to_path_buf(),
                 variant: args.variant.clone(),
-                prediction_type: args.prediction_type.map(Into::into),
-                precision: args.precision.map(Into::into),
-                ..ModelConfig::from(model.to_path_buf())
+                prediction_type: args.prediction_type,
+                precision: args.precision.map(Into::into).unwrap_or_default(),
             },
             unet: args.unet.clone(),
             embedding: args.embedding.clone(),
@@ -230,7 +229,7 @@ impl Source {
 }
 
 /// `[model]` of a run's resolved configuration, whose path is relative to the run folder.
-pub(super) fn model_of_run(run: &Path) -> Result<ModelConfig> {
+pub(super) fn model_of_run(run: &Path) -> Result<ModelSource> {
     #[derive(Deserialize)]
     struct OfRun {
         model: ModelConfig,
@@ -240,7 +239,7 @@ pub(super) fn model_of_run(run: &Path) -> Result<ModelConfig> {
         .with_context(|| format!("{} is no run folder of `core-train train`", run.display()))?;
     let OfRun { model } = toml::from_str(&text)
         .with_context(|| format!("{}: no `model.path` that can be read", file.display()))?;
-    Ok(model.seen_from(run))
+    Ok(model.seen_from(run).source())
 }
 
 /// Fails when the placeholder would be cut off; warns about what else is unlikely to be meant.

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use core_model::checkpoint::{Checkpoint, canonical};
 use core_model::files::read_to_string;
-use core_model::locate::{encoder_folder, is_hub_id, model_folder};
 use core_model::noise_scheduler::{SchedulerConfig, SchedulerKind};
 use core_model::original_layout;
+use core_model::source::{EncoderSource, ModelSource, is_repository};
 use core_model::tokenizer::Tokenizer;
 use core_model::unet::UNet2DConditionConfig;
 use core_model::vae::VaeConfig;
@@ -102,15 +102,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
     if path.is_file() {
         return one_file(args);
     }
-    let folder = match path.is_dir() {
-        true => path.clone(),
-        // A repository is one or the other.
-        false => match model_folder(path, variant, None) {
-            Ok(folder) => folder,
-            Err(_) if is_hub_id(path) => encoder_folder(path)?,
-            Err(error) => return Err(error.into()),
-        },
-    };
+    let folder = folder(path, variant)?;
     if folder.join("model_index.json").is_file() {
         return model(args, &folder);
     }
@@ -121,6 +113,26 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
         folder.display()
     );
     network(&folder, variant)
+}
+
+/// The folder of a model or of an encoder.
+fn folder(path: &Path, variant: Option<&str>) -> core_model::Result<PathBuf> {
+    if path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    let model = ModelSource {
+        variant: variant.map(str::to_string),
+        ..ModelSource::from(path.to_path_buf())
+    };
+    match model.locate() {
+        Ok(model) => Ok(model.path().to_path_buf()),
+        // A repository is one or the other.
+        Err(_) if is_repository(Path::new(""), path) => {
+            let encoder = EncoderSource::from(path).locate()?;
+            Ok(encoder.path().to_path_buf())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use burn::tensor::Device;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 use core_model::checkpoint::Precision;
-use core_model::original_layout::{self, Prediction};
+use core_model::noise_scheduler::PredictionType;
+use core_model::original_layout;
 use core_model::params::WeightPrecision;
 
 use super::inspect_model::{self, InspectArgs};
@@ -30,7 +32,7 @@ enum Command {
         /// The folder to write
         out: PathBuf,
         /// What the U-Net predicts, which the files of 2.x do not tell [default for 1.x: epsilon]
-        #[arg(long)]
+        #[arg(long, value_parser = prediction_types())]
         prediction_type: Option<PredictionType>,
         /// Number format of the folder's weights
         #[arg(long, default_value = "float16")]
@@ -38,22 +40,10 @@ enum Command {
     },
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum PredictionType {
-    /// The noise.
-    Epsilon,
-    /// The velocity.
-    #[value(name = "v_prediction")]
-    VPrediction,
-}
-
-impl From<PredictionType> for Prediction {
-    fn from(prediction: PredictionType) -> Self {
-        match prediction {
-            PredictionType::Epsilon => Self::Epsilon,
-            PredictionType::VPrediction => Self::Velocity,
-        }
-    }
+/// The names of prediction types, as an argument.
+pub(super) fn prediction_types() -> impl TypedValueParser<Value = PredictionType> {
+    let names = PredictionType::ALL.map(PredictionType::name);
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<PredictionType>())
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -106,9 +96,8 @@ pub fn run(args: &ModelArgs) -> Result<()> {
             prediction_type,
             dtype,
         } => {
-            let prediction = prediction_type.map(Into::into);
             let precision = (*dtype).into();
-            original_layout::import(file, out, prediction, precision, &Device::flex())?;
+            original_layout::import(file, out, *prediction_type, precision, &Device::flex())?;
             say(&format!(
                 "{}: a model folder; name it as `model.path` or with --model",
                 out.display()

@@ -70,6 +70,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         } else {
             Unfinished::Refuse
         },
+        model: None,
         replay: args.replay.as_deref(),
         stop: &stop,
         show_progress: true,

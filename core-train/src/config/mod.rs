@@ -15,10 +15,9 @@ mod validate;
 use std::path::{Path, PathBuf};
 
 use core_model::files::read_to_string;
-use core_model::locate::{Content, is_present};
-use core_model::original_layout::Prediction;
-use core_model::params::{WeightPrecision, Weights};
-use core_model::pipeline::ModelFiles;
+use core_model::noise_scheduler::PredictionType;
+use core_model::params::WeightPrecision;
+use core_model::source::ModelSource;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -63,7 +62,7 @@ pub struct ModelConfig {
     pub variant: Option<String>,
     /// What a one-file checkpoint of Stable Diffusion 2.x predicts, which the file does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prediction_type: Option<Prediction>,
+    pub prediction_type: Option<PredictionType>,
     /// Number format in which frozen weights are kept in memory; what is trained, and everything
     /// that is computed, is float32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,21 +70,12 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// The files, with a U-Net of another folder where there is one.
-    pub fn files<'a>(&'a self, tuned_unet: Option<&'a Path>) -> ModelFiles<'a> {
-        ModelFiles {
-            path: &self.path,
-            variant: self.variant.as_deref(),
-            prediction: self.prediction_type,
-            precision: self.weights().precision,
-            tuned_unet,
-        }
-    }
-
-    /// Which weights, and how they are kept.
-    pub fn weights(&self) -> Weights<'_> {
-        Weights {
-            variant: self.variant.as_deref(),
+    /// The model that it names.
+    pub fn source(&self) -> ModelSource {
+        ModelSource {
+            path: self.path.clone(),
+            variant: self.variant.clone(),
+            prediction_type: self.prediction_type,
             precision: self.precision.unwrap_or_default(),
         }
     }
@@ -95,19 +85,6 @@ impl ModelConfig {
     pub fn seen_from(mut self, folder: &Path) -> Self {
         self.path = paths::resolve_model(folder, &self.path);
         self
-    }
-
-    /// The folder that holds the model, fetched or made when it is not there.
-    ///
-    /// # Errors
-    /// As [`model_folder`](core_model::locate::model_folder).
-    pub fn folder(&self) -> Result<PathBuf> {
-        Ok(self.files(None).folder()?)
-    }
-
-    /// Whether the model is on this machine.
-    pub fn is_present(&self) -> bool {
-        is_present(&self.path, Content::Model, self.variant.as_deref())
     }
 }
 

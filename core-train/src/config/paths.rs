@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use core_model::locate::is_hub_id;
+use core_model::source::is_repository;
 
 /// The absolute folder of a file.
 pub(super) fn folder_of(file: &Path) -> PathBuf {
@@ -19,10 +19,9 @@ pub(super) fn resolve(base: &Path, path: &Path) -> PathBuf {
     joined.canonicalize().unwrap_or_else(|_| tidy(&joined))
 }
 
-/// [`resolve`] for a model: what is no existing path and has the form `owner/name` is a repository
-/// of the hub, whose name is kept.
+/// [`resolve`] for a model; the name of a repository is kept.
 pub(super) fn resolve_model(base: &Path, path: &Path) -> PathBuf {
-    match is_hub_id(path) && !base.join(path).exists() {
+    match is_repository(base, path) {
         true => path.to_path_buf(),
         false => resolve(base, path),
     }

@@ -1,5 +1,6 @@
 //! Runs of the program's own trainer on the tiny checkpoint of `fixtures/trajectory`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -28,11 +29,30 @@ pub(crate) fn train(config: &Path, output: &Path, replay: Option<&Path>) {
     let options = RunOptions {
         output,
         unfinished: Unfinished::Refuse,
+        model: None,
         replay,
         stop: &AtomicBool::new(false),
         show_progress: false,
     };
     core_train::run(&config, &options).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// A file for two steps on three small photos, with this model.
+pub(crate) fn short_run(folder: &Path, model: &str) -> PathBuf {
+    photos(&folder.join("photos"));
+    let text = format!(
+        "[model]\npath = {model:?}\n[concept]\nname = \"robot\"\nimages = \"photos\"\n\
+         super_category = \"dog\"\n[[stages]]\ntrain = [\"embedding\"]\nsteps = 2\n\
+         batch_size = 1\nlearning_rate = 1e-2\nprompts = [\"a photo of a {{}}\"]\n"
+    );
+    write(folder, "run.toml", &text)
+}
+
+/// The digests of model files in a run's `environment.json`.
+pub(crate) fn model_files(run: &Path) -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(run.join("environment.json")).unwrap();
+    let environment: serde_json::Value = serde_json::from_str(&text).unwrap();
+    serde_json::from_value(environment["model_files"].clone()).unwrap()
 }
 
 /// Three small photos.

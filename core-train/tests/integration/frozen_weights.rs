@@ -1,7 +1,7 @@
 //! Only what a stage names moves.
 
 use core_model::checkpoint::Checkpoint;
-use core_train::environment::model_files;
+use core_model::folder::ModelFolder;
 
 use crate::common::{fixture, photos, train, write};
 
@@ -16,13 +16,19 @@ fn a_stage_moves_what_it_names_and_nothing_else() {
          learning_rate = 1e-2\nprompts = [\"a photo of a {{}}\"]\n",
         fixture("model")
     );
-    let before = model_files(&fixture("model")).unwrap();
+    let digests = || {
+        ModelFolder::new(fixture("model"))
+            .digests()
+            .unwrap()
+            .clone()
+    };
+    let before = digests();
     let config = write(folder.path(), "run.toml", &text);
     let output = folder.path().join("out");
     train(&config, &output, None);
 
     // The model folder is only read.
-    assert_eq!(model_files(&fixture("model")).unwrap(), before);
+    assert_eq!(digests(), before);
 
     // Every vector of the concept moved away from the word it started at, each its own way.
     let open =

@@ -9,6 +9,9 @@ use std::process::Output;
 use std::sync::{Arc, Mutex};
 
 use assert_cmd::Command;
+use core_model::folder::ModelFolder;
+
+use crate::common::{model_files, short_run};
 
 const ID: &str = "somebody/tiny-model";
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -266,6 +269,39 @@ fn a_repository_is_fetched_once_and_only_what_is_read_of_it() {
     let commit = std::fs::read_to_string(folder.join("refs/main")).unwrap();
     assert_eq!(commit, COMMIT);
     assert!(folder.join("snapshots").join(COMMIT).join(UNET).is_file());
+}
+
+#[test]
+fn a_run_trains_from_a_repository_and_generates_from_it_without_the_hub() {
+    let hub = Hub::new(&model());
+    let home = tempfile::tempdir().unwrap();
+    let at = home.path();
+    let config = short_run(at, ID);
+    let output = hub
+        .core_train(at, false)
+        .arg("train")
+        .arg(&config)
+        .arg("--output")
+        .arg(at.join("out"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let resolved = std::fs::read_to_string(at.join("out/config.toml")).unwrap();
+    assert!(resolved.contains(&format!("path = \"{ID}\"")), "{resolved}");
+    let digests = ModelFolder::new(model()).digests().unwrap().clone();
+    assert_eq!(model_files(&at.join("out")), digests);
+    hub.requests();
+    let output = hub
+        .core_train(at, true)
+        .args(["generate", "--prompt", "a <robot>", "--steps", "1", "--run"])
+        .arg(at.join("out"))
+        .arg("--out")
+        .arg(at.join("images"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(images(at).is_file());
+    assert_eq!(hub.requests(), []);
 }
 
 #[test]

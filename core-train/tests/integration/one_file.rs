@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use core_model::checkpoint::{Precision, TensorToWrite, save_tensors};
+use core_model::folder::ModelFolder;
 use core_model::rng::standard_normal;
+
+use crate::common::{model_files, short_run};
 
 /// Key, shape, and what becomes of it.
 type Row = (
@@ -91,6 +94,37 @@ fn a_one_file_checkpoint_draws_what_its_folder_draws() {
     assert_success(&generate(at, "file.safetensors", "d", &[]));
     assert_eq!(made(at).len(), 2);
     assert_ne!(image(at, "a"), image(at, "d"));
+}
+
+#[test]
+fn a_run_trains_from_a_one_file_checkpoint_and_generates_from_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    write(&at.join("file.safetensors"), "sd1", 0);
+    short_run(at, "file.safetensors");
+    assert_success(&run(at, &["train", "run.toml", "--output", "out"]));
+    let metrics = std::fs::read_to_string(at.join("out/metrics.csv")).unwrap();
+    assert_eq!(metrics.lines().count(), 3);
+    assert!(!at.join("out.partial").exists());
+    // The digests are those of the folder that the file became.
+    let [made] = &made(at)[..] else {
+        panic!("one folder for one file")
+    };
+    let digests = ModelFolder::new(made).digests().unwrap().clone();
+    assert_eq!(model_files(&at.join("out")), digests);
+    let words = [
+        "generate",
+        "--run",
+        "out",
+        "--prompt",
+        "a <robot>",
+        "--steps",
+        "1",
+        "--out",
+        "images",
+    ];
+    assert_success(&run(at, &words));
+    assert!(!image(at, "images").is_empty());
 }
 
 #[test]

@@ -59,6 +59,7 @@ fn a_run_stopped_after_every_single_step_ends_with_the_same_bytes() {
     let options = RunOptions {
         output: &parts,
         unfinished: Unfinished::Resume,
+        model: None,
         replay: None,
         stop: &stop,
         show_progress: false,
@@ -92,6 +93,7 @@ fn what_a_kill_left_behind_after_the_saved_state_is_of_no_consequence() {
     let mut options = RunOptions {
         output: &output,
         unfinished: Unfinished::Resume,
+        model: None,
         replay: None,
         stop: &stop,
         show_progress: false,
@@ -160,6 +162,7 @@ fn an_unfinished_run_is_only_continued_as_it_was_begun() {
     let options = RunOptions {
         output: &output,
         unfinished: Unfinished::Resume,
+        model: None,
         replay: None,
         stop: &stop,
         show_progress: false,

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args};
 use core_model::device::parse_device;
 use core_model::files::write_atomically;
-use core_model::locate::encoder_folder;
+use core_model::source::EncoderSource;
 use core_train::config::{ConceptConfig, parse};
 use core_train::progress::Progress;
 use image::{GrayImage, RgbImage};
@@ -168,11 +168,13 @@ fn check_writable(out: &Path) -> Result<()> {
 impl ScoreArgs {
     /// The same with folders for the judges, fetched where they are repositories of the hub.
     fn located(&self) -> Result<Self> {
-        let clipseg = self.clipseg.as_deref().map(encoder_folder);
+        let folder = |path: &Path| -> Result<PathBuf> {
+            Ok(EncoderSource::from(path).locate()?.path().to_path_buf())
+        };
         Ok(Self {
-            clip: encoder_folder(&self.clip)?,
-            dino: encoder_folder(&self.dino)?,
-            clipseg: clipseg.transpose()?,
+            clip: folder(&self.clip)?,
+            dino: folder(&self.dino)?,
+            clipseg: self.clipseg.as_deref().map(folder).transpose()?,
             ..self.clone()
         })
     }

@@ -10,13 +10,14 @@ use sha2::{Digest, Sha256};
 use crate::checkpoint::{Checkpoint, Precision};
 use crate::error::{Error, Result};
 use crate::files::hex;
-use crate::original_layout::{Prediction, import};
+use crate::noise_scheduler::PredictionType;
+use crate::original_layout::import;
 
 /// The folder of a one-file checkpoint, made when it is not there or the file has changed.
 ///
 /// # Errors
 /// What [`import`] reports; no place for a cache.
-pub(super) fn folder(file: &Path, prediction: Option<Prediction>) -> Result<PathBuf> {
+pub(super) fn folder(file: &Path, prediction: Option<PredictionType>) -> Result<PathBuf> {
     let folder = place(file, prediction)?;
     if folder.is_dir() {
         return Ok(folder);
@@ -31,7 +32,7 @@ pub(super) fn folder(file: &Path, prediction: Option<Prediction>) -> Result<Path
 }
 
 /// Where the folder of this state of the file is.
-fn place(file: &Path, prediction: Option<Prediction>) -> Result<PathBuf> {
+fn place(file: &Path, prediction: Option<PredictionType>) -> Result<PathBuf> {
     let path = file.canonicalize().map_err(Error::io(file))?;
     let found = path.metadata().map_err(Error::io(file))?;
     let changed = found.modified().map_err(Error::io(file))?;
@@ -42,7 +43,7 @@ fn place(file: &Path, prediction: Option<Prediction>) -> Result<PathBuf> {
         "\n{} {} {}",
         found.len(),
         changed.as_nanos(),
-        prediction.map_or("default", Prediction::name)
+        prediction.map_or("default", PredictionType::name)
     ));
     let digest = hex(&hasher.finalize());
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();

@@ -31,7 +31,7 @@ type Part = (&'static str, Option<&'static str>);
 
 /// What a repository is fetched for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Content {
+pub(super) enum Content {
     /// A text-to-image model in the layout of diffusers.
     Model,
     /// A CLIP, DINO or CLIPSeg network in the layout of transformers.
@@ -39,6 +39,29 @@ pub enum Content {
 }
 
 impl Content {
+    /// What a user may name, for the error about something else.
+    pub(super) fn expected(self) -> &'static str {
+        match self {
+            Self::Model => {
+                "no such file or folder; a model is a folder with model_index.json as diffusers \
+                 writes it, a one-file checkpoint (safetensors or ckpt), or a repository of the \
+                 hub as owner/name"
+            }
+            Self::Encoder => {
+                "no such folder; an encoder is a folder with config.json and weights as \
+                 transformers writes it, or a repository of the hub as owner/name"
+            }
+        }
+    }
+
+    /// The file at the top of every repository of the kind.
+    fn top(self) -> &'static str {
+        match self {
+            Self::Model => "model_index.json",
+            Self::Encoder => "config.json",
+        }
+    }
+
     fn parts(self) -> &'static [Part] {
         match self {
             Self::Model => &[
@@ -54,7 +77,7 @@ impl Content {
 }
 
 /// Whether a path has the form `owner/name` of a repository.
-pub fn is_hub_id(path: &Path) -> bool {
+pub(super) fn is_id(path: &Path) -> bool {
     let plain = |part: &str| {
         let mut bytes = part.bytes();
         bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
@@ -107,11 +130,7 @@ pub(super) fn cached_snapshot(
 ) -> Option<PathBuf> {
     let cache = Cache::from_env();
     let repo = cache.repo(Repo::model(id.to_string()));
-    let first = match content {
-        Content::Model => "model_index.json",
-        Content::Encoder => "config.json",
-    };
-    let folder = repo.get(first)?.parent()?.to_path_buf();
+    let folder = repo.get(content.top())?.parent()?.to_path_buf();
     let complete = content.parts().iter().all(|(part, weights)| {
         let part = folder.join(part);
         match weights {
@@ -158,10 +177,7 @@ impl Download<'_> {
     fn run(&self, content: Content, variant: Option<&str>) -> Result<PathBuf> {
         let info = self.repo.info().map_err(|error| self.refused(&error))?;
         let listed: BTreeSet<&str> = info.siblings.iter().map(|s| s.rfilename.as_str()).collect();
-        let top = match content {
-            Content::Model => "model_index.json",
-            Content::Encoder => "config.json",
-        };
+        let top = content.top();
         if !listed.contains(top) {
             return Err(hub_error(
                 self.id,
@@ -327,12 +343,12 @@ mod tests {
             "a/b",
             "x_1/stable-diffusion-2.1",
         ] {
-            assert!(is_hub_id(Path::new(id)), "{id}");
+            assert!(is_id(Path::new(id)), "{id}");
         }
         for path in [
             "a", "a/b/c", "/a/b", "../b", "./b", "a/", "a/..", "a b/c", "a/b\\c", "",
         ] {
-            assert!(!is_hub_id(Path::new(path)), "{path}");
+            assert!(!is_id(Path::new(path)), "{path}");
         }
     }
 }
