@@ -11,7 +11,6 @@ use core_train::estimate::{self, duration};
 use crate::commands::say;
 use crate::experiment::Experiment;
 use crate::images::{is_trained, time_image, wanted};
-use crate::metrics::JudgeFolders;
 use crate::plan::{Cell, describe, plan};
 use crate::training::runs_to_do;
 use crate::workers::Workers;
@@ -29,12 +28,7 @@ pub fn missing(experiment: &Experiment) -> Vec<String> {
             missing.push(format!("concept folder not present: {folder}"));
         }
     }
-    let JudgeFolders {
-        clip,
-        dino,
-        clipseg,
-    } = experiment.evaluation.judges();
-    for folder in [clip, dino].into_iter().chain(clipseg) {
+    for folder in experiment.evaluation.encoders.paths() {
         if !EncoderSource::from(folder).is_present() {
             let folder = folder.display();
             missing.push(format!("evaluation model not present: {folder}"));
@@ -45,15 +39,10 @@ pub fn missing(experiment: &Experiment) -> Vec<String> {
 
 /// Whether all that is absent are repositories of the hub.
 pub fn can_be_had(experiment: &Experiment) -> bool {
-    let JudgeFolders {
-        clip,
-        dino,
-        clipseg,
-    } = experiment.evaluation.judges();
-    let mut judges = [clip, dino].into_iter().chain(clipseg);
+    let mut encoders = experiment.evaluation.encoders.paths();
     let mut concepts = experiment.concepts.iter();
     experiment.model.source().is_obtainable()
-        && judges.all(|folder| EncoderSource::from(folder).is_obtainable())
+        && encoders.all(|folder| EncoderSource::from(folder).is_obtainable())
         && concepts.all(|concept| concept.config.is_some())
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::curves::CurveRow;
+use crate::metrics::Metric;
 use crate::report::{SummaryRow, TokenRow};
 use crate::statistics::{mean, t_interval};
 
@@ -17,8 +18,8 @@ pub enum Effect {
     ScoreDifference {
         /// What is claimed.
         name: String,
-        /// clip_t, clip_i or dino.
-        metric: String,
+        /// The column of the metric.
+        metric: Metric,
         /// The better one.
         variant: String,
         /// The other.
@@ -97,7 +98,7 @@ pub struct EffectRow {
 #[derive(Clone, Copy)]
 pub struct Evidence<'a> {
     /// Rows of `summary.csv` for a pair of variants: the second is the baseline.
-    pub difference: &'a dyn Fn(&str, &str, &str) -> Option<SummaryRow>,
+    pub difference: &'a dyn Fn(Metric, &str, &str) -> Option<SummaryRow>,
     /// Rows of `tokens.csv`.
     pub tokens: &'a [TokenRow],
     /// Rows of `curves.csv`.
@@ -132,10 +133,11 @@ fn measure_one(effect: &Effect, evidence: Evidence) -> Result<EffectRow> {
             baseline,
             ..
         } => {
-            let Some(summary) = (evidence.difference)(metric, variant, baseline) else {
+            let Some(summary) = (evidence.difference)(*metric, variant, baseline) else {
                 bail!(
-                    "effect `{}`: no scores `{metric}` of `{variant}`",
-                    effect.name()
+                    "effect `{}`: no scores `{}` of `{variant}`",
+                    effect.name(),
+                    metric.column()
                 );
             };
             let (Some(mean), Some(low), Some(high)) = (

@@ -24,14 +24,16 @@ use crate::commands::say;
 use crate::curves::{self, CurveRow};
 use crate::effects::{self, Evidence};
 use crate::experiment::Experiment;
-use crate::foregrounds::{masked, of_photos};
+use crate::gallery::{Gallery, ImageFeatures};
 use crate::images::{self, wanted};
-use crate::metrics::{Judges, References};
+use crate::masks::masked;
+use crate::metrics::Metric;
 use crate::pictures::load_images;
 use crate::plan::{Cell, plan};
 use crate::protocol::Protocol;
-use crate::report::{self, ScoreRow, Table, TokenRow, Weighting};
-use crate::scoring::{self, Measured};
+use crate::provenance::protocol_json;
+use crate::report::{self, ScoreTable, Table, TokenRow, Weighting};
+use crate::scoring::{self, ScoredImages};
 use crate::tokens::Reader;
 use crate::workers::Workers;
 use crate::{dry_run, training};
@@ -77,9 +79,9 @@ struct Harness<'a> {
     model: ModelFolder,
     results: PathBuf,
     protocols: Vec<&'static Protocol>,
-    judges: Judges,
+    gallery: Gallery,
     /// The photos of every concept.
-    references: Vec<Option<References>>,
+    photos: Vec<Option<Vec<ImageFeatures>>>,
     reader: Reader<'a>,
     cells: Vec<Cell>,
     workers: Workers,
@@ -101,8 +103,8 @@ impl<'a> Harness<'a> {
         }
         let evaluation = &experiment.evaluation;
         check_counts(experiment, &protocols)?;
-        let judges = Judges::load(evaluation.judges(), &device)?;
-        let references = scoring::references(experiment, &protocols, &judges)?;
+        let gallery = Gallery::load(&evaluation.encoders, &device)?;
+        let photos = scoring::photos(experiment, &protocols, &gallery)?;
         let reader = Reader::load(experiment, &model, &device)?;
         reader.check_prompts()?;
         let cells = plan(experiment, &model)?;
@@ -113,8 +115,8 @@ impl<'a> Harness<'a> {
             model,
             results,
             protocols,
-            judges,
-            references,
+            gallery,
+            photos,
             reader,
             cells,
             workers,
@@ -139,26 +141,26 @@ impl<'a> Harness<'a> {
         let mut written = vec!["tokens.csv".to_string(), "curves.csv".to_string()];
         report::write_rows(&self.file("tokens.csv"), &tokens)?;
         report::write_rows(&self.file("curves.csv"), &curves)?;
-        let measured = Measured::new(
+        let images = ScoredImages::new(
             self.experiment,
             &self.cells,
             &self.protocols,
             &self.results,
-            &self.judges,
-            &self.references,
+            &self.gallery,
+            &self.photos,
         )?;
-        let photos = measured.photo_counts();
+        let photos = images.photo_counts();
         for (index, protocol) in self.protocols.iter().enumerate() {
             let suffix = match index {
                 0 => String::new(),
                 _ => format!("-{}", protocol.name),
             };
-            let scores = measured.scores(protocol)?;
+            let scores = images.scores(protocol)?;
             let weighting = Weighting {
                 averaging: protocol.averaging,
                 photos: &photos,
             };
-            written.extend(self.report(protocol, &suffix, &scores, weighting, &measured)?);
+            written.extend(self.report(protocol, &suffix, &scores, weighting, &images)?);
             if index == 0 && self.effects(&scores, weighting, &tokens, &curves)? {
                 written.push("effects.csv".to_string());
             }
@@ -240,9 +242,9 @@ impl<'a> Harness<'a> {
         &self,
         protocol: &Protocol,
         suffix: &str,
-        scores: &[ScoreRow],
+        scores: &ScoreTable,
         weighting: Weighting<'_>,
-        measured: &Measured<'_>,
+        images: &ScoredImages<'_>,
     ) -> Result<Vec<String>> {
         let variants = self.experiment.variants.iter();
         let variants: Vec<String> = variants.map(|variant| variant.name.clone()).collect();
@@ -260,12 +262,13 @@ impl<'a> Harness<'a> {
             ("protocol", "json"),
         ]
         .map(|(stem, ending)| format!("{stem}{suffix}.{ending}"));
-        report::write_rows(&self.file(&scores_file), scores)?;
+        scores.write(&self.file(&scores_file))?;
         let summary = report::summarize(scores, &variants, weighting);
         report::write_rows(&self.file(&summary_file), &summary)?;
-        let checks = checks(measured, protocol, scores);
+        let checks = checks(images, protocol, scores);
         report::write_rows(&self.file(&checks_file), &checks)?;
         let table = report::table_markdown(&Table {
+            metrics: &scores.metrics,
             summary: &summary,
             checks: &checks,
             variants: &variants,
@@ -278,7 +281,8 @@ impl<'a> Harness<'a> {
             let config = concept.config.as_ref()?;
             Some((config.name.as_str(), config.images.as_path()))
         });
-        let text = protocol.to_json(self.experiment.evaluation.judges(), concepts)?;
+        let encoders = &self.experiment.evaluation.encoders;
+        let text = protocol_json(protocol, encoders, concepts)?;
         write_atomically(&self.file(&protocol_file), text.as_bytes())?;
         say(&format!(
             "\n{}, protocol {}\n",
@@ -297,7 +301,7 @@ impl<'a> Harness<'a> {
     /// Measures, prints and writes the claims, if there are any.
     fn effects(
         &self,
-        scores: &[ScoreRow],
+        scores: &ScoreTable,
         weighting: Weighting<'_>,
         tokens: &[TokenRow],
         curves: &[CurveRow],
@@ -310,7 +314,7 @@ impl<'a> Harness<'a> {
             say("\neffects: an interval needs two concepts or seeds; none measured");
             return Ok(false);
         }
-        let difference = |metric: &str, variant: &str, baseline: &str| {
+        let difference = |metric: Metric, variant: &str, baseline: &str| {
             let names = [baseline.to_string(), variant.to_string()];
             let summary = report::summarize(scores, &names, weighting);
             summary.into_iter().find(|row| {
@@ -354,7 +358,8 @@ impl<'a> Harness<'a> {
         let mut photos = load_images(files.iter().map(PathBuf::as_path))?;
         if foregrounds {
             let folder = &concept.images;
-            let masks = of_photos(folder, &files, &photos, None, &self.judges, Some(word))?;
+            let gallery = &self.gallery;
+            let masks = gallery.photo_masks(folder, &files, &photos, None, Some(word))?;
             photos = apply(photos, masks);
         }
         let mut columns = Vec::new();
@@ -365,7 +370,7 @@ impl<'a> Harness<'a> {
             let mut pictures = load_images(files.iter().map(PathBuf::as_path))?;
             if foregrounds {
                 let words = vec![word; pictures.len()];
-                let masks = self.judges.masks(&pictures, &words)?;
+                let masks = self.gallery.masks(&pictures, &words)?;
                 pictures = apply(pictures, masks);
             }
             columns.push((experiment.variants[cell.variant].name.clone(), pictures));

@@ -6,7 +6,8 @@
 //! | from file to tables | [`harness`], [`dry_run`] |
 //! | addresses of runs, training, work on all cores | [`plan`], [`training`], [`workers`] |
 //! | evaluation images with paired noise | [`images`] |
-//! | CLIP-T, CLIP-I, DINO and how they are computed | [`metrics`], [`scoring`], [`protocol`], [`pictures`] |
+//! | metrics, and how scores are computed | [`metrics`], [`protocol`], [`gallery`], [`masks`], [`scoring`], [`provenance`] |
+//! | images on disk | [`pictures`] |
 //! | diversity, copies, worst prompts, what photos score | [`checks`] |
 //! | context tokens, learning curves, claims | [`tokens`], [`curves`], [`effects`] |
 //! | intervals, tables, plots, how large an experiment must be | [`statistics`], [`report`], [`precision`] |
@@ -17,14 +18,16 @@ pub mod curves;
 pub mod dry_run;
 pub mod effects;
 pub mod experiment;
-pub mod foregrounds;
+pub mod gallery;
 pub mod harness;
 pub mod images;
+pub mod masks;
 pub mod metrics;
 pub mod pictures;
 pub mod plan;
 pub mod precision;
 pub mod protocol;
+pub mod provenance;
 mod quick;
 pub mod report;
 pub mod scoring;

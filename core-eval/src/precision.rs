@@ -4,6 +4,7 @@
 use anyhow::{Result, bail};
 use indexmap::IndexMap;
 
+use crate::metrics::Metric;
 use crate::report::{Grouped, ScoreRow, grouped};
 use crate::statistics::{half_width, mean, variance};
 
@@ -35,13 +36,13 @@ pub struct Spread {
 /// can be told.
 pub fn spread(
     rows: &[ScoreRow],
-    metric: &str,
+    metric: Metric,
     variant: &str,
     baseline: Option<&str>,
 ) -> Result<Spread> {
     let mut ours = grouped(rows, variant, metric);
     if ours.is_empty() {
-        bail!("no {metric} of variant `{variant}`");
+        bail!("no {} of variant `{variant}`", metric.title());
     }
     if let Some(baseline) = baseline {
         let theirs = grouped(rows, baseline, metric);
@@ -175,6 +176,8 @@ mod tests {
 
     use super::*;
 
+    const MEASURED: Metric = Metric::ALL[0];
+
     /// Scores with known variances between concepts, prompts and images.
     fn simulated(sizes: [usize; 3], spreads: [f64; 3]) -> Vec<ScoreRow> {
         let normal = Normal::standard();
@@ -191,14 +194,10 @@ mod tests {
                     rows.push(ScoreRow {
                         variant: "v".into(),
                         concept: concept.to_string(),
-                        seed: 0,
-                        group: String::new(),
-                        kind: String::new(),
                         prompt: prompt.to_string(),
                         image: image.to_string(),
-                        clip_t: Some(value),
-                        clip_i: None,
-                        dino: None,
+                        scores: [(MEASURED, Some(value))].into_iter().collect(),
+                        ..ScoreRow::default()
                     });
                 }
             }
@@ -209,7 +208,7 @@ mod tests {
     #[test]
     fn the_spread_of_each_level_is_found_again() {
         let rows = simulated([400, 10, 4], [0.3, 0.2, 0.1]);
-        let spread = spread(&rows, "clip_t", "v", None).expect("a spread");
+        let spread = spread(&rows, MEASURED, "v", None).expect("a spread");
         assert!((spread.concepts - 0.09).abs() < 0.015, "{spread:?}");
         assert!((spread.prompts - 0.04).abs() < 0.003, "{spread:?}");
         assert!((spread.images - 0.01).abs() < 0.0005, "{spread:?}");
@@ -252,12 +251,14 @@ mod tests {
         for row in rows.clone() {
             rows.push(ScoreRow {
                 variant: "w".into(),
-                clip_t: row.clip_t.map(|value| value + 0.5),
+                scores: [(MEASURED, row.scores[MEASURED].map(|value| value + 0.5))]
+                    .into_iter()
+                    .collect(),
                 ..row
             });
         }
-        let spread = spread(&rows, "clip_t", "w", Some("v")).expect("a spread");
+        let spread = spread(&rows, MEASURED, "w", Some("v")).expect("a spread");
         assert!(spread.concepts + spread.prompts + spread.images < 1e-20);
-        assert!(super::spread(&rows, "dino", "w", None).is_err());
+        assert!(super::spread(&rows, Metric::ALL[1], "w", None).is_err());
     }
 }

@@ -4,68 +4,130 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use core_train::config::ConceptConfig;
 use core_train::data::concept::photo_files;
 use core_train::progress::Progress;
 
 use crate::experiment::{Concept, Experiment};
-use crate::foregrounds::of_photos;
+use crate::gallery::{BATCH, Gallery, ImageFeatures, TextFeatures, readings};
 use crate::images::{Wanted, wanted};
-use crate::metrics::{Feature, Judges, Place, References, Seen};
+use crate::metrics::{Metric, Scores};
 use crate::pictures::load_images;
 use crate::plan::Cell;
 use crate::protocol::Protocol;
-use crate::report::ScoreRow;
+use crate::report::{ScoreRow, ScoreTable};
 
-/// Images in memory at once.
-const BATCH: usize = 64;
+/// Where an image stands among the others.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// Among the images of its concept, from 0.
+    pub index: usize,
+    /// Among those of its concept and prompt, from 0.
+    pub number: usize,
+    /// The kind of its prompt; empty when it has none.
+    pub kind: &'a str,
+}
+
+/// The scores of an image by some metrics under a protocol; without photos those that read them
+/// are left out.
+///
+/// # Errors
+/// A score that is NaN, which an encoder with damaged weights gives; features that were not
+/// computed.
+pub fn scores(
+    protocol: &Protocol,
+    metrics: &[Metric],
+    image: &ImageFeatures,
+    place: Place<'_>,
+    text: &TextFeatures,
+    photos: Option<&[ImageFeatures]>,
+) -> Result<Scores> {
+    let mut scores = Scores::default();
+    if !protocol.counts(place.number, image.is_black) {
+        return Ok(scores);
+    }
+    let photos = photos.filter(|_| protocol.scores_identity(place.kind));
+    for metric in metrics {
+        let title = metric.title();
+        let absent = || format!("{title}: its encoder has not read this");
+        let similarity = |other: &[f32]| -> Result<f64> {
+            let feature = image.of(*metric, protocol).with_context(absent)?;
+            Ok(metric.definition().similarity(feature, other))
+        };
+        scores[*metric] = match (metric.reads_photos(), photos) {
+            (false, _) => {
+                let text = text.get(metric.definition().encoder().key);
+                Some(protocol.text_score(similarity(text.with_context(absent)?)?))
+            }
+            (true, Some(photos)) => {
+                let of_photo = |photo: &ImageFeatures| {
+                    similarity(photo.of(*metric, protocol).with_context(absent)?)
+                };
+                let similarities = photos.iter().map(of_photo).collect::<Result<Vec<_>>>()?;
+                Some(protocol.photo_score(&similarities, place.index))
+            }
+            (true, None) => None,
+        };
+        ensure!(
+            scores[*metric].is_none_or(f64::is_finite),
+            "{title} is NaN; the weights of its encoder are damaged, fetch them again"
+        );
+    }
+    Ok(scores)
+}
 
 /// One image of the experiment.
-pub struct SeenImage {
+#[derive(Debug)]
+pub struct ScoredImage {
     /// The number of its cell.
     pub cell: usize,
     /// What it was drawn for.
     pub image: Wanted,
-    /// Among all images of its cell.
+    /// Its place among all images of its cell.
     pub index: usize,
-    /// As the judges see it.
-    pub seen: Seen,
+    /// What the encoders make of it.
+    pub features: ImageFeatures,
 }
 
-/// What the judges see, once for all protocols.
-pub struct Measured<'a> {
+/// All images of an experiment with their features, computed once for all protocols.
+#[derive(Debug)]
+pub struct ScoredImages<'a> {
     /// The experiment.
     pub experiment: &'a Experiment,
     /// Its cells.
     pub cells: &'a [Cell],
+    /// The metrics that run.
+    pub metrics: Vec<Metric>,
     /// The photos of every concept.
-    pub references: &'a [Option<References>],
+    pub photos: &'a [Option<Vec<ImageFeatures>>],
     /// All images, cell by cell.
-    pub images: Vec<SeenImage>,
-    texts: BTreeMap<String, Feature>,
+    pub images: Vec<ScoredImage>,
+    texts: BTreeMap<String, TextFeatures>,
 }
 
-impl<'a> Measured<'a> {
-    /// Looks at all images, reads all prompts.
+impl<'a> ScoredImages<'a> {
+    /// Computes the features of all images and prompts.
     ///
     /// # Errors
-    /// A picture that cannot be read.
+    /// An image that cannot be read.
     pub fn new(
         experiment: &'a Experiment,
         cells: &'a [Cell],
         protocols: &[&Protocol],
         results: &Path,
-        judges: &Judges,
-        references: &'a [Option<References>],
+        gallery: &Gallery,
+        photos: &'a [Option<Vec<ImageFeatures>>],
     ) -> Result<Self> {
+        let metrics = experiment.evaluation.encoders.metrics();
+        let readings = readings(metrics.iter(), protocols);
         let with_masks = protocols.iter().any(|protocol| protocol.masked);
         let total: usize = cells
             .iter()
             .map(|cell| wanted(experiment, cell).len())
             .sum();
         let mut progress = Progress::new("scores", 0, total as u64);
-        let mut texts: BTreeMap<String, Feature> = BTreeMap::new();
+        let mut texts: BTreeMap<String, TextFeatures> = BTreeMap::new();
         let mut images = Vec::with_capacity(total);
         for (cell, of_cell) in cells.iter().enumerate() {
             let Some(concept) = &experiment.concepts[of_cell.concept].config else {
@@ -74,25 +136,26 @@ impl<'a> Measured<'a> {
             let of_cell = wanted(experiment, of_cell);
             for (start, batch) in (0..).step_by(BATCH).zip(of_cell.chunks(BATCH)) {
                 let files: Vec<PathBuf> = batch.iter().map(|i| results.join(&i.file)).collect();
-                let pictures = load_images(files.iter().map(PathBuf::as_path))?;
+                let loaded = load_images(files.iter().map(PathBuf::as_path))?;
                 let masks = with_masks.then(|| {
                     let word = concept.super_category.as_str();
-                    judges.masks(&pictures, &vec![word; pictures.len()])
+                    gallery.masks(&loaded, &vec![word; loaded.len()])
                 });
-                let seen = judges.seen(&pictures, masks.transpose()?.as_deref())?;
-                for (index, (image, seen)) in (start..).zip(batch.iter().zip(seen)) {
+                let features =
+                    gallery.features(&loaded, masks.transpose()?.as_deref(), &readings)?;
+                for (index, (image, features)) in (start..).zip(batch.iter().zip(features)) {
                     for protocol in protocols {
                         let text = text(protocol, &image.prompt.prompt, concept)?;
                         if let Entry::Vacant(entry) = texts.entry(text) {
-                            let feature = judges.text_feature(entry.key());
-                            entry.insert(feature);
+                            let features = gallery.text_features(entry.key(), &metrics)?;
+                            entry.insert(features);
                         }
                     }
-                    images.push(SeenImage {
+                    images.push(ScoredImage {
                         cell,
                         image: image.clone(),
                         index,
-                        seen,
+                        features,
                     });
                     progress.advance("");
                 }
@@ -102,7 +165,8 @@ impl<'a> Measured<'a> {
         Ok(Self {
             experiment,
             cells,
-            references,
+            metrics,
+            photos,
             images,
             texts,
         })
@@ -111,62 +175,65 @@ impl<'a> Measured<'a> {
     /// The rows of `scores.csv`: variants slowest, then concepts, seeds, prompts, images.
     ///
     /// # Errors
-    /// A score that is no number, naming the image.
-    pub fn scores(&self, protocol: &Protocol) -> Result<Vec<ScoreRow>> {
-        let row = |image: &SeenImage| -> Result<ScoreRow> {
-            let cell = &self.cells[image.cell];
-            let concept = &self.experiment.concepts[cell.concept];
-            let prompt = &image.image.prompt;
-            let file = image.image.name();
-            let config = concept
-                .config
-                .as_ref()
-                .context("a concept without photos")?;
-            let text = &self.texts[&text(protocol, &prompt.prompt, config)?];
-            let place = Place {
-                index: image.index,
-                number: image.image.image,
-                kind: &prompt.kind,
-            };
-            let photos = self.references[cell.concept].as_ref();
-            let scores = image
-                .seen
-                .scores(protocol, place, text, photos)
-                .with_context(|| file.clone())?;
-            Ok(ScoreRow {
-                variant: self.variant(image).to_string(),
-                concept: concept.name(),
-                seed: cell.seed,
-                group: prompt.group.name().to_string(),
-                kind: prompt.kind.clone(),
-                prompt: prompt.prompt.clone(),
-                image: file,
-                clip_t: scores.clip_t,
-                clip_i: scores.clip_i,
-                dino: scores.dino,
-            })
+    /// A score that is NaN, naming the image.
+    pub fn scores(&self, protocol: &Protocol) -> Result<ScoreTable> {
+        let rows = self.images.iter().map(|image| self.row(protocol, image));
+        Ok(ScoreTable {
+            metrics: self.metrics.clone(),
+            rows: rows.collect::<Result<_>>()?,
+        })
+    }
+
+    fn row(&self, protocol: &Protocol, image: &ScoredImage) -> Result<ScoreRow> {
+        let cell = &self.cells[image.cell];
+        let concept = &self.experiment.concepts[cell.concept];
+        let config = concept
+            .config
+            .as_ref()
+            .context("a concept without photos")?;
+        let prompt = &image.image.prompt;
+        let place = Place {
+            index: image.index,
+            number: image.image.image,
+            kind: &prompt.kind,
         };
-        self.images.iter().map(row).collect()
+        let file = image.image.name();
+        let scores = scores(
+            protocol,
+            &self.metrics,
+            &image.features,
+            place,
+            &self.texts[&text(protocol, &prompt.prompt, config)?],
+            self.photos[cell.concept].as_deref(),
+        );
+        Ok(ScoreRow {
+            variant: self.variant(image).to_string(),
+            concept: concept.name(),
+            seed: cell.seed,
+            group: prompt.group.name().to_string(),
+            kind: prompt.kind.clone(),
+            prompt: prompt.prompt.clone(),
+            scores: scores.with_context(|| file.clone())?,
+            image: file,
+        })
     }
 
     /// The images that a method drew.
-    pub fn of_variant(&self, variant: &str) -> impl Iterator<Item = &SeenImage> {
+    pub fn of_variant(&self, variant: &str) -> impl Iterator<Item = &ScoredImage> {
         let images = self.images.iter();
         images.filter(move |image| self.variant(image) == variant)
     }
 
     /// The name of the method that drew an image.
-    fn variant(&self, image: &SeenImage) -> &str {
+    fn variant(&self, image: &ScoredImage) -> &str {
         &self.experiment.variants[self.cells[image.cell].variant].name
     }
 
     /// How many photos each concept has, by name.
     pub fn photo_counts(&self) -> BTreeMap<String, usize> {
-        let concepts = self.experiment.concepts.iter().zip(self.references);
+        let concepts = self.experiment.concepts.iter().zip(self.photos);
         concepts
-            .filter_map(|(concept, photos)| {
-                Some((concept.name(), photos.as_ref()?.whole.dino.len()))
-            })
+            .filter_map(|(concept, photos)| Some((concept.name(), photos.as_ref()?.len())))
             .collect()
     }
 }
@@ -176,30 +243,72 @@ fn text(protocol: &Protocol, prompt: &str, concept: &ConceptConfig) -> Result<St
     protocol.text(prompt, Some(&word), Some(&concept.super_category))
 }
 
-/// The photos of every concept, as the judges see them.
+/// The features of the photos of every concept.
 ///
 /// # Errors
 /// A photo that cannot be read, or one without foreground under a masked protocol.
-pub fn references(
+pub fn photos(
     experiment: &Experiment,
     protocols: &[&Protocol],
-    judges: &Judges,
-) -> Result<Vec<Option<References>>> {
-    let with_masks = protocols.iter().any(|protocol| protocol.masked);
+    gallery: &Gallery,
+) -> Result<Vec<Option<Vec<ImageFeatures>>>> {
     let concepts = experiment.concepts.iter();
-    concepts.map(|c| photos(c, judges, with_masks)).collect()
+    let metrics = experiment.evaluation.encoders.metrics();
+    concepts
+        .map(|concept| of_photos(concept, &metrics, protocols, gallery))
+        .collect()
 }
 
-fn photos(concept: &Concept, judges: &Judges, with_masks: bool) -> Result<Option<References>> {
+fn of_photos(
+    concept: &Concept,
+    metrics: &[Metric],
+    protocols: &[&Protocol],
+    gallery: &Gallery,
+) -> Result<Option<Vec<ImageFeatures>>> {
     let Some(config) = &concept.config else {
         return Ok(None);
     };
     let files = photo_files(&config.images)?;
     let photos = load_images(files.iter().map(PathBuf::as_path))?;
+    let with_masks = protocols.iter().any(|protocol| protocol.masked);
     let masks = with_masks.then(|| {
         let word = Some(config.super_category.as_str());
-        of_photos(&config.images, &files, &photos, None, judges, word)
+        gallery.photo_masks(&config.images, &files, &photos, None, word)
     });
-    let masks = masks.transpose()?;
-    Ok(Some(judges.references(&photos, masks.as_deref())?))
+    let metrics = metrics.iter().filter(|metric| metric.reads_photos());
+    let readings = readings(metrics, protocols);
+    let features = gallery.features(&photos, masks.transpose()?.as_deref(), &readings)?;
+    Ok(Some(features))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_score_that_is_nan_is_refused_by_the_name_of_its_metric() {
+        let protocol = Protocol::named("dreambooth").expect("a protocol");
+        let [clip_t, clip_i, dino] = ["clip_t", "clip_i", "dino"]
+            .map(|column| Metric::named(column).expect("a metric of that column"));
+        let features = |of_clip: f32, of_dino: f32| {
+            ImageFeatures::default()
+                .with(clip_t.reading(false), vec![of_clip])
+                .with(dino.reading(false), vec![of_dino])
+        };
+        let image = features(1.0, f32::NAN);
+        let photos = [features(1.0, 1.0)];
+        let text = TextFeatures::from([("clip", vec![1.0])]);
+        let place = Place {
+            index: 0,
+            number: 0,
+            kind: "",
+        };
+        let metrics = [clip_t, clip_i, dino];
+        let failed = scores(protocol, &metrics, &image, place, &text, Some(&photos));
+        let message = failed.expect_err("a score is NaN").to_string();
+        assert!(message.starts_with("DINO is NaN"), "{message}");
+        let without = scores(protocol, &metrics, &image, place, &text, None);
+        let without = without.expect("CLIP-T alone");
+        assert_eq!((without[clip_t], without[dino]), (Some(1.0), None));
+    }
 }

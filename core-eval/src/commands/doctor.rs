@@ -5,17 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use burn::tensor::Device;
 use clap::Args;
-use core_model::clip::ClipModel;
-use core_model::clipseg::ClipSegModel;
 use core_model::device::{Present, difference_from_cpu, parse_device, present_devices};
-use core_model::dino::DinoModel;
 use core_model::folder::ModelFolder;
-use core_model::image_processor::ImageProcessor;
 use core_model::pipeline::StableDiffusionPipeline;
-use core_model::tokenizer::Tokenizer;
 use core_train::environment::locked_version;
 
 use super::say;
+use crate::masks::Segmenter;
+use crate::metrics::EncoderKind;
 use crate::workers::cores;
 
 /// Arguments of `core-eval doctor`.
@@ -25,9 +22,6 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "DIR")]
     models: Option<PathBuf>,
 }
-
-/// What a folder holds, in words.
-type Check = fn(&Path) -> Result<String>;
 
 /// Prints versions, devices and checkpoints.
 ///
@@ -44,23 +38,29 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
     ));
     let mut broken = devices();
     let models = args.models.clone().unwrap_or_else(models_folder);
-    let checks: [(&str, Check); 4] = [
-        ("mini", generator),
-        ("mini-clip", clip),
-        ("mini-dino", dino),
-        ("mini-clipseg", clipseg),
-    ];
     let mut unusable = Vec::new();
-    for (name, check) in checks {
-        let folder = models.join(name);
-        match check(&folder) {
+    let mut report = |name: String, what: Result<String>| {
+        let folder = models.join(&name);
+        match what {
             Ok(what) => say(&format!("{}: {what}", folder.display())),
             Err(error) => {
                 say(&format!("{}: cannot be used: {error:#}", folder.display()));
                 unusable.push(name);
             }
         }
+    };
+    report("mini".into(), generator(&models.join("mini")));
+    for kind in EncoderKind::all() {
+        let name = format!("mini-{}", kind.key);
+        let folder = models.join(&name);
+        if kind.required || folder.exists() {
+            report(name, encoder(kind, &folder));
+        }
     }
+    report(
+        "mini-clipseg".into(),
+        segmenter(&models.join("mini-clipseg")),
+    );
     if !unusable.is_empty() {
         broken.push(format!(
             "{} cannot be used; restore {} from the repository or train again with `core-train \
@@ -133,27 +133,12 @@ fn generator(folder: &Path) -> Result<String> {
     ))
 }
 
-fn clip(folder: &Path) -> Result<String> {
-    let model = ClipModel::load(folder, &Device::flex())?;
-    let side = model.config().vision_config.image_size;
-    ImageProcessor::from_dir(folder)?.check_side(side)?;
-    Tokenizer::from_dir(folder)?.fit(&model.config().text_config)?;
-    Ok(format!("CLIP, pictures of {side} x {side}"))
+fn encoder(kind: &EncoderKind, folder: &Path) -> Result<String> {
+    let [height, width] = (kind.load)(folder, &Device::flex())?.input_size();
+    Ok(format!("{}, images of {height} x {width}", kind.title))
 }
 
-fn dino(folder: &Path) -> Result<String> {
-    let model = DinoModel::load(folder, &Device::flex())?;
-    let side = model.config().image_size;
-    let processor = ImageProcessor::from_dir(folder)?;
-    model.config().check_processor(&processor)?;
-    Ok(format!("DINO, pictures of {side} x {side}"))
-}
-
-fn clipseg(folder: &Path) -> Result<String> {
-    let model = ClipSegModel::load(folder, &Device::flex())?;
-    let size = ImageProcessor::from_dir(folder)?.whole_picture()?;
-    let (height, width) = (size.height, size.width);
-    model.check_picture(height as usize, width as usize)?;
-    Tokenizer::from_dir(folder)?.fit(&model.config().clip.text_config)?;
-    Ok(format!("CLIPSeg, pictures of {height} x {width}"))
+fn segmenter(folder: &Path) -> Result<String> {
+    let [height, width] = Segmenter::load(folder, &Device::flex())?.input_size()?;
+    Ok(format!("CLIPSeg, images of {height} x {width}"))
 }

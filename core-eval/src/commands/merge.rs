@@ -11,9 +11,11 @@ use serde_json::Value;
 
 use super::say;
 use crate::checks::{CheckRow, PHOTOS};
+use crate::metrics::{Metric, Scores};
 use crate::protocol::Protocol;
 use crate::report::{
-    ScoreRow, Table, Weighting, plot::draw_all, read_rows, summarize, table_markdown, write_rows,
+    ScoreRow, ScoreTable, Table, Weighting, plot::draw_all, read_rows, summarize, table_markdown,
+    write_rows,
 };
 
 /// Arguments of `core-eval merge`.
@@ -58,9 +60,9 @@ pub fn run(args: &MergeArgs) -> Result<()> {
     }
     let protocol = Protocol::named(first.protocol_name()?)?;
     let scores = union(&parts)?;
-    let names: IndexSet<&str> = scores.iter().map(|row| row.variant.as_str()).collect();
+    let names: IndexSet<&str> = scores.rows.iter().map(|row| row.variant.as_str()).collect();
     let variants: Vec<String> = names.into_iter().map(String::from).collect();
-    check_same_images(&scores, &variants)?;
+    check_same_images(&scores.rows, &variants)?;
     let mut checks: Vec<CheckRow> = Vec::new();
     for row in parts.iter().flat_map(|part| &part.checks) {
         let is_same =
@@ -79,8 +81,9 @@ pub fn run(args: &MergeArgs) -> Result<()> {
         photos: &photos,
     };
     let summary = summarize(&scores, &variants, weighting);
-    let seeds: IndexSet<u64> = scores.iter().map(|row| row.seed).collect();
+    let seeds: IndexSet<u64> = scores.rows.iter().map(|row| row.seed).collect();
     let table = table_markdown(&Table {
+        metrics: &scores.metrics,
         summary: &summary,
         checks: &checks,
         variants: &variants,
@@ -89,7 +92,7 @@ pub fn run(args: &MergeArgs) -> Result<()> {
     });
     let out = &args.out;
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-    write_rows(&out.join("scores.csv"), &scores)?;
+    scores.write(&out.join("scores.csv"))?;
     write_rows(&out.join("summary.csv"), &summary)?;
     write_rows(&out.join("checks.csv"), &checks)?;
     write_atomically(&out.join("table.md"), table.as_bytes())?;
@@ -104,7 +107,7 @@ pub fn run(args: &MergeArgs) -> Result<()> {
 struct Part {
     folder: PathBuf,
     protocol: Value,
-    scores: Vec<ScoreRow>,
+    scores: ScoreTable,
     checks: Vec<CheckRow>,
 }
 
@@ -126,9 +129,13 @@ impl Part {
                 continue;
             }
             let scores_file = folder.join(format!("scores{suffix}.csv"));
-            let mut scores: Vec<ScoreRow> = read_rows(&scores_file)?;
-            ensure!(!scores.is_empty(), "{}: no rows", scores_file.display());
-            for row in &mut scores {
+            let mut scores = ScoreTable::read(&scores_file)?;
+            ensure!(
+                !scores.rows.is_empty(),
+                "{}: no rows",
+                scores_file.display()
+            );
+            for row in &mut scores.rows {
                 let image = folder.join(&row.image);
                 row.image = image.to_string_lossy().replace('\\', "/");
             }
@@ -178,11 +185,18 @@ fn difference(ours: &Value, theirs: &Value, at: &str) -> Option<String> {
 }
 
 /// The rows of all parts; a variant that comes again must have the same scores.
-fn union(parts: &[Part]) -> Result<Vec<ScoreRow>> {
+fn union(parts: &[Part]) -> Result<ScoreTable> {
+    let metrics = Metric::ALL.iter().copied();
+    let ran = |metric: &Metric| {
+        parts
+            .iter()
+            .any(|part| part.scores.metrics.contains(metric))
+    };
+    let metrics = metrics.filter(ran).collect();
     let mut variants: IndexMap<&str, (&Path, Vec<&ScoreRow>)> = IndexMap::new();
     for part in parts {
         let mut ours: IndexMap<&str, Vec<&ScoreRow>> = IndexMap::new();
-        for row in &part.scores {
+        for row in &part.scores.rows {
             ours.entry(&row.variant).or_default().push(row);
         }
         for (name, rows) in ours {
@@ -190,10 +204,8 @@ fn union(parts: &[Part]) -> Result<Vec<ScoreRow>> {
                 variants.insert(name, (&part.folder, rows));
                 continue;
             };
-            let figures = |rows: &[&ScoreRow]| -> Vec<[Option<f64>; 3]> {
-                let rows = rows.iter();
-                rows.map(|row| [row.clip_t, row.clip_i, row.dino]).collect()
-            };
+            let figures =
+                |rows: &[&ScoreRow]| -> Vec<Scores> { rows.iter().map(|row| row.scores).collect() };
             ensure!(
                 figures(known) == figures(&rows),
                 "{} and {} both have a variant `{name}`, with other scores; give one of them \
@@ -204,7 +216,10 @@ fn union(parts: &[Part]) -> Result<Vec<ScoreRow>> {
         }
     }
     let rows = variants.into_values().flat_map(|(_, rows)| rows);
-    Ok(rows.cloned().collect())
+    Ok(ScoreTable {
+        metrics,
+        rows: rows.cloned().collect(),
+    })
 }
 
 /// Refuses variants that did not draw the same prompts of the same concepts with the same seeds.

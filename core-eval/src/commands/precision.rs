@@ -8,7 +8,7 @@ use indexmap::IndexSet;
 
 use super::say;
 use crate::precision::spread;
-use crate::report::{METRICS, ScoreRow, read_rows};
+use crate::report::ScoreTable;
 
 /// Arguments of `core-eval precision`.
 #[derive(Debug, Args)]
@@ -32,7 +32,7 @@ pub fn run(args: &PrecisionArgs) -> Result<()> {
         args.width
     );
     let path = args.folder.join("scores.csv");
-    let rows: Vec<ScoreRow> = read_rows(&path)?;
+    let ScoreTable { metrics, rows } = ScoreTable::read(&path)?;
     let Some(first) = rows.first() else {
         anyhow::bail!(
             "{}: holds no scores; name a folder that an experiment wrote, as results/ablation",
@@ -57,11 +57,12 @@ pub fn run(args: &PrecisionArgs) -> Result<()> {
                 Some(baseline) => format!("{variant} - {baseline}"),
                 None => variant.to_string(),
             };
-            for metric in METRICS {
-                if !rows.iter().any(|row| row.metric(metric).is_some()) {
+            for metric in metrics.iter().copied() {
+                if !rows.iter().any(|row| row.scores[metric].is_some()) {
                     continue;
                 }
                 let spread = spread(&rows, metric, variant, baseline)?;
+                let column = metric.column();
                 let [concepts, prompts, images] =
                     [spread.concepts, spread.prompts, spread.images].map(f64::sqrt);
                 let needed = [
@@ -72,7 +73,7 @@ pub fn run(args: &PrecisionArgs) -> Result<()> {
                 let [c, p, i] =
                     needed.map(|count| count.map_or("–".to_string(), |count| count.to_string()));
                 say(&format!(
-                    "| {what} | {metric} | {concepts:.4} | {prompts:.4} | {images:.4} | {c} | {p} | {i} |"
+                    "| {what} | {column} | {concepts:.4} | {prompts:.4} | {images:.4} | {c} | {p} | {i} |"
                 ));
             }
         }

@@ -1,52 +1,29 @@
-//! `[evaluation]` of an experiment: who judges, and by which protocols.
+//! `[evaluation]` of an experiment: by which networks images are scored, and by which protocols.
 
-use std::path::PathBuf;
+use std::fmt;
 
 use anyhow::{Result, bail};
-use core_model::source::EncoderSource;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
-use crate::metrics::JudgeFolders;
+use crate::metrics::{EncoderFolders, EncoderKind};
 use crate::protocol::Protocol;
 
 /// `[evaluation]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct Evaluation {
-    /// Folder of the CLIP model.
-    pub clip: PathBuf,
-    /// Folder of the DINO model.
-    pub dino: PathBuf,
     /// How scores are computed.
     pub protocol: OneOrMore,
-    /// Folder of the CLIPSeg model that makes masks, which masked protocols need.
-    pub clipseg: Option<PathBuf>,
+    /// The folders of the image encoders, under the keys of the table of metrics, and `clipseg`,
+    /// which makes the masks that masked protocols need.
+    pub encoders: EncoderFolders,
 }
 
 impl Evaluation {
-    /// The folders of the judges.
-    pub fn judges(&self) -> JudgeFolders<'_> {
-        JudgeFolders {
-            clip: &self.clip,
-            dino: &self.dino,
-            clipseg: self.clipseg.as_deref(),
-        }
-    }
-
-    /// Puts folders in place of repositories of the hub.
-    pub(super) fn locate(&mut self) -> Result<()> {
-        let encoders = [&mut self.clip, &mut self.dino];
-        for encoder in encoders.into_iter().chain(&mut self.clipseg) {
-            let folder = EncoderSource::from(encoder.as_path()).locate()?;
-            *encoder = folder.path().to_path_buf();
-        }
-        Ok(())
-    }
-
     /// Refuses masks that no protocol uses, and masked protocols without masks.
     pub(super) fn check_masks(&self) -> Result<()> {
         let protocols = self.protocols()?;
-        let given = self.clipseg.is_some();
+        let given = self.encoders.clipseg.is_some();
         match protocols.iter().find(|protocol| protocol.masked) {
             Some(masked) => masked.check_masks(given),
             None => protocols.iter().try_for_each(|p| p.check_masks(given)),
@@ -71,6 +48,74 @@ impl Evaluation {
     }
 }
 
+/// The keys of encoders are those of the table of metrics, so they cannot be fields.
+impl<'de> Deserialize<'de> for Evaluation {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(TableVisitor)
+    }
+}
+
+struct TableVisitor;
+
+impl<'de> Visitor<'de> for TableVisitor {
+    type Value = Evaluation;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table with `protocol` and folders of image encoders")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Evaluation, A::Error> {
+        let mut protocol = None;
+        let mut encoders = EncoderFolders::default();
+        while let Some(key) = map.next_key::<Key>()? {
+            match key {
+                Key::Protocol => protocol = Some(map.next_value()?),
+                Key::Segmenter => encoders.clipseg = Some(map.next_value()?),
+                Key::Encoder(kind) => encoders.set(kind, map.next_value()?),
+            }
+        }
+        for kind in EncoderKind::all() {
+            if kind.required && encoders.get(kind).is_none() {
+                return Err(A::Error::missing_field(kind.key));
+            }
+        }
+        Ok(Evaluation {
+            protocol: protocol.ok_or_else(|| A::Error::missing_field("protocol"))?,
+            encoders,
+        })
+    }
+}
+
+/// A key of the table.
+enum Key {
+    Protocol,
+    Segmenter,
+    Encoder(&'static EncoderKind),
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let key = String::deserialize(deserializer)?;
+        let kinds = EncoderKind::all();
+        match (key.as_str(), kinds.iter().find(|kind| kind.key == key)) {
+            ("protocol", _) => Ok(Self::Protocol),
+            ("clipseg", _) => Ok(Self::Segmenter),
+            (_, Some(kind)) => Ok(Self::Encoder(kind)),
+            (_, None) => {
+                let encoders = kinds.iter().map(|kind| kind.key);
+                let known: Vec<&str> = ["protocol", "clipseg"]
+                    .into_iter()
+                    .chain(encoders)
+                    .collect();
+                let known = known.join(", ");
+                Err(D::Error::custom(format!(
+                    "unknown key `{key}`, expected one of {known}"
+                )))
+            }
+        }
+    }
+}
+
 /// A name or a list of names.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
@@ -87,6 +132,38 @@ impl OneOrMore {
         match self {
             Self::One(name) => vec![name],
             Self::More(names) => names.iter().map(String::as_str).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(text: &str) -> String {
+        let parsed: Result<Evaluation, _> = toml::from_str(text);
+        parsed.expect_err("a wrong table").to_string()
+    }
+
+    #[test]
+    fn the_folders_of_required_encoders_must_be_named_and_no_other_key_may() {
+        let text = "protocol = \"core\"\nclip = \"a\"\ndino = \"b\"\nclipseg = \"c\"";
+        let evaluation: Evaluation = toml::from_str(text).expect("a whole table");
+        let paths: Vec<String> = evaluation
+            .encoders
+            .paths()
+            .map(|path| path.display().to_string())
+            .collect();
+        assert_eq!(paths, ["a", "b", "c"]);
+        let missing = failure("protocol = \"core\"\nclip = \"a\"");
+        assert!(missing.contains("missing field `dino`"), "{missing}");
+        let unknown = failure(&format!("{text}\nclips = \"d\""));
+        for part in [
+            "line 5",
+            "unknown key `clips`",
+            "protocol, clipseg, clip, dino",
+        ] {
+            assert!(unknown.contains(part), "{part}: {unknown}");
         }
     }
 }

@@ -14,7 +14,6 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::effects::Effect;
-use crate::report::METRICS;
 pub use evaluation::{Evaluation, OneOrMore};
 
 /// An experiment with everything that it refers to read and checked.
@@ -111,7 +110,7 @@ impl Experiment {
     /// What cannot be had, and why.
     pub fn located(mut self) -> Result<(Self, ModelFolder)> {
         let model = self.model.source().locate()?;
-        self.evaluation.locate()?;
+        self.evaluation.encoders.locate()?;
         Ok((self, model))
     }
 }
@@ -193,12 +192,17 @@ impl Experiment {
         }
         for effect in &file.effects {
             if let Effect::ScoreDifference { metric, .. } = effect
-                && !METRICS.contains(&metric.as_str())
+                && file
+                    .evaluation
+                    .encoders
+                    .get(metric.definition().encoder())
+                    .is_none()
             {
                 fail(format!(
-                    "effect `{}`: `metric` is `{metric}`, expected {}",
+                    "effect `{}`: `metric` is `{}`, which needs a folder `{}` below [evaluation]",
                     effect.name(),
-                    METRICS.join(", ")
+                    metric.column(),
+                    metric.definition().encoder().key
                 ))?;
             }
             for name in effect.variants() {
@@ -232,9 +236,7 @@ impl Experiment {
             true => path.to_path_buf(),
             false => base.join(path),
         };
-        evaluation.clip = here(&evaluation.clip);
-        evaluation.dino = here(&evaluation.dino);
-        evaluation.clipseg = evaluation.clipseg.as_deref().map(here);
+        evaluation.encoders.map(|path| Ok(here(path)))?;
         let mut model = match file.model {
             ModelEntry::Path(path) => ModelConfig::from(path),
             ModelEntry::Table(model) => model,

@@ -1,152 +1,197 @@
-//! CLIP-T, CLIP-I and DINO: cosines of features.
+//! The scores of an image: one file per metric, and the table that names them.
+//!
+//! A metric of your own is one file with a [`Definition`] (and an [`EncoderKind`] where it has a
+//! network of its own), its `mod`, and its line in the table. Its column then stands in
+//! `scores.csv`, `summary.csv` and `checks.csv`, its title in tables and plots, and the folder of
+//! its network is a key below `[evaluation]` and a flag of `core-eval score`.
 
-mod judges;
-mod segmenter;
+mod clip;
+mod clip_i;
+mod clip_t;
+mod dino;
+mod encoder;
+mod folders;
 
-use anyhow::{Result, ensure};
+use std::ops::{Index, IndexMut};
 
-pub use judges::{JudgeFolders, Judges};
+use serde::{Deserialize, Serialize};
 
-use crate::protocol::Protocol;
+pub use encoder::{EncoderKind, Feature, ImageEncoder, cosine};
+pub use folders::EncoderFolders;
 
-/// A feature vector of length 1.
-pub type Feature = Vec<f32>;
+/// What the file of a metric says about it.
+pub trait Definition: Sync {
+    /// Its name in tables and plots.
+    fn title(&self) -> &'static str;
 
-/// The cosine of two features of length 1.
-pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    a.iter()
-        .zip(b)
-        .map(|(a, b)| f64::from(*a) * f64::from(*b))
-        .sum()
+    /// The network whose features it compares.
+    fn encoder(&self) -> &'static EncoderKind;
+
+    /// What an image is compared with.
+    fn compared_with(&self) -> Compared;
+
+    /// Which part of an image, and of a photo, it reads.
+    fn region(&self) -> Region;
+
+    /// How near an image is to its text or to a photo, before the protocol scales it.
+    fn similarity(&self, image: &[f32], other: &[f32]) -> f64 {
+        cosine(image, other)
+    }
+
+    /// Whether it tells one thing from another of its kind, so that it can say how much images
+    /// differ and whether one is a copy of a photo. The first such metric is asked.
+    fn tells_instances_apart(&self) -> bool {
+        false
+    }
+
+    /// Whether the second table of `table.md` names its worst prompt; `checks.csv` always does.
+    fn worst_prompt_in_table(&self) -> bool {
+        true
+    }
 }
 
-/// The scores of one image.
+/// What an image is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compared {
+    /// The text of its prompt.
+    Text,
+    /// The photos of its concept.
+    Photos,
+}
+
+/// Which part of an image an encoder reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Region {
+    /// All of it, under every protocol.
+    Whole,
+    /// What its mask shows, on black, under masked protocols; all of it under others.
+    Foreground,
+}
+
+/// The features that a metric reads under a protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reading {
+    /// The key of the encoder.
+    pub encoder: &'static str,
+    /// The part of the image, whatever the protocol.
+    pub region: Region,
+}
+
+/// From one line per metric to the enum that files name by column.
+macro_rules! metrics {
+    ($($module:ident :: $name:ident => $column:literal),+ $(,)?) => {
+        /// A metric, named in files by its column.
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        pub enum Metric {
+            $(
+                #[doc = concat!("The column `", $column, "`.")]
+                #[serde(rename = $column)]
+                $name,
+            )+
+        }
+
+        impl Metric {
+            /// Every metric, in the order of columns.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// Its column in CSV files.
+            pub fn column(self) -> &'static str {
+                match self { $(Self::$name => $column),+ }
+            }
+
+            /// What its file says about it.
+            pub fn definition(self) -> &'static dyn Definition {
+                match self { $(Self::$name => &$module::$name),+ }
+            }
+        }
+    };
+}
+
+metrics! {
+    clip_t::ClipT => "clip_t",
+    clip_i::ClipI => "clip_i",
+    dino::Dino => "dino",
+}
+
+impl Metric {
+    /// The metric of a column.
+    pub fn named(column: &str) -> Option<Self> {
+        let mut all = Self::ALL.iter().copied();
+        all.find(|metric| metric.column() == column)
+    }
+
+    /// All columns, for messages.
+    pub fn columns() -> String {
+        let columns: Vec<&str> = Self::ALL.iter().map(|metric| metric.column()).collect();
+        columns.join(", ")
+    }
+
+    /// Its name in tables and plots.
+    pub fn title(self) -> &'static str {
+        self.definition().title()
+    }
+
+    /// Whether it compares an image with the photos of its concept.
+    pub fn reads_photos(self) -> bool {
+        self.definition().compared_with() == Compared::Photos
+    }
+
+    /// The features that it reads under a protocol that compares foregrounds, or does not.
+    pub fn reading(self, masked: bool) -> Reading {
+        let region = self.definition().region();
+        Reading {
+            encoder: self.definition().encoder().key,
+            region: if masked { region } else { Region::Whole },
+        }
+    }
+
+    /// The first of these metrics that tells one thing from another of its kind.
+    pub fn of_instances(metrics: &[Self]) -> Option<Self> {
+        let mut metrics = metrics.iter().copied();
+        metrics.find(|metric| metric.definition().tells_instances_apart())
+    }
+
+    /// The titles of those of these metrics that read photos, as in a sentence.
+    pub fn photo_titles(metrics: &[Self]) -> String {
+        let metrics = metrics.iter().filter(|metric| metric.reads_photos());
+        let titles: Vec<&str> = metrics.map(|metric| metric.title()).collect();
+        match titles.as_slice() {
+            [] => "no metric".to_string(),
+            [one] => (*one).to_string(),
+            [first @ .., last] => format!("{} and {last}", first.join(", ")),
+        }
+    }
+}
+
+/// The scores of one image by metric; none where the protocol leaves it out.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Scores {
-    /// Image and text by CLIP; absent where the protocol leaves the image out.
-    pub clip_t: Option<f64>,
-    /// Image and photos by CLIP; absent where the protocol leaves it out.
-    pub clip_i: Option<f64>,
-    /// The same by DINO.
-    pub dino: Option<f64>,
-}
+pub struct Scores([Option<f64>; Metric::ALL.len()]);
 
-/// What both judges see of one picture.
-#[derive(Debug, Clone)]
-pub struct Look {
-    /// By CLIP.
-    pub clip: Feature,
-    /// By DINO.
-    pub dino: Feature,
-}
+impl Index<Metric> for Scores {
+    type Output = Option<f64>;
 
-/// What both judges see of some pictures.
-#[derive(Debug, Clone)]
-pub struct Looks {
-    /// By CLIP.
-    pub clip: Vec<Feature>,
-    /// By DINO.
-    pub dino: Vec<Feature>,
-}
-
-/// A concept's photos as the judges see them.
-#[derive(Debug, Clone)]
-pub struct References {
-    /// Whole.
-    pub whole: Looks,
-    /// Their foregrounds, where there are masks.
-    pub foreground: Option<Looks>,
-}
-
-impl References {
-    /// What a protocol compares images with.
-    pub fn under(&self, protocol: &Protocol) -> &Looks {
-        let foreground = self.foreground.as_ref().filter(|_| protocol.masked);
-        foreground.unwrap_or(&self.whole)
+    fn index(&self, metric: Metric) -> &Option<f64> {
+        &self.0[metric as usize]
     }
 }
 
-/// One image as the judges see it.
-#[derive(Debug, Clone)]
-pub struct Seen {
-    /// Whole.
-    pub whole: Look,
-    /// Its foreground, where there is a mask.
-    pub foreground: Option<Look>,
-    /// Whether there is a mask without foreground.
-    pub nothing_found: bool,
-    /// Whether all of the picture is black.
-    pub blank: bool,
-}
-
-/// Where an image stands among the others.
-#[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
-    /// Among the images of its concept, from 0.
-    pub index: usize,
-    /// Among those of its concept and prompt, from 0.
-    pub number: usize,
-    /// The kind of its prompt; empty when nobody said.
-    pub kind: &'a str,
-}
-
-impl Seen {
-    /// What a protocol compares with photos.
-    pub fn under(&self, protocol: &Protocol) -> &Look {
-        let foreground = self.foreground.as_ref().filter(|_| protocol.masked);
-        foreground.unwrap_or(&self.whole)
+impl IndexMut<Metric> for Scores {
+    fn index_mut(&mut self, metric: Metric) -> &mut Option<f64> {
+        &mut self.0[metric as usize]
     }
+}
 
-    /// The scores under a protocol; `text` is CLIP's feature of the prompt.
-    ///
-    /// # Errors
-    /// A score that is no number, which a judge with damaged weights gives.
-    pub fn scores(
-        &self,
-        protocol: &Protocol,
-        place: Place<'_>,
-        text: &[f32],
-        photos: Option<&References>,
-    ) -> Result<Scores> {
-        if !protocol.counts(place.number, self.blank) {
-            return Ok(Scores::default());
+/// Scores of some metrics; the others have none.
+impl FromIterator<(Metric, Option<f64>)> for Scores {
+    fn from_iter<T: IntoIterator<Item = (Metric, Option<f64>)>>(values: T) -> Self {
+        let mut scores = Self::default();
+        for (metric, value) in values {
+            scores[metric] = value;
         }
-        let photos = photos.filter(|_| protocol.scores_identity(place.kind));
-        let photos = photos.map(|photos| photos.under(protocol));
-        let look = self.under(protocol);
-        let identity =
-            |image: &[f32], photos: &[Feature]| protocol.identity(image, place.index, photos);
-        let scores = Scores {
-            clip_t: Some(protocol.clip_t(cosine(&self.whole.clip, text))),
-            clip_i: photos.map(|photos| identity(&look.clip, &photos.clip)),
-            dino: photos.map(|photos| identity(&look.dino, &photos.dino)),
-        };
-        for (name, value) in [
-            ("CLIP-T", scores.clip_t),
-            ("CLIP-I", scores.clip_i),
-            ("DINO", scores.dino),
-        ] {
-            ensure!(
-                value.is_none_or(f64::is_finite),
-                "{name} is no number; the weights of its encoder are damaged, fetch them again"
-            );
-        }
-        Ok(scores)
+        scores
     }
-}
-
-/// The vector scaled to length 1.
-pub(crate) fn normalised(values: &[f32]) -> Feature {
-    let norm = values
-        .iter()
-        .map(|v| f64::from(*v).powi(2))
-        .sum::<f64>()
-        .sqrt()
-        .max(1e-12);
-    values
-        .iter()
-        .map(|v| (f64::from(*v) / norm) as f32)
-        .collect()
 }
 
 #[cfg(test)]
@@ -154,42 +199,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_feature_has_cosine_one_with_itself_and_minus_one_with_its_opposite() {
-        let a = normalised(&[3.0, 4.0]);
-        assert!((cosine(&a, &a) - 1.0).abs() < 1e-7);
-        let b = normalised(&[-3.0, -4.0]);
-        assert!((cosine(&a, &b) + 1.0).abs() < 1e-7);
+    fn every_metric_is_found_by_its_column_and_no_two_share_one() {
+        for (index, metric) in Metric::ALL.iter().enumerate() {
+            assert_eq!(Metric::named(metric.column()), Some(*metric));
+            assert_eq!(*metric as usize, index);
+        }
+        assert_eq!(Metric::named("clip"), None);
     }
 
     #[test]
-    fn a_score_that_is_no_number_is_refused() {
-        let seen = Seen {
-            whole: Look {
-                clip: vec![1.0],
-                dino: vec![f32::NAN],
-            },
-            foreground: None,
-            nothing_found: false,
-            blank: false,
-        };
-        let photos = References {
-            whole: Looks {
-                clip: vec![vec![1.0]],
-                dino: vec![vec![1.0]],
-            },
-            foreground: None,
-        };
-        let place = Place {
-            index: 0,
-            number: 0,
-            kind: "",
-        };
-        let protocol = Protocol::named("dreambooth").expect("a protocol");
-        let failed = seen.scores(protocol, place, &[1.0], Some(&photos));
-        let message = failed.expect_err("a score is NaN").to_string();
-        assert!(message.contains("DINO"), "{message}");
-        let without = seen.scores(protocol, place, &[1.0], None);
-        let without = without.expect("CLIP-T alone");
-        assert_eq!((without.clip_t, without.dino), (Some(1.0), None));
+    fn prompts_are_compared_with_whole_images_and_photos_with_what_the_protocol_shows() {
+        for metric in Metric::ALL {
+            let [plain, masked] = [false, true].map(|masked| metric.reading(masked).region);
+            assert_eq!(plain, Region::Whole);
+            let shown = match metric.reads_photos() {
+                true => metric.definition().region(),
+                false => Region::Whole,
+            };
+            assert_eq!(masked, shown, "{}", metric.title());
+        }
+    }
+
+    #[test]
+    fn scores_are_read_by_metric() {
+        let (first, last) = (Metric::ALL[0], Metric::ALL[Metric::ALL.len() - 1]);
+        let scores: Scores = [(last, Some(0.5))].into_iter().collect();
+        assert_eq!((scores[first], scores[last]), (None, Some(0.5)));
     }
 }

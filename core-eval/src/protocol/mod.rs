@@ -3,19 +3,13 @@
 mod kind;
 mod presets;
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context, Result, bail, ensure};
-use core_model::files::sha256;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
 
-use crate::foregrounds::MASKS;
-use crate::metrics::{Feature, JudgeFolders, cosine};
-use crate::pictures::picture_files;
+use crate::metrics::Metric;
 use crate::statistics::mean;
 
-/// What CLIP reads of a prompt in which `{}` stands for the concept.
+/// What is read of a prompt in which `{}` stands for the concept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TextRule {
@@ -27,7 +21,7 @@ pub enum TextRule {
     AsItIs,
 }
 
-/// What becomes of a cosine.
+/// What becomes of a similarity, which is a cosine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scale {
@@ -49,13 +43,13 @@ pub enum Pairing {
     OneToOne,
 }
 
-/// How one number is made of all.
+/// How all scores become one number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Averaging {
     /// Within a concept first, then over concepts.
     Macro,
-    /// Over all images, for CLIP-I and DINO over all pairs of image and photo.
+    /// Over all images; for metrics that compare with photos, over all pairs of image and photo.
     Pooled,
 }
 
@@ -78,11 +72,12 @@ pub struct Protocol {
     pub source: &'static str,
     /// The encoders that the source used.
     pub encoders: &'static str,
-    /// What CLIP reads.
+    /// What is read of a prompt.
     pub text: TextRule,
-    /// Of CLIP-T.
-    pub clip_t_scale: Scale,
-    /// Of CLIP-I and DINO.
+    /// Of metrics that compare with the text.
+    #[serde(rename = "clip_t_scale")]
+    pub text_scale: Scale,
+    /// Of metrics that compare with photos.
     pub image_scale: Scale,
     /// Images and photos.
     pub pairing: Pairing,
@@ -92,9 +87,9 @@ pub struct Protocol {
     pub images_per_prompt: Option<usize>,
     /// All-black images.
     pub blank: Blank,
-    /// Whether CLIP-I and DINO see foregrounds alone, on black.
+    /// Whether metrics that compare with photos read foregrounds alone, on black.
     pub masked: bool,
-    /// The kinds of prompts that CLIP-I and DINO leave out.
+    /// The kinds of prompts that metrics which compare with photos leave out.
     pub left_out: &'static [&'static str],
 }
 
@@ -104,13 +99,17 @@ impl Protocol {
     /// # Errors
     /// An unknown name, with the known ones.
     pub fn named(name: &str) -> Result<&'static Self> {
-        match presets::PRESETS.iter().find(|preset| preset.name == name) {
-            Some(protocol) => Ok(protocol),
-            None => {
-                let known = presets::PRESETS.each_ref().map(|preset| preset.name);
-                bail!("protocol `{name}` is none of: {}", known.join(", "))
-            }
-        }
+        let mut presets = presets::PRESETS.iter();
+        let found = presets.find(|preset| preset.name == name);
+        found.with_context(|| {
+            let known: Vec<&str> = Self::names().collect();
+            format!("protocol `{name}` is none of: {}", known.join(", "))
+        })
+    }
+
+    /// The names of all protocols.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        presets::PRESETS.iter().map(|preset| preset.name)
     }
 
     /// Refuses to score without masks what must be masked.
@@ -127,7 +126,7 @@ impl Protocol {
                 self.name
             ),
             (false, true) => bail!(
-                "protocol `{}` scores whole pictures and uses no masks; drop the masks or the \
+                "protocol `{}` scores whole images and uses no masks; drop the masks or the \
                  CLIPSeg model, or use protocol `core`",
                 self.name
             ),
@@ -135,23 +134,24 @@ impl Protocol {
         }
     }
 
-    /// Refuses a kind of prompts of which one cannot tell whether it counts.
+    /// Refuses a kind of prompts that may or may not be one of those left out.
     ///
     /// # Errors
     /// An unknown kind where some kinds are left out, with the known ones.
     pub fn check_kind(&self, kind: &str) -> Result<()> {
         ensure!(
             self.left_out.is_empty() || kind::canonical(kind).is_some(),
-            "protocol `{}` leaves prompts of the kinds {} out of CLIP-I and DINO, and `{kind}` is \
-             no known kind; use one of: {}",
+            "protocol `{}` leaves prompts of the kinds {} out of {}, and `{kind}` is no known kind; \
+             use one of: {}",
             self.name,
             self.left_out.join(", "),
+            Metric::photo_titles(Metric::ALL),
             kind::names()
         );
         Ok(())
     }
 
-    /// Whether CLIP-I and DINO are given for prompts of a kind.
+    /// Whether images of a kind of prompts are compared with photos.
     pub fn scores_identity(&self, kind: &str) -> bool {
         kind::canonical(kind).is_none_or(|kind| !self.left_out.contains(&kind))
     }
@@ -171,7 +171,7 @@ impl Protocol {
         Ok(())
     }
 
-    /// What CLIP reads of a prompt: `{}` stands for the concept, whose word in prompts is `word`
+    /// What is read of a prompt: `{}` stands for the concept, whose word in prompts is `word`
     /// and whose super-category is `class_word`. A prompt without `{}` is read as it is.
     ///
     /// # Errors
@@ -203,66 +203,25 @@ impl Protocol {
         Ok(prompt.replace("{}", word))
     }
 
-    /// CLIP-T of a cosine.
-    pub fn clip_t(&self, cosine: f64) -> f64 {
-        self.clip_t_scale.of(cosine)
+    /// The score of an image by its similarity to its text.
+    pub fn text_score(&self, similarity: f64) -> f64 {
+        self.text_scale.of(similarity)
     }
 
-    /// CLIP-I or DINO of the `index`-th image of a concept with this feature.
-    pub fn identity(&self, image: &[f32], index: usize, photos: &[Feature]) -> f64 {
-        let of = |photo: &Feature| self.image_scale.of(cosine(image, photo));
+    /// The score of the `index`-th image of a concept by its similarities to all photos.
+    pub fn photo_score(&self, similarities: &[f64], index: usize) -> f64 {
+        let mut scores = similarities.iter().map(|one| self.image_scale.of(*one));
         match self.pairing {
-            Pairing::OneToOne => of(&photos[index % photos.len()]),
-            Pairing::All => mean(photos.iter().map(of)).unwrap_or(f64::NAN),
+            Pairing::OneToOne => scores.nth(index % similarities.len().max(1)),
+            Pairing::All => mean(scores),
         }
+        .unwrap_or(f64::NAN)
     }
 
     /// Whether an image is scored: the `number`-th of its prompt, from 0.
     pub fn counts(&self, number: usize, blank: bool) -> bool {
         let among = self.images_per_prompt.is_none_or(|most| number < most);
         among && !(blank && self.blank == Blank::LeftOut)
-    }
-
-    /// `protocol.json`: the rules, and the digest of every file of the judges and of every photo in
-    /// the folders of concepts.
-    ///
-    /// # Errors
-    /// Unreadable files of a judge or photos.
-    pub fn to_json<'a>(
-        &self,
-        folders: JudgeFolders<'_>,
-        concepts: impl IntoIterator<Item = (&'a str, &'a Path)>,
-    ) -> Result<String> {
-        let (mut photos, mut photos_masks) = (Map::new(), Map::new());
-        for (concept, folder) in concepts {
-            let files = picture_files(folder)?;
-            photos.insert(concept.to_string(), Value::Object(digests(files)?));
-            let masks = folder.join(MASKS);
-            if self.masked && masks.is_dir() {
-                let files = picture_files(&masks)?;
-                photos_masks.insert(concept.to_string(), Value::Object(digests(files)?));
-            }
-        }
-        photos.sort_keys();
-        photos_masks.sort_keys();
-        let mut protocol = json!({
-            "protocol": self,
-            "clip": judge(folders.clip)?,
-            "dino": judge(folders.dino)?,
-            "photos": photos,
-        });
-        if self.masked {
-            protocol["outside_the_mask"] = json!("black");
-            protocol["masks_beside_photos"] = json!(photos_masks);
-            protocol["generated_masks"] = match folders.clipseg {
-                Some(_) => json!("CLIPSeg, asked for the class word, probability above 0.5"),
-                None => json!("files"),
-            };
-            if let Some(clipseg) = folders.clipseg {
-                protocol["clipseg"] = judge(clipseg)?;
-            }
-        }
-        Ok(serde_json::to_string_pretty(&protocol)? + "\n")
     }
 }
 
@@ -274,37 +233,6 @@ impl Scale {
             Self::ClipScore => 2.5 * cosine.max(0.0),
         }
     }
-}
-
-/// What a judge is made of: its preprocessing, and the SHA-256 of each file by name.
-fn judge(folder: &Path) -> Result<Value> {
-    let at = || folder.display().to_string();
-    let preprocessor = folder.join("preprocessor_config.json");
-    let mut preprocessing = Value::Null;
-    if preprocessor.exists() {
-        preprocessing = serde_json::from_str(&core_model::files::read_to_string(&preprocessor)?)
-            .with_context(|| preprocessor.display().to_string())?;
-    }
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).with_context(at)? {
-        let path = entry.with_context(at)?.path();
-        let ending = path.extension().unwrap_or_default().to_string_lossy();
-        if path.is_file() && matches!(ending.as_ref(), "json" | "safetensors" | "bin" | "txt") {
-            files.push(path);
-        }
-    }
-    Ok(json!({ "sha256": digests(files)?, "preprocessing": preprocessing }))
-}
-
-/// The SHA-256 of files by name.
-fn digests(mut files: Vec<PathBuf>) -> Result<Map<String, Value>> {
-    files.sort();
-    let mut digests = Map::new();
-    for path in files {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        digests.insert(name.into_owned(), json!(sha256(&path)?));
-    }
-    Ok(digests)
 }
 
 #[cfg(test)]
@@ -320,11 +248,12 @@ mod tests {
     fn an_unknown_protocol_is_refused_with_the_known_ones() {
         let message = Protocol::named("clip").unwrap_err().to_string();
         assert!(
-            message.contains(
-                "dreambooth, core, textual-inversion, custom-diffusion, oft, dreambench-plus"
-            ),
+            message.contains("`clip` is none of: dreambooth, core"),
             "{message}"
         );
+        for name in Protocol::names() {
+            assert!(message.contains(name), "{name}: {message}");
+        }
     }
 
     #[test]
@@ -363,14 +292,18 @@ mod tests {
 
     #[test]
     fn scales_are_those_of_the_sources() {
-        assert_eq!(named("dreambooth").clip_t(-0.5), -0.5);
-        assert_eq!(named("custom-diffusion").clip_t(0.3), 0.75);
-        assert_eq!(named("custom-diffusion").clip_t(-0.3), 0.0);
-        assert_eq!(named("dreambench-plus").clip_t(0.25), 25.0);
-        let photos = [vec![1.0, 0.0], vec![0.0, 1.0]];
-        let image = [0.6, 0.8];
-        assert!((named("custom-diffusion").identity(&image, 0, &photos) - 0.7).abs() < 1e-7);
-        assert!((named("dreambench-plus").identity(&image, 1, &photos) - 80.0).abs() < 1e-5);
+        assert_eq!(named("dreambooth").text_score(-0.5), -0.5);
+        assert_eq!(named("custom-diffusion").text_score(0.3), 0.75);
+        assert_eq!(named("custom-diffusion").text_score(-0.3), 0.0);
+        assert_eq!(named("dreambench-plus").text_score(0.25), 25.0);
+        let similarities = [0.6, 0.8];
+        let score = |name: &str, index: usize| named(name).photo_score(&similarities, index);
+        assert!((score("custom-diffusion", 0) - 0.7).abs() < 1e-12);
+        assert!((score("dreambench-plus", 1) - 80.0).abs() < 1e-12);
+        assert!(
+            (score("dreambench-plus", 2) - 60.0).abs() < 1e-12,
+            "photos come round again"
+        );
     }
 
     #[test]

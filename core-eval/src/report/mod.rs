@@ -1,8 +1,9 @@
-//! The files of an experiment: CSV tables, a table to read, plots, a picture grid.
+//! The files of an experiment: CSV tables, a table to read, plots, a grid of images.
 
 mod font;
 pub mod grid;
 pub mod plot;
+mod scores;
 mod summary;
 mod table;
 
@@ -13,47 +14,9 @@ use core_model::files::write_atomically;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use summary::{
-    ALL_CONCEPTS, Grouped, METRICS, SummaryRow, TITLES, Weighting, grouped, summarize,
-};
+pub use scores::{ScoreRow, ScoreTable};
+pub use summary::{ALL_CONCEPTS, Grouped, SummaryRow, Weighting, grouped, summarize};
 pub use table::{Table, table_markdown};
-
-/// A row of `scores.csv`: one image.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ScoreRow {
-    /// The method.
-    pub variant: String,
-    /// The concept.
-    pub concept: String,
-    /// The seed.
-    pub seed: u64,
-    /// animate or inanimate.
-    pub group: String,
-    /// The kind of prompt.
-    pub kind: String,
-    /// The template.
-    pub prompt: String,
-    /// The file, relative to the results.
-    pub image: String,
-    /// Image and text by CLIP; empty where the protocol leaves the image out.
-    pub clip_t: Option<f64>,
-    /// Image and photos by CLIP; empty where the protocol leaves it out.
-    pub clip_i: Option<f64>,
-    /// The same by DINO.
-    pub dino: Option<f64>,
-}
-
-impl ScoreRow {
-    /// A score by its column.
-    pub fn metric(&self, name: &str) -> Option<f64> {
-        match name {
-            "clip_t" => self.clip_t,
-            "clip_i" => self.clip_i,
-            "dino" => self.dino,
-            _ => None,
-        }
-    }
-}
 
 /// A row of `tokens.csv`: one context token of one prompt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -99,46 +62,18 @@ pub fn read_rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     if !path.exists() {
         return Ok(Vec::new());
     }
-    let damaged = || {
-        format!(
-            "{}: not a table as this version writes it; give the experiment again, which writes a \
-             new one from what is there",
-            path.display()
-        )
-    };
     let mut reader = csv::Reader::from_path(path).with_context(|| path.display().to_string())?;
     reader
         .deserialize()
-        .map(|row| row.with_context(damaged))
+        .map(|row| row.with_context(|| other_version(path)))
         .collect()
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scores_are_written_in_the_documented_columns_and_read_back() {
-        let row = ScoreRow {
-            variant: "CoRe".into(),
-            concept: "dog".into(),
-            seed: 1,
-            group: "animate".into(),
-            kind: "style".into(),
-            prompt: "a painting of a {}, old".into(),
-            image: "images/CoRe/dog/1/0/00000.png".into(),
-            clip_t: Some(0.1 + 0.2),
-            clip_i: None,
-            dino: Some(0.5),
-        };
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("scores.csv");
-        write_rows(&path, std::slice::from_ref(&row)).unwrap();
-        insta::assert_snapshot!(std::fs::read_to_string(&path).unwrap(), @r#"
-        variant,concept,seed,group,kind,prompt,image,clip_t,clip_i,dino
-        CoRe,dog,1,animate,style,"a painting of a {}, old",images/CoRe/dog/1/0/00000.png,0.30000000000000004,,0.5
-        "#);
-        assert_eq!(read_rows::<ScoreRow>(&path).unwrap(), [row]);
-    }
+/// The message for a file that cannot be read as the table that it should be.
+fn other_version(path: &Path) -> String {
+    format!(
+        "{}: not a table as this version writes it; run the experiment again, which writes a new \
+         one from what is there",
+        path.display()
+    )
 }

@@ -9,8 +9,9 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use super::font::{self, FAMILY};
-use super::{ALL_CONCEPTS, METRICS, SummaryRow, TITLES, TokenRow, read_rows};
+use super::{ALL_CONCEPTS, SummaryRow, TokenRow, read_rows};
 use crate::curves::CurveRow;
+use crate::metrics::Metric;
 use crate::statistics::mean;
 
 mod curves;
@@ -26,6 +27,11 @@ const PALETTE: [RGBColor; 7] = [
     RGBColor(86, 180, 233),
     RGBColor(90, 90, 90),
 ];
+
+/// Widths of panels and of the legend beside them, in pixels.
+const SCORE_PANEL: u32 = 260;
+const TRADEOFF_PANEL: u32 = 450;
+const LEGEND: u32 = 220;
 
 type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 
@@ -46,12 +52,22 @@ pub fn draw_all(results: &Path) -> Result<Vec<PathBuf>> {
         .into_iter()
         .filter(|row| row.concept == ALL_CONCEPTS)
         .collect();
-    if !overall.is_empty() {
-        drawn.push(draw(&folder, "scores.png", (1000, 420), |area| {
-            scores(area, &overall, &variants)
+    let metrics: Vec<Metric> = Metric::ALL
+        .iter()
+        .copied()
+        .filter(|metric| overall.iter().any(|row| row.metric == *metric))
+        .collect();
+    if !metrics.is_empty() {
+        let size = (SCORE_PANEL * metrics.len() as u32 + LEGEND, 420);
+        drawn.push(draw(&folder, "scores.png", size, |area| {
+            scores(area, &overall, &metrics, &variants)
         })?);
-        drawn.push(draw(&folder, "tradeoff.png", (1120, 440), |area| {
-            tradeoff(area, &overall, &variants)
+    }
+    let tradeoffs = tradeoffs(&metrics);
+    if !tradeoffs.is_empty() {
+        let size = (TRADEOFF_PANEL * tradeoffs.len() as u32 + LEGEND, 440);
+        drawn.push(draw(&folder, "tradeoff.png", size, |area| {
+            tradeoff(area, &overall, &tradeoffs, &variants)
         })?);
     }
     if !curves.is_empty() {
@@ -184,11 +200,11 @@ fn drawable(row: &SummaryRow) -> bool {
     [row.mean, row.low, row.high].iter().all(|v| v.is_finite())
 }
 
-/// A point with its interval for every variant, a panel a score.
-fn scores(area: &Area, rows: &[SummaryRow], variants: &[String]) -> Result<()> {
-    let (plot, side) = area.split_horizontally(780);
-    let panels = plot.split_evenly((1, 3));
-    for ((metric, title), panel) in METRICS.iter().zip(TITLES).zip(&panels) {
+/// A point with its interval for every variant, one panel per metric.
+fn scores(area: &Area, rows: &[SummaryRow], metrics: &[Metric], variants: &[String]) -> Result<()> {
+    let (plot, side) = area.split_horizontally(SCORE_PANEL * metrics.len() as u32);
+    let panels = plot.split_evenly((1, metrics.len()));
+    for (metric, panel) in metrics.iter().zip(&panels) {
         let of_metric = |row: &&SummaryRow| row.metric == *metric && drawable(row);
         let rows: Vec<&SummaryRow> = rows.iter().filter(of_metric).collect();
         if rows.is_empty() {
@@ -197,7 +213,7 @@ fn scores(area: &Area, rows: &[SummaryRow], variants: &[String]) -> Result<()> {
         let y = span(rows.iter().flat_map(|row| [row.low, row.high]), 0.12);
         let x = -0.6..variants.len() as f64 - 0.4;
         let mut chart = ChartBuilder::on(panel)
-            .caption(title, text(18))
+            .caption(metric.title(), text(18))
             .margin(8)
             .y_label_area_size(54)
             .x_label_area_size(8)
@@ -227,16 +243,27 @@ fn scores(area: &Area, rows: &[SummaryRow], variants: &[String]) -> Result<()> {
     legend(&side, variants, variants)
 }
 
-/// CLIP-T against CLIP-I and DINO: what is gained in identity and lost in text, or not.
-fn tradeoff(area: &Area, rows: &[SummaryRow], variants: &[String]) -> Result<()> {
-    let (plot, side) = area.split_horizontally(900);
-    let titles = [
-        "CLIP-I: looks like the photos",
-        "DINO: looks like the photos",
-    ];
-    let panels = plot.split_evenly((1, 2));
-    for ((metric, title), panel) in ["clip_i", "dino"].iter().zip(titles).zip(&panels) {
-        tradeoff_panel(panel, rows, variants, metric, title)?;
+/// Every pair of a metric that compares with the text and one that compares with photos.
+fn tradeoffs(metrics: &[Metric]) -> Vec<[Metric; 2]> {
+    let (of_photos, of_text): (Vec<Metric>, Vec<Metric>) =
+        metrics.iter().partition(|metric| metric.reads_photos());
+    let pairs = of_text.into_iter();
+    pairs
+        .flat_map(|text| of_photos.iter().map(move |photos| [text, *photos]))
+        .collect()
+}
+
+/// What is gained in identity and lost in text, or not: one panel per pair of metrics.
+fn tradeoff(
+    area: &Area,
+    rows: &[SummaryRow],
+    pairs: &[[Metric; 2]],
+    variants: &[String],
+) -> Result<()> {
+    let (plot, side) = area.split_horizontally(TRADEOFF_PANEL * pairs.len() as u32);
+    let panels = plot.split_evenly((1, pairs.len()));
+    for (pair, panel) in pairs.iter().zip(&panels) {
+        tradeoff_panel(panel, rows, variants, *pair)?;
     }
     side.draw(&Text::new("mean, 95 % intervals", (6, 22), text(14)))
         .map_err(oops)?;
@@ -247,16 +274,15 @@ fn tradeoff_panel(
     panel: &Area,
     rows: &[SummaryRow],
     variants: &[String],
-    metric: &str,
-    title: &str,
+    [of_text, of_photos]: [Metric; 2],
 ) -> Result<()> {
-    let find = |variant: &String, metric: &str| {
+    let find = |variant: &String, metric: Metric| {
         rows.iter()
             .find(|row| row.variant == *variant && row.metric == metric && drawable(row))
     };
     let points: Vec<(&String, &SummaryRow, &SummaryRow)> = variants
         .iter()
-        .filter_map(|v| Some((v, find(v, "clip_t")?, find(v, metric)?)))
+        .filter_map(|v| Some((v, find(v, of_text)?, find(v, of_photos)?)))
         .collect();
     if points.is_empty() {
         return Ok(());
@@ -272,8 +298,8 @@ fn tradeoff_panel(
     chart
         .configure_mesh()
         .x_labels(6)
-        .x_desc("CLIP-T: follows the prompt")
-        .y_desc(title)
+        .x_desc(format!("{}: follows the prompt", of_text.title()))
+        .y_desc(format!("{}: looks like the photos", of_photos.title()))
         .axis_desc_style(text(15))
         .label_style(text(13))
         .x_label_formatter(&|value| format!("{value:.3}"))
@@ -452,9 +478,9 @@ mod tests {
             format!("{variant},{metric},all,{mean},0.1,0.3,,,,3\n")
         };
         let mut text = format!("{header}\n");
-        for metric in METRICS {
-            text += &row("CoRe", metric, "0.2");
-            text += &row("diverged", metric, "NaN");
+        for metric in Metric::ALL {
+            text += &row("CoRe", metric.column(), "0.2");
+            text += &row("diverged", metric.column(), "NaN");
         }
         std::fs::write(folder.path().join("summary.csv"), text).expect("a file");
         assert_eq!(draw_all(folder.path()).expect("plots").len(), 2);

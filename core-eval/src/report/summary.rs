@@ -5,17 +5,12 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::ScoreRow;
+use super::{ScoreRow, ScoreTable};
+use crate::metrics::Metric;
 use crate::protocol::Averaging;
 use crate::statistics::{ConceptValues, Interval, bootstrap, mean};
 
-/// The scores, as columns of `scores.csv`.
-pub const METRICS: [&str; 3] = ["clip_t", "clip_i", "dino"];
-
-/// Their titles.
-pub const TITLES: [&str; 3] = ["CLIP-T", "CLIP-I", "DINO"];
-
-/// What the column `concept` says of the macro mean.
+/// The value of the column `concept` in rows about the mean over concepts.
 pub const ALL_CONCEPTS: &str = "all";
 
 /// One variant, one metric, one concept or all.
@@ -24,7 +19,7 @@ pub struct SummaryRow {
     /// The method.
     pub variant: String,
     /// The score.
-    pub metric: String,
+    pub metric: Metric,
     /// A concept, or `all`.
     pub concept: String,
     /// The mean.
@@ -49,10 +44,10 @@ pub struct SummaryRow {
 pub type Grouped<'a> = IndexMap<&'a str, IndexMap<&'a str, IndexMap<u64, Vec<f64>>>>;
 
 /// Groups the scores of a variant; images without a score are left out.
-pub fn grouped<'a>(rows: &'a [ScoreRow], variant: &str, metric: &str) -> Grouped<'a> {
+pub fn grouped<'a>(rows: &'a [ScoreRow], variant: &str, metric: Metric) -> Grouped<'a> {
     let mut concepts = Grouped::new();
     for row in rows.iter().filter(|row| row.variant == variant) {
-        let Some(value) = row.metric(metric) else {
+        let Some(value) = row.scores[metric] else {
             continue;
         };
         let prompts = concepts.entry(&row.concept).or_default();
@@ -88,7 +83,7 @@ impl Values<'_> {
     }
 }
 
-fn values<'a>(rows: &'a [ScoreRow], variant: &str, metric: &str) -> Vec<Values<'a>> {
+fn values<'a>(rows: &'a [ScoreRow], variant: &str, metric: Metric) -> Vec<Values<'a>> {
     grouped(rows, variant, metric)
         .into_iter()
         .map(|(concept, prompts)| Values {
@@ -116,10 +111,10 @@ pub struct Weighting<'a> {
 }
 
 impl Weighting<'_> {
-    fn weight(&self, metric: &str, values: &Values<'_>) -> f64 {
-        let photos = match metric {
-            "clip_t" => 1,
-            _ => self.photos.get(values.concept).copied().unwrap_or(1),
+    fn weight(&self, metric: Metric, values: &Values<'_>) -> f64 {
+        let photos = match metric.reads_photos() {
+            true => self.photos.get(values.concept).copied().unwrap_or(1),
+            false => 1,
         };
         match self.averaging {
             Averaging::Macro => 1.0,
@@ -131,13 +126,14 @@ impl Weighting<'_> {
 /// All rows: variants in the given order, the first being the baseline; for each the metrics; for
 /// each first the mean over concepts, then the concepts.
 pub fn summarize(
-    rows: &[ScoreRow],
+    scores: &ScoreTable,
     variants: &[String],
     weighting: Weighting<'_>,
 ) -> Vec<SummaryRow> {
+    let rows = &scores.rows;
     let mut summary = Vec::new();
     for (index, variant) in variants.iter().enumerate() {
-        for metric in METRICS {
+        for metric in scores.metrics.iter().copied() {
             let ours = values(rows, variant, metric);
             let base = if index == 0 {
                 Vec::new()
@@ -161,12 +157,12 @@ pub fn summarize(
                     })
                     .collect();
                 // The same purpose for all variants: the same prompts are drawn for all.
-                let purpose = format!("bootstrap {metric} {concept}");
+                let purpose = format!("bootstrap {} {concept}", metric.column());
                 let Interval { mean, low, high } = bootstrap(&plain, &weights, &purpose);
                 let difference = paired.map(|paired| bootstrap(&paired, &weights, &purpose));
                 summary.push(SummaryRow {
                     variant: variant.clone(),
-                    metric: metric.to_string(),
+                    metric,
                     concept: concept.to_string(),
                     mean,
                     low,
@@ -193,18 +189,25 @@ pub fn summarize(
 mod tests {
     use super::*;
 
+    fn metric(column: &str) -> Metric {
+        Metric::named(column).expect("a metric of that column")
+    }
+
     fn row(variant: &str, concept: &str, prompt: &str, dino: Option<f64>) -> ScoreRow {
+        let scores = [(metric("clip_t"), Some(0.25)), (metric("dino"), dino)];
         ScoreRow {
             variant: variant.into(),
             concept: concept.into(),
-            seed: 0,
-            group: "animate".into(),
-            kind: "plain".into(),
             prompt: prompt.into(),
-            image: String::new(),
-            clip_t: Some(0.25),
-            clip_i: None,
-            dino,
+            scores: scores.into_iter().collect(),
+            ..ScoreRow::default()
+        }
+    }
+
+    fn table(rows: &[ScoreRow]) -> ScoreTable {
+        ScoreTable {
+            metrics: Metric::ALL.to_vec(),
+            rows: rows.to_vec(),
         }
     }
 
@@ -224,9 +227,9 @@ mod tests {
         ];
         let names = ["base", "other", "partial", "alien"].map(String::from);
         let none = BTreeMap::new();
-        let summary = summarize(&rows, &names, weighting(Averaging::Macro, &none));
+        let summary = summarize(&table(&rows), &names, weighting(Averaging::Macro, &none));
         let find = |variant: &str| {
-            let mut rows = summary.iter().filter(|r| r.metric == "dino");
+            let mut rows = summary.iter().filter(|r| r.metric == metric("dino"));
             rows.find(|r| r.variant == variant).expect("a row").clone()
         };
         let other = find("other");
@@ -247,12 +250,14 @@ mod tests {
             rows.push(row("v", "cup", prompt, Some(0.0)));
         }
         let photos = BTreeMap::from([("dog".to_string(), 2), ("cup".to_string(), 4)]);
-        let mean = |averaging, metric: &str| {
-            let summary = summarize(&rows, &["v".into()], weighting(averaging, &photos));
+        let mean = |averaging, column: &str| {
+            let summary = summarize(&table(&rows), &["v".into()], weighting(averaging, &photos));
             let mut rows = summary
                 .into_iter()
                 .filter(|row| row.concept == ALL_CONCEPTS);
-            rows.find(|row| row.metric == metric).expect("a row").mean
+            rows.find(|row| row.metric == metric(column))
+                .expect("a row")
+                .mean
         };
         assert!((mean(Averaging::Macro, "dino") - 0.5).abs() < 1e-12);
         // Two pairs of the dog, twelve of the cup.
@@ -269,11 +274,10 @@ mod tests {
         }
         let none = BTreeMap::new();
         let names = ["base".into(), "other".into()];
-        let summary = summarize(&rows, &names, weighting(Averaging::Macro, &none));
-        let find = |variant: &str, metric: &str| {
-            summary
-                .iter()
-                .find(|r| r.variant == variant && r.metric == metric && r.concept == ALL_CONCEPTS)
+        let summary = summarize(&table(&rows), &names, weighting(Averaging::Macro, &none));
+        let find = |variant: &str, column: &str| {
+            let mut rows = summary.iter().filter(|r| r.concept == ALL_CONCEPTS);
+            rows.find(|r| r.variant == variant && r.metric == metric(column))
         };
         let base = find("base", "dino").expect("a row");
         assert!((base.mean - 0.5).abs() < 1e-12);

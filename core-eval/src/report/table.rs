@@ -1,13 +1,16 @@
 //! `table.md`: the summary for readers.
 
-use super::summary::{ALL_CONCEPTS, METRICS, SummaryRow, TITLES};
+use super::summary::{ALL_CONCEPTS, SummaryRow};
 use crate::checks::{CheckRow, PHOTOS};
+use crate::metrics::Metric;
 use crate::protocol::Averaging;
 use crate::statistics::ENOUGH_CONCEPTS;
 
 /// What the table is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Table<'a> {
+    /// The metrics that ran.
+    pub metrics: &'a [Metric],
     /// Means and intervals.
     pub summary: &'a [SummaryRow],
     /// What the photos score, and what else there is to know.
@@ -30,16 +33,17 @@ impl Table<'_> {
 /// Variants as rows, scores as columns: mean, 95 % interval, and the difference to the first
 /// variant in brackets; below them what photos score; then a table of checks.
 pub fn table_markdown(table: &Table<'_>) -> String {
-    let overall = |variant: &str, metric: &str| {
+    let overall = |variant: &str, metric: Metric| {
         table
             .summary
             .iter()
             .find(|r| r.variant == variant && r.metric == metric && r.concept == ALL_CONCEPTS)
     };
-    let mut text = format!("| variant | {} |\n|---|---|---|---|\n", TITLES.join(" | "));
+    let metrics = || table.metrics.iter().copied();
+    let titles: Vec<&str> = metrics().map(Metric::title).collect();
+    let mut text = header(&titles);
     for variant in table.variants {
-        let cells: Vec<String> = METRICS
-            .iter()
+        let cells: Vec<String> = metrics()
             .map(|metric| cell(overall(variant, metric)))
             .collect();
         text.push_str(&format!("| {variant} | {} |\n", cells.join(" | ")));
@@ -48,15 +52,12 @@ pub fn table_markdown(table: &Table<'_>) -> String {
         ("photos of one concept", "same"),
         ("photos of two concepts", "other"),
     ] {
-        let figure = |metric: &str| {
-            let row = table.check(PHOTOS, &format!("{metric}_{of}"));
+        let figure = |metric: Metric| {
+            let row = table.check(PHOTOS, &format!("{}_{of}", metric.column()));
             row.map_or("–".to_string(), |row| format!("{:.4}", row.value))
         };
-        text.push_str(&format!(
-            "| *{name}* | – | {} | {} |\n",
-            figure("clip_i"),
-            figure("dino")
-        ));
+        let figures: Vec<String> = metrics().map(figure).collect();
+        text.push_str(&format!("| *{name}* | {} |\n", figures.join(" | ")));
     }
     let count = table
         .summary
@@ -76,8 +77,11 @@ pub fn table_markdown(table: &Table<'_>) -> String {
          the intervals say nothing about other concepts"
     };
     let over = match table.averaging {
-        Averaging::Macro => "Mean over",
-        Averaging::Pooled => "Mean over all images, for CLIP-I and DINO all pairs, of",
+        Averaging::Macro => "Mean over".to_string(),
+        Averaging::Pooled => format!(
+            "Mean over all images, for {} all pairs, of",
+            Metric::photo_titles(table.metrics)
+        ),
     };
     text.push_str(&format!(
         "\n{over} {count} concept(s), {seeds} [95 % bootstrap interval]; in brackets the difference to {} \
@@ -89,26 +93,45 @@ pub fn table_markdown(table: &Table<'_>) -> String {
     text
 }
 
-/// The columns of the table of checks.
-const CHECKS: [(&str, &str); 5] = [
-    ("diversity", "diversity"),
-    ("closest", "closest to a photo (DINO)"),
-    ("lowest_clip_t", "lowest CLIP-T of a prompt"),
-    ("lowest_dino", "lowest DINO of a prompt"),
-    ("nothing_found", "images without foreground"),
-];
+/// The first two lines of a table.
+fn header(titles: &[&str]) -> String {
+    format!(
+        "| variant | {} |\n|---|{}\n",
+        titles.join(" | "),
+        "---|".repeat(titles.len())
+    )
+}
+
+/// The measures that the second table may have, each with its title.
+fn check_columns(metrics: &[Metric]) -> Vec<(String, String)> {
+    let mut columns = vec![("diversity".to_string(), "diversity".to_string())];
+    if let Some(metric) = Metric::of_instances(metrics) {
+        let title = format!("closest to a photo ({})", metric.title());
+        columns.push(("closest".to_string(), title));
+    }
+    for metric in metrics {
+        if metric.definition().worst_prompt_in_table() {
+            columns.push((
+                format!("lowest_{}", metric.column()),
+                format!("lowest {} of a prompt", metric.title()),
+            ));
+        }
+    }
+    columns.push((
+        "nothing_found".to_string(),
+        "images without foreground".to_string(),
+    ));
+    columns
+}
 
 /// Diversity, closeness to the photos, the worst prompts and, of masked protocols, how often
 /// nothing was found.
 fn checks_markdown(table: &Table<'_>) -> String {
     let measured = |measure: &str| table.checks.iter().any(|row| row.measure == measure);
-    let columns: Vec<(&str, &str)> = CHECKS.into_iter().filter(|(m, _)| measured(m)).collect();
-    let titles: Vec<&str> = columns.iter().map(|(_, title)| *title).collect();
-    let mut text = format!(
-        "\n| variant | {} |\n|---|{}\n",
-        titles.join(" | "),
-        "---|".repeat(columns.len())
-    );
+    let mut columns = check_columns(table.metrics);
+    columns.retain(|(measure, _)| measured(measure));
+    let titles: Vec<&str> = columns.iter().map(|(_, title)| title.as_str()).collect();
+    let mut text = format!("\n{}", header(&titles));
     for variant in table.variants {
         let figure = |measure: &str| {
             let row = table.check(variant, measure);
@@ -120,10 +143,13 @@ fn checks_markdown(table: &Table<'_>) -> String {
         let cells: Vec<String> = columns.iter().map(|(measure, _)| figure(measure)).collect();
         text.push_str(&format!("| {variant} | {} |\n", cells.join(" | ")));
     }
-    text.push_str(
-        "\nDiversity: 1 minus the mean DINO cosine between two images of one prompt. Closest: the \
-         highest DINO cosine of an image to a photo; near 1 a photo was copied.",
-    );
+    if let Some(metric) = Metric::of_instances(table.metrics) {
+        let title = metric.title();
+        text.push_str(&format!(
+            "\nDiversity: 1 minus the mean {title} cosine between two images of one prompt. \
+             Closest: the highest {title} cosine of an image to a photo; near 1 a photo was copied."
+        ));
+    }
     if measured("nothing_found") {
         text.push_str(
             " Images without foreground: those in which the mask judge did not find the class \

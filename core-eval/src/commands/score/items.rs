@@ -8,7 +8,7 @@ use core_model::files::is_plain_name;
 use serde::Deserialize;
 
 use super::ScoreArgs;
-use crate::foregrounds::mask_file;
+use crate::masks::mask_file;
 use crate::pictures::picture_files;
 use crate::protocol::Protocol;
 

@@ -1,6 +1,8 @@
-//! `core-eval score`: the three scores of images that any tool made.
+//! `core-eval score`: the scores of images that any tool made.
 
+mod encoders;
 mod items;
+mod table;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -14,19 +16,19 @@ use core_model::source::EncoderSource;
 use core_train::config::{ConceptConfig, parse};
 use core_train::progress::Progress;
 use image::{GrayImage, RgbImage};
-use indexmap::IndexSet;
 
 use super::say;
-use crate::foregrounds::{no_class_word, of_photos, read_mask};
-use crate::metrics::{Feature, JudgeFolders, Judges, Place, References, Scores, Seen};
+use crate::gallery::{BATCH, Gallery, ImageFeatures, TextFeatures, readings};
+use crate::masks::{no_class_word, read_mask};
+use crate::metrics::{EncoderFolders, Metric, Scores};
 use crate::pictures::{load_images, picture_files};
 use crate::protocol::Protocol;
-use crate::statistics::{mean, weighted_mean};
+use crate::provenance::protocol_json;
+use crate::scoring::{Place, scores};
 
+use encoders::EncoderArgs;
 use items::{Item, items};
-
-/// Images that are looked at together.
-const BATCH: usize = 32;
+use table::Scored;
 
 /// Arguments of `core-eval score`.
 #[derive(Debug, Clone, Args)]
@@ -48,15 +50,9 @@ pub struct ScoreArgs {
     /// CSV with the columns image,prompt
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// Folder of a CLIP model as transformers writes it, or repository of the hub
-    #[arg(long, value_name = "DIR")]
-    clip: PathBuf,
-    /// Folder of a DINO model (ViT) as transformers writes it, or repository of the hub
-    #[arg(long, value_name = "DIR")]
-    dino: PathBuf,
-    /// dreambooth, core (masked foregrounds), textual-inversion, custom-diffusion, oft or
-    /// dreambench-plus
-    #[arg(long, value_name = "NAME", default_value = "dreambooth")]
+    #[command(flatten)]
+    encoders: EncoderArgs,
+    #[arg(long, value_name = "NAME", default_value = "dreambooth", help = protocol_help())]
     protocol: String,
     /// Masks of the images: same names, png, white where the concept is
     #[arg(long, value_name = "DIR")]
@@ -73,6 +69,11 @@ pub struct ScoreArgs {
     /// The CSV to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+}
+
+fn protocol_help() -> String {
+    let names: Vec<&str> = Protocol::names().collect();
+    format!("How scores are computed: {}", names.join(", "))
 }
 
 /// Scores the images, writes the CSV and the protocol, and prints the means.
@@ -99,42 +100,48 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
             );
         }
     }
-    let judges = Judges::load(args.judges(), &device)?;
+    let folders = args.folders();
+    let gallery = Gallery::load(&folders, &device)?;
     let concepts = Concepts::read(args, &items)?;
     let texts = concepts.texts(&items, protocol)?;
-    let references = references(args, &items, &judges, protocol, &concepts)?;
-    let with_concept = args.images.is_some();
-    let mut scores = Vec::with_capacity(items.len());
-    let scored = Scoring {
-        judges: &judges,
+    let metrics = folders.metrics();
+    let photos = photos(args, &items, &gallery, protocol, &concepts)?;
+    let mut scored = Scored {
+        items: &items,
+        scores: Vec::with_capacity(items.len()),
+        metrics: metrics.clone(),
+        with_concept: args.images.is_some(),
+    };
+    let outcome = Scoring {
+        gallery: &gallery,
+        metrics: &metrics,
         protocol,
         concepts: &concepts,
-        references: &references,
+        photos: &photos,
     }
-    .score(&items, &texts, &mut scores);
-    if let Err(failure) = scored {
-        if scores.is_empty() {
+    .score(&items, &texts, &mut scored.scores);
+    if let Err(failure) = outcome {
+        if scored.scores.is_empty() {
             return Err(failure);
         }
         let kept = args.out.with_extension("partial.csv");
-        write(&kept, &items, &scores, with_concept)?;
+        scored.write(&kept)?;
         return Err(failure.context(format!(
             "stopped after {} of {} images; their scores are in {}",
-            scores.len(),
+            scored.scores.len(),
             items.len(),
             kept.display()
         )));
     }
-    write(&args.out, &items, &scores, with_concept)?;
-    let folders: BTreeMap<&str, PathBuf> = references
+    scored.write(&args.out)?;
+    let concepts: BTreeMap<&str, PathBuf> = photos
         .keys()
         .map(|concept| (concept.as_str(), args.folder_of(concept)))
         .collect();
-    let folders = folders.iter().map(|(name, path)| (*name, path.as_path()));
-    let text = protocol.to_json(args.judges(), folders)?;
+    let concepts = concepts.iter().map(|(name, path)| (*name, path.as_path()));
+    let text = protocol_json(protocol, &folders, concepts)?;
     write_atomically(&args.out.with_extension("protocol.json"), text.as_bytes())?;
-    let photos = |concept: &str| references.get(concept).map_or(1, |r| r.whole.dino.len());
-    say(&means(&items, &scores, with_concept, photos));
+    say(&scored.means(|concept| photos.get(concept).map_or(1, Vec::len)));
     Ok(())
 }
 
@@ -166,25 +173,21 @@ fn check_writable(out: &Path) -> Result<()> {
 }
 
 impl ScoreArgs {
-    /// The same with folders for the judges, fetched where they are repositories of the hub.
+    /// The same with folders for the networks, fetched where they are repositories of the hub.
     fn located(&self) -> Result<Self> {
-        let folder = |path: &Path| -> Result<PathBuf> {
-            Ok(EncoderSource::from(path).locate()?.path().to_path_buf())
-        };
-        Ok(Self {
-            clip: folder(&self.clip)?,
-            dino: folder(&self.dino)?,
-            clipseg: self.clipseg.as_deref().map(folder).transpose()?,
-            ..self.clone()
-        })
+        let mut args = self.clone();
+        args.encoders.0.locate()?;
+        if let Some(clipseg) = &self.clipseg {
+            let folder = EncoderSource::from(clipseg.as_path()).locate()?;
+            args.clipseg = Some(folder.path().to_path_buf());
+        }
+        Ok(args)
     }
 
-    fn judges(&self) -> JudgeFolders<'_> {
-        JudgeFolders {
-            clip: &self.clip,
-            dino: &self.dino,
-            clipseg: self.clipseg.as_deref(),
-        }
+    fn folders(&self) -> EncoderFolders {
+        let mut folders = self.encoders.0.clone();
+        folders.clipseg.clone_from(&self.clipseg);
+        folders
     }
 
     /// The folder of a concept's photos.
@@ -201,10 +204,10 @@ impl ScoreArgs {
 struct Concepts(BTreeMap<String, Option<ConceptConfig>>);
 
 impl Concepts {
-    /// Reads those that are needed: for prompts with `{}`, and for what the mask judge looks for.
+    /// Reads those that are needed: for prompts with `{}`, and for what the segmenter looks for.
     ///
     /// # Errors
-    /// A damaged concept.toml; an absent one where the mask judge needs it.
+    /// A damaged concept.toml; an absent one where the segmenter needs it.
     fn read(args: &ScoreArgs, items: &[Item]) -> Result<Self> {
         let mut concepts = BTreeMap::new();
         let masked = args.clipseg.is_some();
@@ -230,7 +233,7 @@ impl Concepts {
         Some(self.of(concept)?.super_category.as_str())
     }
 
-    /// What CLIP reads for every image.
+    /// The text of every image, as the protocol has it.
     fn texts(&self, items: &[Item], protocol: &Protocol) -> Result<Vec<String>> {
         items
             .iter()
@@ -245,14 +248,14 @@ impl Concepts {
     }
 }
 
-/// The photos of every concept.
-fn references(
+/// The features of the photos of every concept.
+fn photos(
     args: &ScoreArgs,
     items: &[Item],
-    judges: &Judges,
+    gallery: &Gallery,
     protocol: &Protocol,
     concepts: &Concepts,
-) -> Result<BTreeMap<String, References>> {
+) -> Result<BTreeMap<String, Vec<ImageFeatures>>> {
     let mut images: BTreeMap<&str, usize> = BTreeMap::new();
     for item in items {
         *images.entry(&item.concept).or_default() += 1;
@@ -264,6 +267,9 @@ fn references(
         protocol.check_counts(&folder.display().to_string(), count, photos.len())?;
         files.push((concept, folder, photos));
     }
+    let metrics = args.encoders.0.metrics();
+    let metrics = metrics.iter().filter(|metric| metric.reads_photos());
+    let readings = readings(metrics, &[protocol]);
     let mut all = BTreeMap::new();
     for (concept, folder, files) in files {
         let photos = load_images(files.iter().map(PathBuf::as_path))?;
@@ -271,41 +277,42 @@ fn references(
             let given = args.references_masks.as_ref();
             let given = given.map(|masks| masks.join(concept));
             let word = concepts.class_word(concept);
-            of_photos(&folder, &files, &photos, given.as_deref(), judges, word)
+            gallery.photo_masks(&folder, &files, &photos, given.as_deref(), word)
         });
-        let masks = masks.transpose()?;
-        let references = judges.references(&photos, masks.as_deref())?;
-        all.insert(concept.to_string(), references);
+        let features = gallery.features(&photos, masks.transpose()?.as_deref(), &readings)?;
+        all.insert(concept.to_string(), features);
     }
     Ok(all)
 }
 
 /// What images are scored with.
 struct Scoring<'a> {
-    judges: &'a Judges,
+    gallery: &'a Gallery,
+    metrics: &'a [Metric],
     protocol: &'a Protocol,
     concepts: &'a Concepts,
-    references: &'a BTreeMap<String, References>,
+    photos: &'a BTreeMap<String, Vec<ImageFeatures>>,
 }
 
 impl Scoring<'_> {
     /// Appends the scores of the images in their order; what was scored before an error stays.
-    fn score(&self, items: &[Item], texts: &[String], scores: &mut Vec<Scores>) -> Result<()> {
+    fn score(&self, items: &[Item], texts: &[String], all: &mut Vec<Scores>) -> Result<()> {
         let mut progress = Progress::new("images", 0, items.len() as u64);
         let mut places = Places::default();
-        let mut read: HashMap<&str, Feature> = HashMap::new();
+        let mut read: HashMap<&str, TextFeatures> = HashMap::new();
         for (batch, texts) in items.chunks(BATCH).zip(texts.chunks(BATCH)) {
-            let seen = self.look(batch)?;
-            for ((item, seen), text) in batch.iter().zip(seen).zip(texts) {
+            let features = self.features(batch)?;
+            for ((item, features), text) in batch.iter().zip(features).zip(texts) {
                 let text = match read.entry(text) {
                     Entry::Occupied(known) => known.into_mut(),
-                    Entry::Vacant(new) => new.insert(self.judges.text_feature(text)),
+                    Entry::Vacant(new) => {
+                        new.insert(self.gallery.text_features(text, self.metrics)?)
+                    }
                 };
-                let photos = self.references.get(&item.concept);
-                let of_image = seen
-                    .scores(self.protocol, places.next(item), text, photos)
-                    .with_context(|| format!("image `{}`", item.name))?;
-                scores.push(of_image);
+                let photos = self.photos.get(&item.concept).map(Vec::as_slice);
+                let place = places.next(item);
+                let of_image = scores(self.protocol, self.metrics, &features, place, text, photos);
+                all.push(of_image.with_context(|| format!("image `{}`", item.name))?);
                 progress.advance("");
             }
         }
@@ -313,14 +320,15 @@ impl Scoring<'_> {
         Ok(())
     }
 
-    /// What the judges see of some images.
-    fn look(&self, batch: &[Item]) -> Result<Vec<Seen>> {
+    fn features(&self, batch: &[Item]) -> Result<Vec<ImageFeatures>> {
         let images = load_images(batch.iter().map(|item| item.path.as_path()))?;
         let masks = self.protocol.masked.then(|| self.masks(batch, &images));
-        self.judges.seen(&images, masks.transpose()?.as_deref())
+        let readings = readings(self.metrics.iter(), &[self.protocol]);
+        let masks = masks.transpose()?;
+        self.gallery.features(&images, masks.as_deref(), &readings)
     }
 
-    /// From files where the items name them, else from the mask judge.
+    /// From files where the items name them, else from the segmenter.
     fn masks(&self, batch: &[Item], images: &[RgbImage]) -> Result<Vec<GrayImage>> {
         let files: Option<Vec<&PathBuf>> = batch.iter().map(|item| item.mask.as_ref()).collect();
         if let Some(files) = files {
@@ -330,7 +338,7 @@ impl Scoring<'_> {
         let words = batch
             .iter()
             .filter_map(|item| self.concepts.class_word(&item.concept));
-        self.judges.masks(images, &words.collect::<Vec<_>>())
+        self.gallery.masks(images, &words.collect::<Vec<_>>())
     }
 }
 
@@ -354,84 +362,4 @@ impl<'a> Places<'a> {
             kind: &item.kind,
         }
     }
-}
-
-fn write(out: &Path, items: &[Item], scores: &[Scores], with_concept: bool) -> Result<()> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let failed = || out.display().to_string();
-    let mut header = vec!["image", "concept", "clip_t", "clip_i", "dino"];
-    if !with_concept {
-        header.remove(1);
-    }
-    writer.write_record(&header).with_context(failed)?;
-    for (item, scores) in items.iter().zip(scores) {
-        let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
-        let mut record = vec![
-            item.name.clone(),
-            item.concept.clone(),
-            number(scores.clip_t),
-            number(scores.clip_i),
-            number(scores.dino),
-        ];
-        if !with_concept {
-            record.remove(1);
-        }
-        writer.write_record(&record).with_context(failed)?;
-    }
-    let bytes = writer.into_inner().with_context(failed)?;
-    Ok(write_atomically(out, &bytes)?)
-}
-
-/// Means over all images or, with concepts, of each concept, over these, and over everything: all
-/// images for CLIP-T, all pairs of image and photo for the others.
-fn means(
-    items: &[Item],
-    scores: &[Scores],
-    with_concept: bool,
-    photos: impl Fn(&str) -> usize,
-) -> String {
-    let concepts: IndexSet<&str> = items.iter().map(|item| item.concept.as_str()).collect();
-    let columns: [fn(&Scores) -> Option<f64>; 3] = [
-        |scores| scores.clip_t,
-        |scores| scores.clip_i,
-        |scores| scores.dino,
-    ];
-    let of_concept: Vec<[Option<f64>; 3]> = concepts
-        .iter()
-        .map(|concept| {
-            columns.map(|column| {
-                let rows = items.iter().zip(scores);
-                let rows = rows.filter(|(item, _)| item.concept == *concept);
-                mean(rows.filter_map(|(_, scores)| column(scores)))
-            })
-        })
-        .collect();
-    let line = |name: &str, values: [Option<f64>; 3]| {
-        let [t, i, d] = values.map(|v| v.map_or("-".to_string(), |v| format!("{v:.6}")));
-        format!("{name}clip_t {t} clip_i {i} dino {d}")
-    };
-    let all = [0, 1, 2].map(|column| mean(of_concept.iter().filter_map(|row| row[column])));
-    if !with_concept {
-        return line("", all);
-    }
-    let pooled = [0, 1, 2].map(|index| {
-        let weight = |item: &Item| match index {
-            0 => 1.0,
-            _ => photos(&item.concept) as f64,
-        };
-        let rows = items.iter().zip(scores);
-        weighted_mean(
-            rows.filter_map(|(item, scores)| Some((columns[index](scores)?, weight(item)))),
-        )
-    });
-    let mut lines: Vec<String> = concepts
-        .iter()
-        .zip(of_concept)
-        .map(|(concept, values)| line(&format!("{concept}: "), values))
-        .collect();
-    let count = concepts.len();
-    lines.push(line(&format!("macro mean of {count} concepts: "), all));
-    let count = items.len();
-    lines.push(line(&format!("pooled mean of {count} images: "), pooled));
-    lines.join("\n")
 }

@@ -11,12 +11,12 @@ use core_model::tokenizer::Tokenizer;
 use image::{GrayImage, Luma, RgbImage};
 use indexmap::IndexSet;
 
-/// Pictures looked at together; fixed, so that a mask does not depend on how many there are.
+/// Images read together; fixed, so that a mask does not depend on how many there are.
 const BATCH: usize = 8;
 
 /// A CLIPSeg folder with its preprocessing.
 #[derive(Debug)]
-pub(super) struct Segmenter {
+pub struct Segmenter {
     network: ClipSegModel,
     processor: ImageProcessor,
     tokenizer: Tokenizer,
@@ -29,47 +29,58 @@ impl Segmenter {
     /// # Errors
     /// Absent or damaged files; a processor or tokenizer that does not fit the network, or a
     /// processor that crops, since what is cropped away would have no mask.
-    pub(super) fn load(folder: &Path, device: &Device) -> Result<Self> {
+    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         let network = ClipSegModel::load(folder, device)?;
         let processor = ImageProcessor::from_dir(folder)?;
-        let at = || folder.display().to_string();
-        let Rectangle { height, width } = processor.whole_picture().with_context(at)?;
-        network
-            .check_picture(height as usize, width as usize)
-            .with_context(at)?;
         let tokenizer = Tokenizer::from_dir(folder)?.fit(&network.config().clip.text_config)?;
-        Ok(Self {
+        let segmenter = Self {
             network,
             processor,
             tokenizer,
             device: device.clone(),
-        })
+        };
+        let at = || folder.display().to_string();
+        let [height, width] = segmenter.input_size().with_context(at)?;
+        segmenter
+            .network
+            .check_picture(height, width)
+            .with_context(at)?;
+        Ok(segmenter)
     }
 
-    /// White where a picture shows what its word names, black elsewhere; as large as the picture.
+    /// Height and width of the images that the network is given, in pixels.
+    ///
+    /// # Errors
+    /// The preprocessing gives images of several sizes.
+    pub fn input_size(&self) -> Result<[usize; 2]> {
+        let Rectangle { height, width } = self.processor.whole_picture()?;
+        Ok([height as usize, width as usize])
+    }
+
+    /// White where an image shows what its word names, black elsewhere; as large as the image.
     ///
     /// The network's logits are resized bilinearly, as by `torch.nn.functional.interpolate` with
     /// `align_corners=False`; above 0, a probability of a half, is white.
     ///
     /// # Errors
-    /// A picture that the processor refuses; another number of words than of pictures.
-    pub(super) fn masks(&self, pictures: &[RgbImage], words: &[&str]) -> Result<Vec<GrayImage>> {
+    /// An image that the processor refuses; another number of words than of images.
+    pub fn masks(&self, images: &[RgbImage], words: &[&str]) -> Result<Vec<GrayImage>> {
         ensure!(
-            pictures.len() == words.len(),
-            "{} pictures and {} words",
-            pictures.len(),
+            images.len() == words.len(),
+            "{} images and {} words",
+            images.len(),
             words.len()
         );
-        let mut masks = Vec::with_capacity(pictures.len());
-        for (pictures, words) in pictures.chunks(BATCH).zip(words.chunks(BATCH)) {
-            let pixels = self.processor.preprocess(pictures, &self.device)?;
+        let mut masks = Vec::with_capacity(images.len());
+        for (images, words) in images.chunks(BATCH).zip(words.chunks(BATCH)) {
+            let pixels = self.processor.preprocess(images, &self.device)?;
             let logits = self.network.forward(pixels, self.text_features(words));
             let [_, height, width] = logits.dims();
             let logits = to_vec(logits);
             let logits = logits.chunks_exact(height * width);
-            masks.extend(logits.zip(pictures).map(|(values, picture)| {
+            masks.extend(logits.zip(images).map(|(values, image)| {
                 let grid = Grid { values, width };
-                grid.mask(picture.width(), picture.height())
+                grid.mask(image.width(), image.height())
             }));
         }
         Ok(masks)

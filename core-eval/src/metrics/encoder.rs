@@ -1,0 +1,129 @@
+//! The networks that metrics read: from images, and for some from texts, to features.
+
+use std::fmt;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use burn::tensor::{Device, Tensor};
+use core_model::image_processor::ImageProcessor;
+use core_model::params::to_vec;
+use image::RgbImage;
+
+use super::Metric;
+
+/// A feature vector of length 1.
+pub type Feature = Vec<f32>;
+
+/// A kind of image encoder: what its folder is called, and how the folder is opened.
+pub struct EncoderKind {
+    /// The key below `[evaluation]` and in `protocol.json`, and the flag of `core-eval score`.
+    pub key: &'static str,
+    /// Its name in messages.
+    pub title: &'static str,
+    /// What its folder holds, in words.
+    pub folder: &'static str,
+    /// Whether every evaluation must name its folder; the metrics of others run where it is named.
+    pub required: bool,
+    /// Loads it from its folder.
+    pub load: fn(&Path, &Device) -> Result<Box<dyn ImageEncoder>>,
+}
+
+impl EncoderKind {
+    /// The encoders of all metrics, each once.
+    pub fn all() -> Vec<&'static Self> {
+        let mut kinds: Vec<&Self> = Vec::new();
+        for metric in Metric::ALL {
+            let kind = metric.definition().encoder();
+            if kinds.iter().all(|other| other.key != kind.key) {
+                kinds.push(kind);
+            }
+        }
+        kinds
+    }
+}
+
+impl fmt::Debug for EncoderKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EncoderKind")
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A loaded encoder with its preprocessing.
+pub trait ImageEncoder: Send + Sync {
+    /// Height and width of the images that the network is given, in pixels.
+    fn input_size(&self) -> [usize; 2];
+
+    /// The features of some images, read as one batch.
+    ///
+    /// # Errors
+    /// An image that the preprocessing refuses.
+    fn image_features(&self, images: &[RgbImage]) -> Result<Vec<Feature>>;
+
+    /// The feature of a text, cut to the context length.
+    ///
+    /// # Errors
+    /// The network reads no texts.
+    fn text_feature(&self, _text: &str) -> Result<Feature> {
+        bail!("this encoder reads images only, so no metric can compare its features with a text")
+    }
+}
+
+/// The features of images that `network` gives for preprocessed pixels.
+///
+/// # Errors
+/// An image that the processor refuses.
+pub(super) fn image_features(
+    images: &[RgbImage],
+    processor: &ImageProcessor,
+    device: &Device,
+    network: impl Fn(Tensor<4>) -> Tensor<2>,
+) -> Result<Vec<Feature>> {
+    let rows = network(processor.preprocess(images, device)?);
+    let width = rows.dims()[1];
+    Ok(to_vec(rows).chunks_exact(width).map(normalized).collect())
+}
+
+/// The cosine of two features of length 1.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| f64::from(*a) * f64::from(*b))
+        .sum()
+}
+
+/// The vector scaled to length 1.
+pub(super) fn normalized(values: &[f32]) -> Feature {
+    let norm = values
+        .iter()
+        .map(|v| f64::from(*v).powi(2))
+        .sum::<f64>()
+        .sqrt()
+        .max(1e-12);
+    values
+        .iter()
+        .map(|v| (f64::from(*v) / norm) as f32)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feature_has_cosine_one_with_itself_and_minus_one_with_its_opposite() {
+        let a = normalized(&[3.0, 4.0]);
+        assert!((cosine(&a, &a) - 1.0).abs() < 1e-7);
+        let b = normalized(&[-3.0, -4.0]);
+        assert!((cosine(&a, &b) + 1.0).abs() < 1e-7);
+    }
+
+    #[test]
+    fn an_encoder_that_several_metrics_read_is_one_encoder() {
+        let mut keys: Vec<&str> = EncoderKind::all().iter().map(|kind| kind.key).collect();
+        assert_eq!(keys[..2], ["clip", "dino"]);
+        keys.dedup();
+        assert_eq!(keys.len(), EncoderKind::all().len());
+    }
+}

@@ -1,0 +1,67 @@
+//! Where the networks of an evaluation are: a folder per encoder, and one for masks.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use core_model::source::EncoderSource;
+
+use super::{EncoderKind, Metric};
+
+/// The folders of the image encoders by key, and that of the network that makes masks.
+#[derive(Debug, Clone, Default)]
+pub struct EncoderFolders {
+    by_key: BTreeMap<&'static str, PathBuf>,
+    /// Of the CLIPSeg model, where one makes masks.
+    pub clipseg: Option<PathBuf>,
+}
+
+impl EncoderFolders {
+    /// Names the folder of an encoder.
+    pub fn set(&mut self, kind: &'static EncoderKind, folder: PathBuf) {
+        self.by_key.insert(kind.key, folder);
+    }
+
+    /// The folder of an encoder, where it is named.
+    pub fn get(&self, kind: &EncoderKind) -> Option<&Path> {
+        self.by_key.get(kind.key).map(PathBuf::as_path)
+    }
+
+    /// The encoders whose folders are named, in the order of the metrics that read them.
+    pub fn encoders(&self) -> impl Iterator<Item = (&'static EncoderKind, &Path)> {
+        let kinds = EncoderKind::all().into_iter();
+        kinds.filter_map(|kind| Some((kind, self.get(kind)?)))
+    }
+
+    /// The metrics whose encoders' folders are named.
+    pub fn metrics(&self) -> Vec<Metric> {
+        let metrics = Metric::ALL.iter().copied();
+        let named = |metric: &Metric| self.get(metric.definition().encoder()).is_some();
+        metrics.filter(named).collect()
+    }
+
+    /// All folders.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        let encoders = self.encoders().map(|(_, folder)| folder);
+        encoders.chain(self.clipseg.as_deref())
+    }
+
+    /// Changes every folder.
+    ///
+    /// # Errors
+    /// The first that `change` reports.
+    pub fn map(&mut self, change: impl Fn(&Path) -> Result<PathBuf>) -> Result<()> {
+        for folder in self.by_key.values_mut().chain(&mut self.clipseg) {
+            *folder = change(folder)?;
+        }
+        Ok(())
+    }
+
+    /// Fetches those that are repositories of the hub.
+    ///
+    /// # Errors
+    /// A folder that is absent; what the hub reports.
+    pub fn locate(&mut self) -> Result<()> {
+        self.map(|folder| Ok(EncoderSource::from(folder).locate()?.path().to_path_buf()))
+    }
+}

@@ -1,0 +1,87 @@
+//! `protocol.json`: the rules by which scores were computed, and the digests of what they were
+//! computed with.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use core_model::files::{read_to_string, sha256};
+use serde_json::{Map, Value, json};
+
+use crate::masks::MASKS;
+use crate::metrics::EncoderFolders;
+use crate::pictures::picture_files;
+use crate::protocol::Protocol;
+
+/// The text of `protocol.json`: the protocol, and the SHA-256 of every file of the networks and of
+/// every photo in the folders of concepts.
+///
+/// # Errors
+/// Unreadable files of a network or photos.
+pub fn protocol_json<'a>(
+    protocol: &Protocol,
+    folders: &EncoderFolders,
+    concepts: impl IntoIterator<Item = (&'a str, &'a Path)>,
+) -> Result<String> {
+    let (mut photos, mut photos_masks) = (Map::new(), Map::new());
+    for (concept, folder) in concepts {
+        let files = picture_files(folder)?;
+        photos.insert(concept.to_string(), Value::Object(digests(files)?));
+        let masks = folder.join(MASKS);
+        if protocol.masked && masks.is_dir() {
+            let files = picture_files(&masks)?;
+            photos_masks.insert(concept.to_string(), Value::Object(digests(files)?));
+        }
+    }
+    photos.sort_keys();
+    photos_masks.sort_keys();
+    let mut text = Map::new();
+    text.insert("protocol".into(), serde_json::to_value(protocol)?);
+    for (kind, folder) in folders.encoders() {
+        text.insert(kind.key.into(), network(folder)?);
+    }
+    text.insert("photos".into(), Value::Object(photos));
+    if protocol.masked {
+        text.insert("outside_the_mask".into(), json!("black"));
+        text.insert("masks_beside_photos".into(), Value::Object(photos_masks));
+        let generated = match folders.clipseg {
+            Some(_) => "CLIPSeg, asked for the class word, probability above 0.5",
+            None => "files",
+        };
+        text.insert("generated_masks".into(), json!(generated));
+        if let Some(clipseg) = &folders.clipseg {
+            text.insert("clipseg".into(), network(clipseg)?);
+        }
+    }
+    Ok(serde_json::to_string_pretty(&text)? + "\n")
+}
+
+/// A network's preprocessing, and the SHA-256 of each of its files by name.
+fn network(folder: &Path) -> Result<Value> {
+    let at = || folder.display().to_string();
+    let preprocessor = folder.join("preprocessor_config.json");
+    let mut preprocessing = Value::Null;
+    if preprocessor.exists() {
+        preprocessing = serde_json::from_str(&read_to_string(&preprocessor)?)
+            .with_context(|| preprocessor.display().to_string())?;
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(at)? {
+        let path = entry.with_context(at)?.path();
+        let ending = path.extension().unwrap_or_default().to_string_lossy();
+        if path.is_file() && matches!(ending.as_ref(), "json" | "safetensors" | "bin" | "txt") {
+            files.push(path);
+        }
+    }
+    Ok(json!({ "sha256": digests(files)?, "preprocessing": preprocessing }))
+}
+
+/// The SHA-256 of files by name.
+fn digests(mut files: Vec<PathBuf>) -> Result<Map<String, Value>> {
+    files.sort();
+    let mut digests = Map::new();
+    for path in files {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        digests.insert(name.into_owned(), json!(sha256(&path)?));
+    }
+    Ok(digests)
+}
