@@ -1,4 +1,5 @@
-//! `core-train embedding`: what a learned concept is, and its file in the form that every tool reads.
+//! `core-train embedding`: inspects the file of a learned concept, and converts it to the layout that
+//! most tools read.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use core_model::tokenizer::Tokenizer;
 
 use super::say;
 
-/// Vocabulary tokens shown beside each vector.
+/// Number of nearest vocabulary tokens shown for each vector.
 const NEAREST: usize = 5;
 
 /// Arguments of `core-train embedding`.
@@ -25,7 +26,7 @@ pub struct EmbeddingArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Say what a file holds; with a model, how it lies in the vocabulary.
+    /// Print what a file holds and, with a model, the nearest tokens of the vocabulary.
     Inspect {
         /// Learned concept of any tool: safetensors, pt or bin
         file: PathBuf,
@@ -33,22 +34,22 @@ enum Command {
         #[arg(long, value_name = "MODEL")]
         model: Option<PathBuf>,
     },
-    /// Write it as one key, the token, which diffusers, AUTOMATIC1111, ComfyUI and others read.
+    /// Write the vectors under one key, the token, as diffusers, AUTOMATIC1111, ComfyUI and others read them.
     Convert {
         /// Learned concept of any tool: safetensors, pt or bin
         input: PathBuf,
         /// The safetensors file to write; tools call the concept by its name
         output: PathBuf,
-        /// The placeholder token, instead of the one in the file
+        /// Placeholder token to write instead of the one in the file
         #[arg(long, value_name = "TOKEN")]
         token: Option<String>,
-        /// Width of the text encoder, where a file holds vectors for several
+        /// Width of the text encoder, for a file with vectors for several encoders
         #[arg(long, value_name = "N")]
         width: Option<usize>,
     },
 }
 
-/// Inspects or converts.
+/// Inspects or converts a learned concept.
 ///
 /// # Errors
 /// Unreadable files and models, vectors of another width than the model's, an unwritable output.
@@ -63,7 +64,7 @@ pub fn run(args: &EmbeddingArgs) -> Result<()> {
         } => {
             ensure!(
                 input != output,
-                "{}: is the input; name another file to write",
+                "{}: is the input file; name another file to write",
                 output.display()
             );
             let (mut embedding, layout) = LearnedEmbedding::load_with_layout(input, *width)?;

@@ -1,4 +1,5 @@
-//! `core-train model inspect`: what a folder, file or repository is, and what it needs.
+//! `core-train model inspect`: prints what a folder, file or repository holds and how much memory it
+//! needs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use super::say;
 use crate::memory::{ModelSizes, StepSizes};
 use crate::trainable::TrainSet;
 
-/// The files that hold the weights of a part.
+/// The file names of a network's weights.
 const DIFFUSERS: &str = "diffusion_pytorch_model.safetensors";
 const TRANSFORMERS: &str = "model.safetensors";
 
@@ -29,22 +30,22 @@ const TRANSFORMERS: &str = "model.safetensors";
 pub(super) struct InspectArgs {
     /// Model folder, folder of one network, one-file checkpoint, or repository of the hub
     path: PathBuf,
-    /// Which of the weights, as fp16 for model.fp16.safetensors
+    /// Variant of the weights, as fp16 for model.fp16.safetensors
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
-    /// Images of a batch, for the estimates of memory
+    /// Images per batch, for the memory estimates
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1024))]
     batch_size: u64,
-    /// Side of the images in pixels, for the estimates of memory [default: the model's]
+    /// Side of the images in pixels, for the memory estimates [default: the model's]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u64).range(8..=8192))]
     resolution: Option<u64>,
 }
 
-/// The weights of one network: parameters by number format.
+/// The number of parameters of one network, by number format.
 #[derive(Debug, Default)]
 struct Weights {
     by_dtype: BTreeMap<String, u64>,
-    /// Parameters that a set of weights holds.
+    /// The number of parameters in each set of weights.
     by_set: BTreeMap<&'static str, u64>,
 }
 
@@ -86,17 +87,17 @@ impl Weights {
     }
 }
 
-/// The sets of weights whose training is estimated, beside the embedding.
+/// The sets of weights, besides the embedding, whose training is estimated.
 const SETS: [TrainSet; 3] = [
     TrainSet::CrossAttentionKv,
     TrainSet::CrossAttention,
     TrainSet::Unet,
 ];
 
-/// Prints what it is.
+/// Prints what the path holds.
 ///
 /// # Errors
-/// Nothing of this name, files that are damaged or of another architecture.
+/// A path that does not exist, damaged files, or an unknown architecture.
 pub(super) fn run(args: &InspectArgs) -> Result<()> {
     let (path, variant) = (&args.path, args.variant.as_deref());
     if path.is_file() {
@@ -108,8 +109,8 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
     }
     ensure!(
         folder.join("config.json").is_file(),
-        "{}: has neither model_index.json nor config.json, so it is no folder of a model or of one \
-         of its networks",
+        "{}: has neither model_index.json nor config.json, so it is not the folder of a model or of \
+         one of its networks",
         folder.display()
     );
     network(&folder, variant)
@@ -126,7 +127,7 @@ fn folder(path: &Path, variant: Option<&str>) -> core_model::Result<PathBuf> {
     };
     match model.locate() {
         Ok(model) => Ok(model.path().to_path_buf()),
-        // A repository is one or the other.
+        // A repository holds a whole model or one encoder.
         Err(_) if is_repository(Path::new(""), path) => {
             let encoder = EncoderSource::from(path).locate()?;
             Ok(encoder.path().to_path_buf())
@@ -175,7 +176,7 @@ fn model(args: &InspectArgs, folder: &Path) -> Result<()> {
     let scheduler = SchedulerConfig::from_dir(&folder.join("scheduler"))?;
     let own = match SchedulerKind::of(&scheduler) {
         Ok(kind) => format!("sampled with {}", kind.name()),
-        Err(_) => "which is not computed here; name another with --scheduler".into(),
+        Err(_) => "which is not implemented; name another with --scheduler".into(),
     };
     let config: Value = read(&folder.join("scheduler/scheduler_config.json"))?;
     let prediction = config["prediction_type"].as_str().unwrap_or("epsilon");
@@ -212,7 +213,7 @@ fn one_file(args: &InspectArgs) -> Result<()> {
     networks(&sizes, weights.each_ref());
     say(&match contents.prediction {
         Some(prediction) => format!("the U-Net predicts {}", prediction.name()),
-        None => "the file does not tell what its U-Net predicts: --prediction-type, \
+        None => "the file does not say what its U-Net predicts; set --prediction-type or \
                  model.prediction_type"
             .into(),
     });

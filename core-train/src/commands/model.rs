@@ -31,7 +31,7 @@ enum Command {
         file: PathBuf,
         /// The folder to write
         out: PathBuf,
-        /// What the U-Net predicts, which the files of 2.x do not tell [default for 1.x: epsilon]
+        /// What the U-Net predicts; files of 2.x do not contain this [default for 1.x: epsilon]
         #[arg(long, value_parser = prediction_types())]
         prediction_type: Option<PredictionType>,
         /// Number format of the folder's weights
@@ -83,10 +83,10 @@ impl From<Dtype> for Precision {
     }
 }
 
-/// Inspects or imports.
+/// Inspects or imports a model.
 ///
 /// # Errors
-/// A file that is no whole model of the family, an existing or unwritable folder.
+/// A file that is not a complete model of the family, an existing or unwritable folder.
 pub fn run(args: &ModelArgs) -> Result<()> {
     match &args.command {
         Command::Inspect(args) => inspect_model::run(args),

@@ -14,10 +14,10 @@ use crate::pretrain;
 pub struct PretrainArgs {
     /// The network's TOML file, as in experiments/pretrain/.
     config: PathBuf,
-    /// Where to compute: cpu, wgpu, wgpu:1, cuda ....
+    /// Device to compute on: cpu, wgpu, wgpu:1, cuda and so on.
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Only print the held-out quality of the weights that are there.
+    /// Train nothing; print the held-out quality of the existing weights.
     #[arg(long)]
     evaluate: bool,
 }
@@ -25,7 +25,7 @@ pub struct PretrainArgs {
 /// Trains, or measures, and prints the held-out quality.
 ///
 /// # Errors
-/// A wrong file or device, absent parts, an unwritable output, a loss that is no number.
+/// A wrong file or device, absent parts, an unwritable output, a loss that is NaN or infinite.
 pub fn run(args: &PretrainArgs) -> Result<()> {
     let device = parse_device(&args.device)?;
     let quality = pretrain::run(&args.config, &device, args.evaluate)?;

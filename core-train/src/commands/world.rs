@@ -1,5 +1,5 @@
-//! `core-train world`: renders scenes of the mini world, so that one can look at the data, and the
-//! photo folders of the shipped concepts.
+//! `core-train world`: renders scenes of the mini world to inspect the training data, and the photo
+//! folders of the shipped concepts.
 
 use std::path::{Path, PathBuf};
 
@@ -13,10 +13,10 @@ use crate::progress::Progress;
 use crate::world::contact_sheet::contact_sheet;
 use crate::world::{Caption, Identity, View, WorldConcept, render};
 
-/// Scenes on the contact sheet, at most.
+/// Largest number of scenes on the contact sheet.
 const ON_SHEET: usize = 96;
 
-/// Scenes in a row of the contact sheet.
+/// Scenes per row of the contact sheet.
 const SHEET_COLUMNS: u32 = 12;
 
 /// The header of `captions.csv`.
@@ -40,7 +40,7 @@ pub struct WorldArgs {
     /// Seed of the scenes.
     #[arg(long, default_value_t = 0, conflicts_with = "concepts")]
     seed: u64,
-    /// How many scenes to render.
+    /// Number of scenes to render.
     #[arg(long, default_value_t = 96, value_parser = clap::value_parser!(u32).range(1..=1_000_000), conflicts_with = "concepts")]
     count: u32,
     /// Write the photo folders of the shipped concepts instead of scenes.
@@ -48,10 +48,10 @@ pub struct WorldArgs {
     concepts: bool,
 }
 
-/// Renders, writes, and prints what was written.
+/// Renders scenes or concepts, writes them, and prints what was written.
 ///
 /// # Errors
-/// A folder that cannot be made or written to.
+/// A folder that cannot be created or written to.
 pub fn run(args: &WorldArgs) -> Result<()> {
     let folder = &args.folder;
     let written = if args.concepts {
@@ -61,18 +61,22 @@ pub fn run(args: &WorldArgs) -> Result<()> {
     } else {
         write_scenes(folder, args.seed, args.count)?;
         let sheet = folder.join("sheet.png");
-        format!("{} scenes; look at {}", args.count, sheet.display())
+        format!(
+            "{} scenes; {} shows the first of them",
+            args.count,
+            sheet.display()
+        )
     };
     say(&written);
     Ok(())
 }
 
-/// Writes scenes as pretraining sees them: `00000.png` and on, `masks/`, `captions.csv` with the
-/// true attributes, and `sheet.png` with the first of them side by side. Files of an earlier run
-/// with the same names are replaced.
+/// Writes scenes as pretraining uses them: `00000.png` and so on, `masks/`, `captions.csv` with the
+/// true attributes, and `sheet.png`, a contact sheet of the first ones. Files with the same names are
+/// replaced.
 ///
 /// # Errors
-/// A folder that cannot be made or written to.
+/// A folder that cannot be created or written to.
 pub fn write_scenes(folder: &Path, seed: u64, count: u32) -> Result<()> {
     let masks = folder.join("masks");
     make_folder(&masks)?;
@@ -114,11 +118,11 @@ pub fn write_scenes(folder: &Path, seed: u64, count: u32) -> Result<()> {
     Ok(())
 }
 
-/// Writes one folder a concept: `0.png` and on, and `concept.toml`; those for choosing settings go
-/// to `development/`.
+/// Writes one folder per concept with `0.png` and so on and `concept.toml`; concepts for choosing
+/// settings go to `development/`.
 ///
 /// # Errors
-/// A folder that cannot be made or written to.
+/// A folder that cannot be created or written to.
 pub fn write_concepts(folder: &Path) -> Result<()> {
     for concept in WorldConcept::ALL {
         let home = folder.join(concept.folder());
@@ -134,7 +138,7 @@ pub fn write_concepts(folder: &Path) -> Result<()> {
 fn make_folder(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| {
         format!(
-            "cannot make the folder {}; name one that can be written to",
+            "cannot create the folder {}; name one that can be written to",
             folder.display()
         )
     })
@@ -159,10 +163,10 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("new/world");
         write_scenes(&folder, 5, 3).unwrap();
-        let pictures = ["00000.png", "00001.png", "00002.png"];
-        assert_eq!(names(&folder.join("masks")), pictures);
+        let images = ["00000.png", "00001.png", "00002.png"];
+        assert_eq!(names(&folder.join("masks")), images);
         let others = ["captions.csv", "masks", "sheet.png"];
-        assert_eq!(names(&folder), [&pictures[..], &others[..]].concat());
+        assert_eq!(names(&folder), [&images[..], &others[..]].concat());
 
         let mut table = csv::Reader::from_path(folder.join("captions.csv")).unwrap();
         assert_eq!(table.headers().unwrap(), &COLUMNS[..]);
@@ -175,8 +179,8 @@ mod tests {
             let scene = render(&identity, &view);
             assert_eq!(&row[3], identity.category.word());
             assert!(row[2].contains(identity.category.word()), "{}", &row[2]);
-            let picture = image::open(folder.join(&row[0])).unwrap();
-            assert_eq!(picture.to_rgb8(), scene.image);
+            let image = image::open(folder.join(&row[0])).unwrap();
+            assert_eq!(image.to_rgb8(), scene.image);
             let mask = image::open(folder.join(&row[1])).unwrap();
             assert_eq!(mask.to_luma8(), scene.mask);
         }
@@ -216,9 +220,9 @@ mod tests {
             assert_eq!(names(&folder), expected);
             for (number, photo) in concept.photos().iter().enumerate() {
                 let file = folder.join(format!("{number}.png"));
-                let picture = image::open(&file).unwrap().to_rgb8();
+                let image = image::open(&file).unwrap().to_rgb8();
                 // Sine and cosine come from the platform, so the last level may differ.
-                let farthest = picture
+                let farthest = image
                     .iter()
                     .zip(photo.image.iter())
                     .map(|(a, b)| a.abs_diff(*b))

@@ -1,5 +1,5 @@
-//! The two CLIP models of the mini world: the one whose text tower guides the generator, and an
-//! independent one that judges.
+//! The two CLIP models of the mini world: one gives the generator its text encoder, the other is
+//! independent of the generator and is used for evaluation.
 
 use std::path::PathBuf;
 
@@ -17,40 +17,41 @@ use super::questions::Questions;
 use super::scenes::{LabelledScene, Scenes, Split, pixels};
 use super::session::{Objective, Quality};
 
-/// Weight of the questions (one cross-entropy an attribute) beside the contrastive loss, which
-/// alone barely learns the noun.
+/// Weight of the questions (one cross-entropy per attribute) relative to the contrastive loss, which
+/// alone hardly learns the noun.
 const QUESTION_WEIGHT: f64 = 0.5;
 
 /// The temperature may not fall below 1/100, as in the CLIP paper.
 const MAX_LOGIT_SCALE: f64 = 4.6052;
 
-/// Held-out scenes looked at for the learning curve.
+/// Held-out scenes for the learning curve.
 const HELD_OUT: usize = 512;
 
 /// `[clip]` of a pretraining file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClipTask {
-    /// The folder to write the whole model to, if any.
+    /// The folder to write the whole model to. Absent: it is not kept.
     pub output: Option<PathBuf>,
-    /// The folder to write the text tower alone to, as a generator's `text_encoder`, if any.
+    /// The folder to write the text tower to, as the `text_encoder` of a generator. Absent: it is
+    /// not written by itself.
     pub text_encoder_output: Option<PathBuf>,
-    /// The folder with the trained tokenizer.
+    /// The folder of the trained tokenizer.
     pub tokenizer: PathBuf,
-    /// What goes into `config.json`.
+    /// The sizes of the network, as in its `config.json`.
     pub architecture: ClipConfig,
 }
 
-/// Scenes and captions brought together, with questions about every attribute.
+/// Contrastive training on scenes and captions, with questions about every attribute.
 #[derive(Debug)]
 pub(super) struct ClipObjective<'a> {
     /// The task.
     pub task: &'a ClipTask,
     /// Seed of the weights and the scenes.
     pub seed: u64,
-    /// Scenes in one step.
+    /// Scenes per step.
     pub batch_size: usize,
-    /// Where tensors live.
+    /// The device.
     pub device: &'a Device,
     tokenizer: Tokenizer,
     questions: Questions,
@@ -154,8 +155,8 @@ impl Objective for ClipObjective<'_> {
     }
 }
 
-/// Prompts cut to the longest one: the encoder is causal and its result is read at the end of the
-/// text, so that padding changes nothing but the time.
+/// Cuts prompts to the longest one. The encoder is causal and its result is read at the end of the
+/// text, so padding would only cost time.
 fn encode_short<'a>(
     tokenizer: &Tokenizer,
     prompts: impl Iterator<Item = &'a str>,
@@ -182,8 +183,8 @@ fn images_of(batch: &[LabelledScene], device: &Device) -> Tensor<4> {
     )
 }
 
-/// The symmetric contrastive loss of CLIP. A caption that leaves parts out may be true of other
-/// scenes of the batch too; those pairs are no negatives and are left out of the sums.
+/// The symmetric contrastive loss of CLIP. A caption that leaves out parts may also be true of other
+/// scenes of the batch; those pairs are not negatives and are left out of the sums.
 fn contrastive(logits: Tensor<2>, batch: &[LabelledScene], device: &Device) -> Tensor<1> {
     let size = batch.len();
     let mut also_true = vec![0.0_f32; size * size];

@@ -1,4 +1,4 @@
-//! The mask judge of the mini world: where in a picture the thing is that a word names.
+//! The CLIPSeg of the mini world: it segments the thing that a word names.
 
 use std::path::PathBuf;
 
@@ -16,40 +16,40 @@ use super::scenes::{MaskedScene, Scenes, Split, pixels};
 use super::session::{Objective, Quality};
 use crate::world::{Category, SIDE};
 
-/// Held-out scenes of the learning curve.
+/// Held-out scenes for the learning curve.
 const HELD_OUT: u64 = 512;
 
-/// Held-out scenes looked at together.
+/// Held-out scenes per forward pass.
 const BATCH: u64 = 64;
 
-/// One scene in so many is asked for another thing than it shows, whose mask is empty; Lüddecke &
-/// Ecker 2022 do so too.
+/// One of this many scenes is queried for a thing that it does not show, whose mask is empty, as in
+/// Lüddecke and Ecker 2022.
 const WRONG: usize = 5;
 
 /// `[clipseg]` of a pretraining file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClipSegTask {
-    /// The folder to write the whole model to; it holds the tokenizer.
+    /// The folder to write the whole model to. It must hold the tokenizer.
     pub output: PathBuf,
-    /// The folder of the CLIP model that looks and reads; it stays as it is.
+    /// The folder of the CLIP model that encodes image and word; it is not trained.
     pub clip: PathBuf,
-    /// What goes into `config.json` beside the CLIP model.
+    /// The sizes of the decoder, as in `config.json`.
     pub decoder: ClipSegDecoderConfig,
 }
 
-/// Binary cross-entropy of every pixel, the decoder alone in training.
+/// Binary cross-entropy per pixel; only the decoder is trained.
 #[derive(Debug)]
 pub(super) struct ClipSegObjective<'a> {
     /// The task.
     task: &'a ClipSegTask,
     /// Seed of the weights and the scenes.
     seed: u64,
-    /// Scenes in one step.
+    /// Scenes per step.
     batch_size: usize,
-    /// Where tensors live.
+    /// The device.
     device: &'a Device,
-    /// The ids of every category's word.
+    /// The token ids of every category's word.
     words: Vec<Vec<u32>>,
 }
 
@@ -76,7 +76,7 @@ impl<'a> ClipSegObjective<'a> {
         })
     }
 
-    /// Logits of the scenes, each asked for the thing with that number; [scenes, side, side].
+    /// Logits [scenes, side, side] of scenes, each queried for the category with this index.
     fn logits(
         &self,
         network: &ClipSegModel,
@@ -143,9 +143,9 @@ impl Objective for ClipSegObjective<'_> {
         (size + ((-logits.abs()).exp() + 1.0).log()).mean()
     }
 
-    /// `iou`: intersection over union of mask and truth, mean over scenes asked for what they
-    /// show; `empty`: how many scenes asked for another thing have a mask of less than a hundredth
-    /// of the picture.
+    /// `iou`: the mean intersection over union with the true mask, over scenes queried for what they
+    /// show; `empty`: the share of scenes queried for another thing whose mask covers less than a
+    /// hundredth of the image.
     fn evaluate(&self, network: &ClipSegModel) -> Result<Quality> {
         let scenes = Scenes::new(self.seed, Split::HeldOut, "clipseg held-out scene");
         let pixels = (SIDE * SIDE) as usize;
@@ -177,8 +177,8 @@ impl Objective for ClipSegObjective<'_> {
     }
 }
 
-/// Of the pixels whose logit is above 0 and those whose truth is at least a half; 1 when there are
-/// none of either.
+/// Intersection over union of the pixels with a logit above 0 and those with a true value of at least
+/// one half; 1 when both sets are empty.
 fn intersection_over_union(logits: &[f32], truth: &[f32]) -> f64 {
     let (mut both, mut either) = (0_u32, 0_u32);
     for (logit, truth) in logits.iter().zip(truth) {

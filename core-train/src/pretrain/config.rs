@@ -1,4 +1,4 @@
-//! The TOML file of one pretraining.
+//! The TOML file of `core-train pretrain`.
 
 use std::path::{Path, PathBuf};
 
@@ -13,33 +13,33 @@ use super::tokenizer::TokenizerTask;
 use super::unet::UnetTask;
 use super::vae::VaeTask;
 
-/// What one file trains.
+/// The network that a file trains.
 #[derive(Debug, Clone)]
 pub enum Task {
     /// `[tokenizer]`: the vocabulary of the captions.
     Tokenizer(TokenizerTask),
     /// `[vae]`: the autoencoder.
     Vae(VaeTask),
-    /// `[clip]`: text and image towers.
+    /// `[clip]`: a text and an image encoder.
     Clip(ClipTask),
-    /// `[clipseg]`: the mask judge.
+    /// `[clipseg]`: the decoder that makes foreground masks.
     ClipSeg(ClipSegTask),
     /// `[dino]`: the instance encoder.
     Dino(DinoTask),
-    /// `[unet]`: the noise predictor.
+    /// `[unet]`: the U-Net, which predicts the noise.
     Unet(UnetTask),
 }
 
-/// A pretraining file, its paths made relative to the working folder.
+/// A pretraining file, with paths relative to the working folder.
 #[derive(Debug, Clone)]
 pub struct PretrainConfig {
     /// Seed of weights, scenes and noise.
     pub seed: u64,
-    /// Folder of the resumable state.
+    /// Folder of the state from which training resumes.
     pub state: PathBuf,
-    /// The learning curve, a CSV; a tokenizer has none.
+    /// The CSV file of the learning curve; a tokenizer has none.
     pub curve: Option<PathBuf>,
-    /// Length and speed; a tokenizer has none.
+    /// Length and learning rate; a tokenizer has none.
     pub schedule: Option<Schedule>,
     /// The network.
     pub task: Task,
@@ -132,7 +132,7 @@ impl Task {
                 .collect(),
             Self::ClipSeg(task) => vec![&mut task.output, &mut task.clip],
             Self::Dino(task) => vec![&mut task.output],
-            Self::Unet(task) => [&mut task.model, &mut task.judge]
+            Self::Unet(task) => [&mut task.model, &mut task.evaluation_clip]
                 .into_iter()
                 .chain(&mut task.contact_sheet)
                 .collect(),

@@ -1,5 +1,5 @@
-//! The instance encoder of the mini world: two views of one thing are near, other things that
-//! the same words describe are far.
+//! The DINO-like instance encoder of the mini world: two views of one thing become similar, other
+//! things with the same words dissimilar.
 
 use std::path::PathBuf;
 
@@ -14,36 +14,36 @@ use super::contrast::{cross_entropy, normalised};
 use super::scenes::{Scenes, Split, pixels};
 use super::session::{Objective, Quality};
 
-/// Things that share category and colour in one group of the batch: each is a hard negative of
-/// the others.
+/// Size of the groups of a batch in which all things share category and colour, so that each is a
+/// hard negative of the others.
 const GROUP: usize = 4;
 
 /// Softmax temperature, as in MoCo v3.
 const TEMPERATURE: f64 = 0.1;
 
-/// Held-out things; 64 as in the top-1 figure's definition.
+/// Held-out things per set; the quality `top1_of_64` is defined by this number.
 const HELD_OUT: usize = 64;
 
 /// `[dino]` of a pretraining file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DinoTask {
-    /// The folder to write: `config.json` and weights.
+    /// The folder to write `config.json` and weights to.
     pub output: PathBuf,
-    /// What goes into `config.json`.
+    /// The sizes of the network, as in its `config.json`.
     pub architecture: DinoConfig,
 }
 
-/// Instance discrimination on the CLS feature itself, which is what the score uses.
+/// Instance discrimination on the CLS feature itself, which the DINO score compares.
 #[derive(Debug)]
 pub(super) struct DinoObjective<'a> {
     /// The task.
     pub task: &'a DinoTask,
     /// Seed of the weights and the scenes.
     pub seed: u64,
-    /// Things in one step, each seen twice.
+    /// Things per step, with two views each.
     pub batch_size: usize,
-    /// Where tensors live.
+    /// The device.
     pub device: &'a Device,
 }
 
@@ -86,7 +86,7 @@ impl Objective for DinoObjective<'_> {
 
     fn evaluate(&self, network: &DinoModel) -> Result<Quality> {
         let scenes = Scenes::new(self.seed, Split::HeldOut, "dino held-out scene");
-        // Several sets of 64 make the figures steadier.
+        // Several sets of 64 reduce the variance.
         let sets = 4;
         let (mut auc, mut top1) = (0.0, 0.0);
         for set in 0..sets {
@@ -109,7 +109,7 @@ impl Objective for DinoObjective<'_> {
     }
 }
 
-/// The probability that a pair of one thing is more alike than a pair of two things.
+/// The probability that two views of one thing are more similar than views of two things.
 fn same_instance_auc(similarity: &[f32], size: usize) -> f64 {
     let same: Vec<f32> = (0..size).map(|i| similarity[i * size + i]).collect();
     let mut wins = 0.0;
@@ -122,7 +122,7 @@ fn same_instance_auc(similarity: &[f32], size: usize) -> f64 {
     wins / (same.len() * (size * size - size)) as f64
 }
 
-/// How often the second view of a thing is the nearest one to its first view.
+/// The share of things whose second view is the nearest neighbour of their first view.
 fn top1_rate(similarity: &[f32], size: usize) -> f64 {
     let right = |i: usize| {
         let row = &similarity[i * size..(i + 1) * size];
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_mistaken_encoder_loses_exactly_the_wrong_pairs() {
-        // Pairs of one thing: 0.5, 0.9; of two things: 0.7, 0.1. Three of four comparisons won.
+        // Pairs of one thing: 0.5, 0.9; of two things: 0.7, 0.1. Three of four comparisons are right.
         let similarity = [0.5, 0.7, 0.1, 0.9];
         assert_eq!(same_instance_auc(&similarity, 2), 0.75);
         assert_eq!(top1_rate(&similarity, 2), 0.5);

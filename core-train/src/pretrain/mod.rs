@@ -1,20 +1,21 @@
-//! How the mini world's models come to be: one TOML file a network.
+//! How the networks of the mini world are trained: one TOML file per network.
 //!
-//! Every file is resumable, shows its progress, writes a learning curve, and ends with the
-//! network's quality on scenes it never saw.
+//! Every training can be resumed, shows its progress, writes a learning curve, and ends with the
+//! network's quality on held-out scenes.
 
 mod clip;
 mod clipseg;
 mod config;
 mod contrast;
 mod dino;
-mod judge;
+
 mod questions;
 mod scenes;
 mod session;
 mod tokenizer;
 mod unet;
 mod vae;
+mod zero_shot;
 
 use std::path::Path;
 
@@ -34,7 +35,7 @@ use vae::VaeObjective;
 /// Trains what the file describes, or with `evaluate` only measures the committed network.
 ///
 /// # Errors
-/// A wrong file, absent parts, an unwritable output, or a loss that is no number.
+/// A wrong file, absent parts, an unwritable output, or a loss that is NaN or infinite.
 pub fn run(path: &Path, device: &Device, evaluate: bool) -> Result<Quality> {
     let config = PretrainConfig::load(path)?;
     let seed = config.seed;
@@ -100,8 +101,8 @@ fn finish<O: Objective>(
         let Some(folder) = objective.folder() else {
             let curve = config.curve.as_deref().unwrap_or(Path::new(""));
             bail!(
-                "only a part of this network is kept, which answers nothing alone; its quality \
-                 during training is in {}",
+                "only a part of this network is kept, which cannot be evaluated by itself; its \
+                 quality during training is in {}",
                 curve.display()
             );
         };

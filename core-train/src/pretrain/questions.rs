@@ -1,5 +1,5 @@
-//! One question an attribute, answered by choosing among short captions: how the CLIP models are
-//! taught beyond the contrastive loss, and how they and generated pictures are judged.
+//! One multiple-choice question per attribute, whose answers are short captions. The CLIP models are
+//! trained on them besides the contrastive loss, and they measure zero-shot quality.
 
 use burn::tensor::{Device, Tensor};
 
@@ -8,14 +8,14 @@ use super::scenes::LabelledScene;
 use super::session::Quality;
 use crate::world::{Accessory, Attributes, Background, Category, Color, Style};
 
-/// The attributes asked about, in the order of the tables.
+/// The attributes with a question, in the order of the tables.
 const NAMES: [&str; 5] = ["noun", "color", "accessory", "background", "style"];
 
-/// All captions that serve as answers, and which of them compete for which scene.
+/// The captions of all answers, and which of them compete for which scene.
 #[derive(Debug)]
 pub(super) struct Questions {
     captions: Vec<String>,
-    /// For every attribute, for every category: where its answers begin, and how many there are.
+    /// For each attribute and category, the index of its first answer and the number of answers.
     places: Vec<Vec<(usize, usize)>>,
 }
 
@@ -72,13 +72,13 @@ impl Questions {
         place
     }
 
-    /// Every answer of every question.
+    /// The answers of all questions.
     pub(super) fn captions(&self) -> &[String] {
         &self.captions
     }
 
-    /// The answers that compete for a scene, and the right one among them; `None` where the
-    /// question makes no sense, as hats of a house.
+    /// The answers that compete for a scene, and the index of the right one among them; `None` where
+    /// the question makes no sense, as for the hat of a house.
     fn question(&self, attribute: usize, scene: &Attributes) -> Option<(usize, usize, usize)> {
         let (start, count) = self.places[attribute][scene.category.index()];
         let right = match attribute {
@@ -91,7 +91,7 @@ impl Questions {
         (count > 0).then_some((start, count, right))
     }
 
-    /// Mean cross-entropy over the attributes; `logits` [scenes, captions].
+    /// The mean cross-entropy over the attributes; `logits` is [scenes, captions].
     pub(super) fn loss(
         &self,
         logits: Tensor<2>,
@@ -131,7 +131,7 @@ impl Questions {
         Tensor::cat(losses, 0).sum() / count
     }
 
-    /// The share of right answers for every attribute; `logits` row-major [scenes, captions].
+    /// The share of right answers per attribute; `logits` is row-major [scenes, captions].
     pub(super) fn accuracy(&self, logits: &[f32], scenes: &[Attributes]) -> Quality {
         let columns = self.captions.len();
         let mut quality = Quality::new();

@@ -1,4 +1,4 @@
-//! Endless scenes for pretraining, each a function of (seed, purpose, number).
+//! Endless streams of scenes for pretraining; each scene is a function of (seed, purpose, number).
 
 use burn::tensor::{Device, Tensor, TensorData};
 use image::RgbImage;
@@ -10,14 +10,14 @@ use crate::world::{
 use core_model::rng::rng;
 use rand::RngExt;
 
-/// Scenes that training sees, or scenes that it never sees.
+/// Scenes for training or held-out scenes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Split {
     Training,
     HeldOut,
 }
 
-/// A picture with its caption, what the caption says and what is really there.
+/// An image with its caption, the claims of the caption and the true attributes.
 #[derive(Debug, Clone)]
 pub(super) struct LabelledScene {
     /// [3, side, side] in [-1, 1].
@@ -28,8 +28,8 @@ pub(super) struct LabelledScene {
 }
 
 impl LabelledScene {
-    fn new(picture: &RgbImage, caption: Caption, attributes: Attributes) -> Self {
-        let pixels = channels_first(picture);
+    fn new(image: &RgbImage, caption: Caption, attributes: Attributes) -> Self {
+        let pixels = channels_first(image);
         Self {
             pixels,
             caption: caption.text,
@@ -38,7 +38,7 @@ impl LabelledScene {
         }
     }
 
-    /// The picture as it was rendered.
+    /// The rendered image.
     pub(super) fn image(&self) -> RgbImage {
         let plane = (SIDE * SIDE) as usize;
         RgbImage::from_fn(SIDE, SIDE, |x, y| {
@@ -49,22 +49,22 @@ impl LabelledScene {
     }
 }
 
-/// A picture with the mask of its thing.
+/// An image with the mask of its thing.
 #[derive(Debug, Clone)]
 pub(super) struct MaskedScene {
     /// [3, side, side] in [-1, 1].
     pub(super) pixels: Vec<f32>,
     /// [side, side] in [0, 1].
     pub(super) mask: Vec<f32>,
-    /// The number of the thing's category.
+    /// The index of the thing's category.
     pub(super) category: usize,
-    /// The number of a category that is not to be seen.
+    /// The index of a category that the image does not show.
     pub(super) other: usize,
 }
 
-/// A stream of scenes for one purpose. Training sees the first 2^40 numbers and the combinations
-/// that are not kept for concepts; held-out scenes are drawn under another purpose, so none of
-/// them is met in training.
+/// A stream of scenes for one purpose. Training uses the first 2^40 numbers and only combinations
+/// that are not reserved for concepts; held-out scenes are drawn under another purpose, so none of
+/// them occurs in training.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scenes {
     seed: u64,
@@ -94,7 +94,7 @@ impl Scenes {
         first..first + size as u64
     }
 
-    /// The pictures of a batch one after another, [size, 3, side, side] in [-1, 1].
+    /// The pixels of a batch as one tensor [size, 3, side, side] in [-1, 1].
     pub(super) fn pixels(&self, batch: u64, size: usize) -> Vec<f32> {
         Self::numbers(batch, size)
             .flat_map(|number| {
@@ -104,7 +104,7 @@ impl Scenes {
             .collect()
     }
 
-    /// A thing, how it is seen, and the generator that goes on from there.
+    /// A thing, its view, and the random generator in the state after drawing them.
     fn scene(&self, number: u64) -> (ChaCha8Rng, Identity, View) {
         let mut generator = self.rng(number);
         let identity = Identity::sample_for_training(&mut generator);
@@ -122,27 +122,27 @@ impl Scenes {
             .map(|number| {
                 let (mut generator, identity, view) = self.scene(number);
                 let caption = caption(&mut generator, &identity, &view);
-                let picture = render(&identity, &view).image;
-                LabelledScene::new(&picture, caption, Attributes::of(&identity, &view))
+                let image = render(&identity, &view).image;
+                LabelledScene::new(&image, caption, Attributes::of(&identity, &view))
             })
             .collect()
     }
 
-    /// A batch of pictures with captions that leave parts out at random.
+    /// A batch of images with captions that leave out parts at random.
     pub(super) fn labelled(&self, batch: u64, size: usize) -> Vec<LabelledScene> {
         self.captioned(batch, size, |generator, identity, view| {
             Caption::sample(generator, identity, view)
         })
     }
 
-    /// A batch of pictures whose captions name everything that has a name.
+    /// A batch of images whose captions name every attribute that has a word.
     pub(super) fn fully_described(&self, batch: u64, size: usize) -> Vec<LabelledScene> {
         self.captioned(batch, size, |_, identity, view| {
             Caption::full(identity, view)
         })
     }
 
-    /// A batch of pictures with masks.
+    /// A batch of images with masks.
     pub(super) fn masked(&self, batch: u64, size: u64) -> Vec<MaskedScene> {
         (batch * size..(batch + 1) * size)
             .map(|number| {
@@ -160,7 +160,7 @@ impl Scenes {
             .collect()
     }
 
-    /// Captions alone, for the tokenizer.
+    /// Captions without images, for the tokenizer.
     pub(super) fn captions(&self, count: usize) -> Vec<String> {
         (0..count as u64)
             .map(|number| {
@@ -170,8 +170,8 @@ impl Scenes {
             .collect()
     }
 
-    /// Two views of every thing, `groups` times `size` things; those of one group share category
-    /// and colour.
+    /// Two views of each of `groups` times `size` things; the things of one group share category and
+    /// colour.
     pub(super) fn two_views(&self, batch: u64, groups: usize, size: usize) -> [Vec<f32>; 2] {
         let mut views = [Vec::new(), Vec::new()];
         for group in Self::numbers(batch, groups) {
@@ -185,9 +185,9 @@ impl Scenes {
                 }
             }
             for identity in &members {
-                for pictures in &mut views {
+                for pixels in &mut views {
                     let view = View::sample(&mut generator, identity);
-                    pictures.extend(channels_first(&render(identity, &view).image));
+                    pixels.extend(channels_first(&render(identity, &view).image));
                 }
             }
         }
@@ -195,10 +195,10 @@ impl Scenes {
     }
 }
 
-fn channels_first(picture: &RgbImage) -> Vec<f32> {
-    let plane = (picture.width() * picture.height()) as usize;
+fn channels_first(image: &RgbImage) -> Vec<f32> {
+    let plane = (image.width() * image.height()) as usize;
     let mut values = vec![0.0; 3 * plane];
-    for (at, pixel) in picture.pixels().enumerate() {
+    for (at, pixel) in image.pixels().enumerate() {
         for (channel, byte) in pixel.0.iter().enumerate() {
             values[channel * plane + at] = f32::from(*byte) / 127.5 - 1.0;
         }
@@ -206,7 +206,7 @@ fn channels_first(picture: &RgbImage) -> Vec<f32> {
     values
 }
 
-/// Pictures one after another as a tensor [n, 3, side, side].
+/// Stacks images to a tensor [n, 3, side, side].
 pub(super) fn pixels(values: Vec<f32>, device: &Device) -> Tensor<4> {
     let side = SIDE as usize;
     let size = values.len() / (3 * side * side);

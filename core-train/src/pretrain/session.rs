@@ -1,6 +1,6 @@
-//! The loop that every network of the mini world is trained with: prefetched scenes, AdamW with
-//! warm-up and cosine decay, an exponential moving average, a learning curve, and a state file
-//! from which training goes on after any interruption.
+//! The training loop of all networks of the mini world: prefetched scenes, AdamW with warm-up and
+//! cosine decay, an exponential moving average of the weights, a learning curve, and a state file
+//! from which training resumes after an interruption.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,13 +17,13 @@ use serde::Deserialize;
 use crate::optimizer::{AdamWConfig, GradientSet, Optimizer};
 use crate::progress::Progress;
 
-/// How long and how fast a network is trained.
+/// Length, batch size and optimiser settings of a training.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
-    /// Optimiser steps in all.
+    /// Number of optimiser steps.
     pub steps: u64,
-    /// Scenes in one step.
+    /// Scenes per step.
     pub batch_size: usize,
     /// Learning rate after the warm-up; it decays to zero along half a cosine.
     pub learning_rate: f64,
@@ -33,16 +33,16 @@ pub struct Schedule {
     pub weight_decay: f64,
     /// Decay of the moving average of the weights per step; the average is what is saved.
     pub ema_decay: f64,
-    /// Gradients are scaled down to this common norm.
+    /// Largest norm of all gradients together; larger ones are scaled down to it.
     pub max_grad_norm: f64,
     /// Steps between two entries of the learning curve.
     pub evaluate_every: u64,
-    /// Steps between two writings of the resumable state.
+    /// Steps between two saved states.
     pub save_every: u64,
 }
 
 impl Schedule {
-    /// Refuses what cannot be trained with.
+    /// Refuses values with which training is impossible.
     ///
     /// # Errors
     /// The key and why its value is impossible.
@@ -82,36 +82,37 @@ impl Schedule {
         self.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * share.min(1.0)).cos())
     }
 
-    /// A short average early on, so that the first thousand steps do not remember the start.
+    /// The average is short at first, so that after a thousand steps it no longer contains the
+    /// initial weights.
     fn ema_decay(&self, step: u64) -> f64 {
         self.ema_decay
             .min((1.0 + step as f64) / (10.0 + step as f64))
     }
 }
 
-/// Named figures of held-out quality, in the order in which they are shown.
+/// Named measures of held-out quality, in the order in which they are shown.
 pub type Quality = Vec<(String, f64)>;
 
-/// What is trained, on what, and how one tells that it became good.
+/// What is trained, on which data, and how its quality is measured.
 pub(super) trait Objective {
     /// The network, possibly several in one module.
     type Network: Module;
-    /// What one step looks at, made on another thread.
+    /// The data of one step, made on another thread.
     type Batch: Send + 'static;
 
-    /// The network before training: the committed weights where there are some.
+    /// The network before training: with the committed weights if they exist, else initialised.
     ///
     /// # Errors
     /// Unreadable committed weights.
     fn network(&self, device: &Device) -> Result<Self::Network>;
 
-    /// The folder that the finished network is in; none when only a part of it is kept.
+    /// The folder of the finished network; `None` when only a part of it is kept.
     fn folder(&self) -> Option<PathBuf>;
 
     /// The name of every parameter.
     fn names(&self, network: &Self::Network) -> ParamNames;
 
-    /// Whether the parameter of this name is trained; all are unless said otherwise.
+    /// Whether the parameter of this name is trained; by default all are.
     fn trains(&self, _name: &str) -> bool {
         true
     }
@@ -122,16 +123,17 @@ pub(super) trait Objective {
     /// The loss of one step, to be minimised.
     fn loss(&self, network: &Self::Network, batch: Self::Batch, step: u64) -> Tensor<1>;
 
-    /// Quality on scenes that training never sees.
+    /// Quality on held-out scenes.
     ///
     /// # Errors
-    /// Whatever evaluation needs and does not find.
+    /// A file that evaluation needs is absent or damaged.
     fn evaluate(&self, network: &Self::Network) -> Result<Quality>;
 
-    /// The figures of the finished network, where they cost more than a learning curve can pay.
+    /// The quality of the finished network. By default that of the learning curve; an objective may
+    /// add measures that are too slow for every point of the curve.
     ///
     /// # Errors
-    /// Whatever evaluation needs and does not find.
+    /// A file that evaluation needs is absent or damaged.
     fn final_quality(&self, network: &Self::Network) -> Result<Quality> {
         self.evaluate(network)
     }
@@ -154,18 +156,18 @@ struct Session<'a, O: Objective> {
     optimizer_config: AdamWConfig,
     step: u64,
     seconds: f64,
-    /// Running mean of the loss; none before the first step.
+    /// Running mean of the loss; `None` before the first step.
     mean_loss: Option<f64>,
     folder: PathBuf,
     curve: PathBuf,
     device: Device,
 }
 
-/// Trains to the end of the schedule, from the state in `folder` where there is one, then saves
-/// the averaged network and returns its quality.
+/// Trains to the end of the schedule, starting from the state in `folder` if there is one, then
+/// saves the averaged network and returns its quality.
 ///
 /// # Errors
-/// An unreadable state, a loss that is no number, or whatever the objective reports.
+/// An unreadable state, a loss that is NaN or infinite, or an error of the objective.
 pub(super) fn train<O: Objective>(
     objective: &O,
     schedule: Schedule,
@@ -289,7 +291,7 @@ impl<'a, O: Objective> Session<'a, O> {
         with_values(network, &self.names, &self.average)
     }
 
-    /// Leaves of the learning curve what was measured up to the state that is gone on from.
+    /// Drops the points of the learning curve after the restored step.
     fn cut_curve(&self) -> Result<()> {
         if !self.curve.exists() {
             return Ok(());
@@ -313,7 +315,7 @@ impl<'a, O: Objective> Session<'a, O> {
         )?)
     }
 
-    /// Appends one line to the learning curve: step, scenes seen, seconds, loss, quality.
+    /// Appends one line to the learning curve: step, number of scenes, seconds, loss, quality.
     fn record(&self, loss: f64) -> Result<()> {
         let quality = self.objective.evaluate(&self.averaged())?;
         let path = &self.curve;
@@ -374,7 +376,7 @@ impl<'a, O: Objective> Session<'a, O> {
         let number = |key: &str| -> Result<f64> {
             let text = file.metadata().get(key).with_context(|| {
                 format!(
-                    "{}: no `{key}`; remove the file to start anew",
+                    "{}: has no `{key}`; remove the file to start anew",
                     path.display()
                 )
             })?;

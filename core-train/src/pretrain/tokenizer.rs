@@ -1,4 +1,4 @@
-//! The tokenizer of the mini world: CLIP's byte-level pair encoding, learned from its captions.
+//! The tokenizer of the mini world: CLIP's byte-level pair encoding, learned from captions.
 
 use std::path::PathBuf;
 
@@ -23,11 +23,11 @@ const WORD_END: &str = "</w>";
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerTask {
-    /// The folders to write the same tokenizer to.
+    /// The folders to write the tokenizer to; each gets the same files.
     pub outputs: Vec<PathBuf>,
-    /// Tokens at most: 512 for single bytes, two special ones, the rest pairs.
+    /// Largest number of tokens: 512 for single bytes, two special tokens, the rest pairs.
     pub vocab_size: usize,
-    /// Positions of a prompt, with start and end.
+    /// Number of positions of a prompt, start and end included.
     pub context_length: usize,
 }
 
@@ -89,7 +89,7 @@ pub(super) fn train(task: &TokenizerTask, seed: u64) -> Result<()> {
     Ok(())
 }
 
-/// How many tokens and how few words in pieces.
+/// The number of tokens, and the mean number of tokens per word.
 pub(super) fn evaluate(task: &TokenizerTask, seed: u64) -> Result<Quality> {
     let folder = task
         .outputs
@@ -98,7 +98,7 @@ pub(super) fn evaluate(task: &TokenizerTask, seed: u64) -> Result<Quality> {
     let tokenizer = core_model::tokenizer::Tokenizer::from_dir(folder)?;
     let captions = corpus(seed);
     let words: usize = captions.iter().map(|caption| words(caption).len()).sum();
-    // Start and end are no words.
+    // Start and end are not words.
     let tokens: usize = captions
         .iter()
         .map(|caption| tokenizer.encode(caption).length - 2)
@@ -110,8 +110,8 @@ pub(super) fn evaluate(task: &TokenizerTask, seed: u64) -> Result<Quality> {
 }
 
 fn learn_merges(corpus: &[String], vocab_size: usize) -> Result<Vec<(String, String)>> {
-    // The trainer knows only the bytes it meets; the full alphabet of 512 and the two special
-    // tokens are added afterwards, so it may fill the rest.
+    // The trainer knows only bytes that occur; the full alphabet of 512 and the two special tokens
+    // are added afterwards, so it may use the remaining numbers.
     let alphabet = byte_alphabet().into_iter().collect();
     let mut trainer = BpeTrainer::builder()
         .show_progress(false)

@@ -1,4 +1,4 @@
-//! The noise predictor of the mini world, trained on latents of rendered scenes.
+//! The U-Net of the mini world, trained on latents of rendered scenes.
 
 use std::path::PathBuf;
 
@@ -17,9 +17,9 @@ use core_model::vae::AutoencoderKl;
 use rand::RngExt;
 use serde::Deserialize;
 
-use super::judge::Judge;
 use super::scenes::{LabelledScene, Scenes, Split, pixels};
 use super::session::{Objective, Quality};
+use super::zero_shot::ZeroShot;
 use crate::progress::Progress;
 use crate::world::contact_sheet::{contact_sheet, side_by_side};
 
@@ -29,17 +29,17 @@ const MIN_SNR_GAMMA: f64 = 5.0;
 /// Share of captions replaced by the empty one, for classifier-free guidance.
 const CAPTION_DROPOUT: f64 = 0.1;
 
-/// Scenes encoded at a time.
+/// Scenes per forward pass of the autoencoder.
 const ENCODE_BATCH: usize = 64;
 
-/// Held-out scenes of the learning curve.
+/// Held-out scenes for the learning curve.
 const HELD_OUT: usize = 256;
 
-/// How generated scenes are drawn for the judge.
-const JUDGE_STEPS: usize = 20;
-const JUDGE_GUIDANCE: f64 = 6.0;
+/// Sampling of the scenes that are classified.
+const SAMPLING_STEPS: usize = 20;
+const SAMPLING_GUIDANCE: f64 = 6.0;
 
-/// Scenes on the contact sheet, and in one of its rows.
+/// Scenes on the contact sheet, and per row of it.
 const ON_SHEET: usize = 64;
 const SHEET_COLUMNS: u32 = 8;
 
@@ -47,18 +47,19 @@ const SHEET_COLUMNS: u32 = 8;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UnetTask {
-    /// The model folder: reads `tokenizer`, `text_encoder`, `vae`, `scheduler`; writes `unet`.
+    /// The model folder. `tokenizer`, `text_encoder`, `vae` and `scheduler` are read from it, `unet`
+    /// is written to it.
     pub model: PathBuf,
-    /// The evaluation CLIP that judges generated scenes.
-    pub judge: PathBuf,
-    /// Scenes whose latents are computed once and trained on.
+    /// The folder of the evaluation CLIP, which classifies generated scenes.
+    pub evaluation_clip: PathBuf,
+    /// Number of scenes to train on; their latents are computed once.
     pub pool: usize,
-    /// Scenes generated for the final figures.
-    pub judged: usize,
-    /// A PNG to write with the final figures, if any: 64 generated scenes beside the renderings of
-    /// the same captions.
+    /// Number of scenes that are generated and classified for the final quality.
+    pub classified: usize,
+    /// A PNG to write with the final quality: 64 generated scenes beside renderings of the same
+    /// captions. Absent: none is written.
     pub contact_sheet: Option<PathBuf>,
-    /// What goes into `config.json`.
+    /// The sizes of the network, as in its `config.json`.
     pub architecture: UNet2DConditionConfig,
 }
 
@@ -68,7 +69,7 @@ impl UnetTask {
     }
 }
 
-/// One scene of the pool: posterior moments, already scaled, and the caption's ids.
+/// One scene to train on: the scaled moments of its posterior, and the ids of its caption.
 #[derive(Debug)]
 struct Latent {
     mean: Vec<f32>,
@@ -76,7 +77,7 @@ struct Latent {
     ids: Vec<u32>,
 }
 
-/// Noise prediction on latents, guided by captions.
+/// Prediction of the noise in latents, conditioned on captions.
 #[derive(Debug)]
 pub(super) struct UnetObjective<'a> {
     task: &'a UnetTask,
@@ -92,8 +93,8 @@ pub(super) struct UnetObjective<'a> {
 }
 
 impl<'a> UnetObjective<'a> {
-    /// Reads the frozen parts and encodes the held-out scenes; the pool follows with
-    /// [`fill_pool`](Self::fill_pool), which evaluation does not need.
+    /// Reads the frozen networks and encodes the held-out scenes. Training also needs
+    /// [`fill_pool`](Self::fill_pool); evaluation does not.
     ///
     /// # Errors
     /// An absent or damaged part of the model folder.
@@ -226,7 +227,7 @@ struct Noised {
 }
 
 impl Noised {
-    /// Squared error of every scene, [batch].
+    /// Mean squared error per scene, [batch].
     fn errors(self, network: &UNet2DConditionModel) -> Tensor<1> {
         let timesteps: Vec<f32> = self.timesteps.iter().map(|t| *t as f32).collect();
         let batch = timesteps.len();
@@ -240,7 +241,7 @@ impl Noised {
 
 impl Objective for UnetObjective<'_> {
     type Network = UNet2DConditionModel;
-    /// Numbers of scenes in the pool.
+    /// Indices of scenes in the pool.
     type Batch = Vec<usize>;
 
     fn network(&self, device: &Device) -> Result<UNet2DConditionModel> {
@@ -314,23 +315,23 @@ impl Objective for UnetObjective<'_> {
 
     fn final_quality(&self, network: &UNet2DConditionModel) -> Result<Quality> {
         let mut quality = self.evaluate(network)?;
-        let judge = Judge::load(&self.task.judge, self.device)?;
+        let clip = ZeroShot::load(&self.task.evaluation_clip, self.device)?;
         let scenes = Scenes::new(self.seed, Split::HeldOut, "judged scene");
-        let asked: Vec<LabelledScene> = (0..self.task.judged.div_ceil(ENCODE_BATCH))
+        let asked: Vec<LabelledScene> = (0..self.task.classified.div_ceil(ENCODE_BATCH))
             .flat_map(|batch| scenes.fully_described(batch as u64, ENCODE_BATCH))
-            .take(self.task.judged)
+            .take(self.task.classified)
             .collect();
         let drawn = self.draw(network, &asked)?;
-        for (name, value) in judge.accuracy(&drawn, &asked)? {
+        for (name, value) in clip.accuracy(&drawn, &asked)? {
             quality.push((format!("generated_{name}"), value));
         }
         let rendered: Vec<_> = asked.iter().map(LabelledScene::image).collect();
-        for (name, value) in judge.accuracy(&rendered, &asked)? {
+        for (name, value) in clip.accuracy(&rendered, &asked)? {
             quality.push((format!("rendered_{name}"), value));
         }
         if let Some(path) = &self.task.contact_sheet {
-            let sheet = |pictures: &[image::RgbImage]| {
-                contact_sheet(&pictures[..ON_SHEET.min(pictures.len())], SHEET_COLUMNS)
+            let sheet = |images: &[image::RgbImage]| {
+                contact_sheet(&images[..ON_SHEET.min(images.len())], SHEET_COLUMNS)
             };
             write_png(path, &side_by_side(&sheet(&drawn), &sheet(&rendered)))?;
         }
@@ -344,7 +345,7 @@ impl Objective for UnetObjective<'_> {
 }
 
 impl UnetObjective<'_> {
-    /// Generates a picture of every scene's caption.
+    /// Generates one image for each scene's caption.
     fn draw(
         &self,
         network: &UNet2DConditionModel,
@@ -360,12 +361,12 @@ impl UnetObjective<'_> {
         };
         let options = SamplingOptions {
             kind: Some(SchedulerKind::DpmppTwoM),
-            num_inference_steps: JUDGE_STEPS,
-            guidance_scale: JUDGE_GUIDANCE,
+            num_inference_steps: SAMPLING_STEPS,
+            guidance_scale: SAMPLING_GUIDANCE,
         };
         let [c, h, w] = self.latent_shape;
         let mut drawn = Vec::with_capacity(asked.len());
-        let mut progress = Progress::new("judged scenes", 0, asked.len() as u64);
+        let mut progress = Progress::new("classified scenes", 0, asked.len() as u64);
         for (index, batch) in asked.chunks(16).enumerate() {
             let prompts: Vec<String> = batch.iter().map(|scene| scene.caption.clone()).collect();
             let negative = vec![String::new(); batch.len()];

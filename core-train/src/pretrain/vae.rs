@@ -13,35 +13,35 @@ use serde::Deserialize;
 use super::scenes::{Scenes, Split, pixels};
 use super::session::{Objective, Quality};
 
-/// Weights of the reconstruction loss: absolute and squared error per pixel value, and the
-/// divergence from the standard normal per latent value.
+/// Weights of absolute error, squared error (both per pixel value) and divergence from the standard
+/// normal distribution (per latent value).
 const L1: f64 = 0.5;
 const L2: f64 = 2.0;
 const KL: f64 = 2e-4;
 
-/// Held-out scenes looked at for the learning curve.
+/// Held-out scenes for the learning curve.
 const HELD_OUT: usize = 128;
 
 /// `[vae]` of a pretraining file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VaeTask {
-    /// The folder to write: `config.json` and weights.
+    /// The folder to write `config.json` and weights to.
     pub output: PathBuf,
-    /// What goes into `config.json`; `scaling_factor` is measured at the end.
+    /// The sizes of the network, as in its `config.json`; `scaling_factor` is measured after training.
     pub architecture: VaeConfig,
 }
 
-/// Reconstruction of scenes through a small normal code.
+/// Reconstruction of scenes from latents that are close to normally distributed.
 #[derive(Debug)]
 pub(super) struct VaeObjective<'a> {
     /// The task.
     pub task: &'a VaeTask,
     /// Seed of the weights and the scenes.
     pub seed: u64,
-    /// Scenes in one step.
+    /// Scenes per step.
     pub batch_size: usize,
-    /// Where tensors live.
+    /// The device.
     pub device: &'a Device,
 }
 

@@ -1,4 +1,4 @@
-//! Dog, cat and rabbit: one body, with a tail and a head of their own.
+//! Dog, cat and rabbit share one body; each has its own tail and head.
 
 use super::canvas::{
     Canvas, Rgb, curve, ellipse, leaf, mix, polygon, polyline, rounded, turned_ellipse,
@@ -8,16 +8,17 @@ use super::{Identity, View, pattern};
 
 const NOSE: Rgb = [60, 34, 40];
 
-/// What tells one four-legged animal from another.
+/// What differs between the four-legged animals.
 struct FourLegged {
     /// Half of the body's width and height, in units of the canvas.
     body: [f32; 2],
+    /// Draws a tail.
     tail: fn(&mut Canvas, &Identity, Tail),
-    /// Draws a head whose ears have this length.
+    /// Draws a head; the last argument is the length of the ears, as a factor.
     head: fn(&mut Canvas, &Identity, Head, f32),
 }
 
-/// Where a tail begins, its length as a factor, and how far its tip is to one side.
+/// Root of a tail, its length as a factor, and the sideways shift of its tip.
 struct Tail {
     root: [f32; 2],
     long: f32,

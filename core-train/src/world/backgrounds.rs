@@ -1,4 +1,4 @@
-//! The nine places.
+//! The nine backgrounds.
 
 use core_model::rng::rng;
 use rand::RngExt;
@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use super::canvas::{Canvas, Rgb, ellipse, leaf, mix, polygon, rounded};
 use super::{Background, View};
 
-/// Draws the place of a view over the whole picture.
+/// Draws the background of a view over the whole image.
 pub(super) fn draw(canvas: &mut Canvas, view: &View) {
     let mut generator = rng(view.seed, "background", 0);
     match view.background {

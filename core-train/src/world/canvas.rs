@@ -1,4 +1,4 @@
-//! Drawing shapes in the manner of a style, on a picture that is 100 units wide and high.
+//! Drawing shapes in the manner of a style, on an image that is 100 units wide and high.
 
 use tiny_skia::{
     Color, FillRule, GradientStop, LineCap, LineJoin, Mask, Paint, Path, PathBuilder, Pixmap,
@@ -10,13 +10,13 @@ use super::{SIDE, Style, View};
 /// Red, green, blue.
 pub(super) type Rgb = [u8; 3];
 
-/// Pixels of a unit.
+/// Pixels per unit.
 const UNIT: f32 = SIDE as f32 / 100.0;
 
-/// The dark of outlines.
+/// The colour of outlines.
 const INK: Rgb = [34, 26, 32];
 
-/// A picture in the making: the scene and the mask of its subject.
+/// An unfinished image: the scene and the mask of its subject.
 pub(super) struct Canvas {
     pub(super) scene: Pixmap,
     pub(super) mask: Pixmap,
@@ -29,7 +29,7 @@ impl Canvas {
     pub(super) fn new(view: &View) -> Self {
         let blank = || match Pixmap::new(SIDE, SIDE) {
             Some(pixmap) => pixmap,
-            None => unreachable!("a picture has pixels"),
+            None => unreachable!("the side of an image is not 0"),
         };
         Self {
             scene: blank(),
@@ -172,7 +172,7 @@ fn shaded(bounds: Rect, color: Rgb) -> Shader<'static> {
     )))
 }
 
-/// `share` of `b`, the rest of `a`.
+/// The mixture of `share` of `b` with `1 - share` of `a`.
 pub(super) fn mix(a: Rgb, b: Rgb, share: f32) -> Rgb {
     std::array::from_fn(|c| {
         (f32::from(a[c]) * (1.0 - share) + f32::from(b[c]) * share).round() as u8
@@ -186,7 +186,7 @@ pub(super) fn ellipse(cx: f32, cy: f32, rx: f32, ry: f32) -> Path {
     oval.unwrap_or_else(|| polygon(&[[cx, cy], [cx + 0.1, cy], [cx, cy + 0.1]]))
 }
 
-/// An ellipse turned by `degrees` about its middle.
+/// An ellipse turned by `degrees` about its centre.
 pub(super) fn turned_ellipse(cx: f32, cy: f32, rx: f32, ry: f32, degrees: f32) -> Path {
     let path = ellipse(cx, cy, rx, ry);
     let turn = Transform::from_rotate_at(degrees, cx, cy);

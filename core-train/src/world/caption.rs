@@ -1,10 +1,10 @@
-//! Captions: `[style] a [colour] noun [accessory] [background]`, parts dropped at random.
+//! Captions: `[style] a [colour] noun [accessory] [background]`, with parts left out at random.
 
 use rand::{Rng, RngExt};
 
 use super::{Accessory, Attributes, Background, Category, Color, Identity, Style, View};
 
-/// What a caption says about a scene; `None` where it is silent.
+/// What a caption says about a scene; `None` for what it leaves out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claims {
     /// The noun.
@@ -20,7 +20,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Whether everything said holds for a scene.
+    /// Whether every claim is true of a scene.
     pub fn are_true_of(&self, scene: &Attributes) -> bool {
         self.category == scene.category
             && self.color.is_none_or(|color| color == scene.color)
@@ -34,17 +34,17 @@ impl Claims {
     }
 }
 
-/// A sentence and what it says.
+/// A sentence and its claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caption {
     /// The sentence.
     pub text: String,
-    /// Its content.
+    /// What the sentence claims.
     pub claims: Claims,
 }
 
 impl Caption {
-    /// Names everything that has a name.
+    /// A caption that names every attribute that has a word.
     pub fn full(identity: &Identity, view: &View) -> Self {
         let claims = Claims {
             category: identity.category,
@@ -59,7 +59,7 @@ impl Caption {
         }
     }
 
-    /// Leaves parts out and says some of the others in another way.
+    /// A caption that leaves out some parts and paraphrases some of the others, at random.
     pub fn sample(generator: &mut impl Rng, identity: &Identity, view: &View) -> Self {
         let mut keep = |share: f64| generator.random_bool(share);
         let claims = Claims {
@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes one of the spellings off the front, with the blank that parts it from the rest.
+    /// Removes one of the spellings from the front, with the space after it.
     fn take<T: Copy>(rest: &mut &str, spellings: &[(T, String)]) -> Option<T> {
         let (value, spelling) = spellings
             .iter()

@@ -1,12 +1,12 @@
-//! The things that the shipped concept folders show: none of their combinations of noun, colour
-//! and pattern is ever met in pretraining.
+//! The things in the shipped concept folders. None of their combinations of noun, colour and
+//! pattern occurs in pretraining.
 
 use core_model::rng::rng;
 use rand::RngExt;
 
 use super::{Background, Category, Color, Identity, Pattern, Rendering, Style, View, render};
 
-/// Photos of every concept.
+/// Number of photos per concept.
 pub const PHOTOS: usize = 5;
 
 /// How many of the photos have a plain background; the others show different places.
@@ -17,7 +17,7 @@ const PLAIN_PHOTOS: usize = 2;
 pub struct WorldConcept {
     /// The name of its folder.
     pub name: &'static str,
-    /// Settings are chosen on it, so no score of it is reported.
+    /// Whether settings are chosen on it, so that no score of it is reported.
     pub for_development: bool,
     /// The noun.
     pub category: Category,
@@ -55,7 +55,7 @@ const fn development(
 }
 
 impl WorldConcept {
-    /// Every shipped concept: one a category, then the two for development.
+    /// Every shipped concept: one per category, then the two for development.
     pub const ALL: [Self; 10] = [
         evaluated("spotted-dog", Category::Dog, Color::Blue, Pattern::Spots),
         evaluated(
@@ -103,7 +103,7 @@ impl WorldConcept {
         }
     }
 
-    /// The thing itself: one draw of all that no caption names.
+    /// The thing itself: everything that no caption names is drawn once.
     pub fn identity(&self) -> Identity {
         let mut generator = rng(0, &format!("concept {}", self.name), 0);
         loop {
@@ -114,7 +114,7 @@ impl WorldConcept {
         }
     }
 
-    /// How its photos show it: other poses, other light, no accessory, no place twice.
+    /// The views of its photos: different poses, light and backgrounds, and no accessory.
     pub fn views(&self) -> Vec<View> {
         let mut generator = rng(0, &format!("photos of {}", self.name), 0);
         let mut places = vec![Background::Plain; PLAIN_PHOTOS];
@@ -139,7 +139,7 @@ impl WorldConcept {
             .collect()
     }
 
-    /// What `concept.toml` beside the photos says.
+    /// The text of `concept.toml`, which lies beside the photos.
     pub fn toml(&self) -> String {
         let Self { name, category, .. } = self;
         let noun = category.word();

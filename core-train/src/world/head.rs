@@ -6,7 +6,7 @@ use super::{Accessory, Identity, Pattern, View, pattern};
 pub(super) const DARK: Rgb = [28, 22, 28];
 pub(super) const LIGHT: Rgb = [252, 250, 246];
 
-/// Where a head is and how large, in units of the canvas.
+/// Centre and radius of a head, in units of the canvas.
 #[derive(Clone, Copy)]
 pub(super) struct Head {
     pub(super) x: f32,
@@ -28,7 +28,8 @@ impl Head {
         }
     }
 
-    /// Two eyes at these shares of the head's radius; equal shares are one eye, seen from the side.
+    /// Two eyes, at these fractions of the head's radius from its centre; equal fractions give one
+    /// eye, for a head seen from the side.
     pub(super) fn eyes(self, canvas: &mut Canvas, identity: &Identity, across: [f32; 2], up: f32) {
         let Self { x, y, r } = self;
         let count = if across[0] == across[1] { 1 } else { 2 };

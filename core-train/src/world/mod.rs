@@ -1,7 +1,7 @@
 //! The mini world: small scenes of things in places, drawn by code.
 //!
 //! A scene is a pure function of an [`Identity`] (one thing, with all that no caption names) and a
-//! [`View`] (how this picture shows it).
+//! [`View`] (how one image shows it).
 
 mod animals;
 mod backgrounds;
@@ -27,13 +27,13 @@ pub use words::{Accessory, Background, Category, Color, Pattern, Style};
 
 use canvas::Canvas;
 
-/// Width and height of a picture, in pixels.
+/// Width and height of an image, in pixels.
 pub const SIDE: u32 = 64;
 
-/// One (category, colour, pattern) combination in this many is kept for concepts.
+/// One of this many (category, colour, pattern) combinations is reserved for concepts.
 const HELD_OUT_ONE_IN: u64 = 12;
 
-/// One thing: its words, and everything about it that has none.
+/// One thing: its words, and everything about it that no word names.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Identity {
     /// The noun.
@@ -42,13 +42,13 @@ pub struct Identity {
     pub color: Color,
     /// The markings.
     pub pattern: Pattern,
-    /// Where exactly the markings are.
+    /// Seed of the positions of the markings.
     pub pattern_seed: u64,
     /// The colour of the markings.
     pub second: [u8; 3],
     /// The colour of details: inner ears, wheels, doors.
     pub third: [u8; 3],
-    /// Body width, body height, head, ears, legs, tail, face: factors around 1.
+    /// Factors around 1 for body width, body height, head, ears, legs, tail and face.
     pub proportions: [f32; 7],
     /// One of three shapes of the category.
     pub variant: u8,
@@ -56,8 +56,8 @@ pub struct Identity {
     pub eyes: u8,
 }
 
-/// The colours of markings and details: other hues than the eight named ones, so that a thing is
-/// more than its words.
+/// The colours of markings and details. They differ from the eight named colours, so that a thing
+/// is more than its words.
 const HIDDEN_COLORS: [[u8; 3]; 10] = [
     [92, 54, 32],
     [30, 30, 36],
@@ -72,14 +72,14 @@ const HIDDEN_COLORS: [[u8; 3]; 10] = [
 ];
 
 impl Identity {
-    /// Any thing of the world.
+    /// Draws any thing of the world.
     pub fn sample(generator: &mut impl Rng) -> Self {
         let category = Category::ALL[generator.random_range(0..Category::ALL.len())];
         let color = Color::ALL[generator.random_range(0..Color::ALL.len())];
         Self::sample_of(generator, category, color)
     }
 
-    /// A thing that pretraining may see: any but those kept for concepts.
+    /// Draws a thing for pretraining: any but those reserved for concepts.
     pub fn sample_for_training(generator: &mut impl Rng) -> Self {
         loop {
             let identity = Self::sample(generator);
@@ -89,12 +89,12 @@ impl Identity {
         }
     }
 
-    /// A thing that the same words describe.
+    /// Draws a thing that the same words describe.
     pub fn sample_like(generator: &mut impl Rng, other: &Self) -> Self {
         Self::sample_of(generator, other.category, other.color)
     }
 
-    /// A thing with this noun and this colour.
+    /// Draws a thing with this noun and this colour.
     pub fn sample_of(generator: &mut impl Rng, category: Category, color: Color) -> Self {
         let pattern = Pattern::ALL[generator.random_range(0..Pattern::ALL.len())];
         let far = |a: [u8; 3], b: [u8; 3]| {
@@ -125,8 +125,8 @@ impl Identity {
         }
     }
 
-    /// Whether its (category, colour, pattern) never occurs in training, so that it may be a
-    /// concept.
+    /// Whether its (category, colour, pattern) is reserved for concepts and never occurs in
+    /// pretraining.
     pub fn is_held_out(&self) -> bool {
         let [category, color, pattern] = [
             self.category.index(),
@@ -142,7 +142,7 @@ impl Identity {
     }
 }
 
-/// How one picture shows a thing.
+/// How one image shows a thing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct View {
     /// The medium.
@@ -151,24 +151,24 @@ pub struct View {
     pub background: Background,
     /// What the animal wears.
     pub accessory: Option<Accessory>,
-    /// Whether it looks to the left.
+    /// Whether it faces left.
     pub mirrored: bool,
     /// Lean to one side, in degrees.
     pub lean: f32,
-    /// Where a step or a wing beat is, 0 to 1.
+    /// Phase of the step or the wing beat, 0 to 1.
     pub gait: f32,
-    /// Shift of the middle, in hundredths of the picture.
+    /// Shift of the centre, in hundredths of the image.
     pub shift: [f32; 2],
-    /// Size; 1 fills about two thirds of the picture.
+    /// Size; a thing of size 1 fills about two thirds of the image.
     pub size: f32,
     /// Brightness and warmth of the light, around 1 and 0.
     pub light: [f32; 2],
-    /// Where dunes, stars, windows and brush strokes are.
+    /// Seed of the positions of dunes, stars, windows and brush strokes.
     pub seed: u64,
 }
 
 impl View {
-    /// Any view of a thing.
+    /// Draws any view of a thing.
     pub fn sample(generator: &mut impl Rng, identity: &Identity) -> Self {
         let style = match generator.random_range(0..10) {
             0..4 => Style::Photo,
@@ -185,7 +185,7 @@ impl View {
         Self::arranged(generator, style, background, accessory)
     }
 
-    /// A view with the named parts given and the unnamed ones drawn.
+    /// A view with the given style, background and accessory; everything else is drawn at random.
     pub fn arranged(
         generator: &mut impl Rng,
         style: Style,
@@ -213,7 +213,7 @@ impl View {
     }
 }
 
-/// The true attributes of a scene, as a judge is asked for them.
+/// The true attributes of a scene, which zero-shot classification has to find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attributes {
     /// The noun.
@@ -241,7 +241,7 @@ impl Attributes {
     }
 }
 
-/// A picture and where the thing is in it.
+/// A rendered image and the mask of the thing in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendering {
     /// [`SIDE`] by [`SIDE`] pixels.

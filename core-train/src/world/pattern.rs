@@ -1,4 +1,4 @@
-//! Markings on a shape, placed by the thing's own seed.
+//! Markings on a shape, at positions drawn from the thing's own seed.
 
 use core_model::rng::rng;
 use rand::RngExt;

@@ -1,4 +1,4 @@
-//! What a style does to the finished picture: light, pencil, brush.
+//! The last step of rendering: light, pencil strokes or brush strokes, depending on the style.
 
 use core_model::rng::rng;
 use image::{GrayImage, Rgb, RgbImage};
@@ -7,7 +7,7 @@ use rand::RngExt;
 use super::canvas::Canvas;
 use super::{Rendering, SIDE, Style, View};
 
-/// Turns a canvas into picture and mask.
+/// Turns a canvas into image and mask.
 pub(super) fn finish(canvas: Canvas, view: &View) -> Rendering {
     let flat = RgbImage::from_fn(SIDE, SIDE, |x, y| {
         let pixel = canvas.scene.pixels()[(y * SIDE + x) as usize];
@@ -29,7 +29,7 @@ fn byte(value: f32) -> u8 {
     value.round().clamp(0.0, 255.0) as u8
 }
 
-/// Brightness and warmth of the light, darker corners, a little grain.
+/// Photo: brightness and warmth of the light, darker corners, a little grain.
 fn photo(flat: &RgbImage, view: &View) -> RgbImage {
     let mut generator = rng(view.seed, "grain", 0);
     let [bright, warm] = view.light;
@@ -67,7 +67,7 @@ fn sketch(flat: &RgbImage, view: &View) -> RgbImage {
     })
 }
 
-/// Oil: slanted dabs, each of one colour picked up nearby, in fewer tones.
+/// Oil: slanted dabs, each in the colour of a nearby pixel, with fewer tones.
 fn painting(flat: &RgbImage, view: &View) -> RgbImage {
     let mut generator = rng(view.seed, "brush", 0);
     let dabs = SIDE as usize;

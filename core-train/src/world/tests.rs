@@ -1,4 +1,4 @@
-//! What holds of every picture of the world.
+//! Properties of every image of the world.
 
 use core_model::files::hex;
 use core_model::rng::rng;
@@ -53,7 +53,7 @@ fn one_combination_in_twelve_is_kept_for_concepts_and_the_list_never_changes() {
             }
         }
     }
-    // 8 x 8 x 6 / 12 = 32 are expected of an even hash.
+    // A uniform hash would reserve 8 x 8 x 6 / 12 = 32.
     assert_eq!(combinations.len(), 34);
     assert_eq!(
         combinations[..4],
@@ -107,7 +107,7 @@ fn a_scene_is_a_function_of_its_seed() {
     }
 }
 
-/// The shipped weights were trained on these very pictures. Sine and cosine come from the
+/// The shipped weights were trained on exactly these images. Sine and cosine come from the
 /// platform's mathematics library, so the last bit is pinned on one platform only.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[test]
@@ -171,7 +171,7 @@ fn every_named_attribute_changes_the_picture_so_that_one_sees_it() {
 }
 
 #[test]
-fn every_unnamed_parameter_changes_the_picture() {
+fn every_unnamed_parameter_changes_the_image() {
     let (dog, view) = (some_dog(), some_view(Style::Photo));
     let mut things = Vec::new();
     for pattern in Pattern::ALL.iter().filter(|other| **other != dog.pattern) {
@@ -253,8 +253,8 @@ fn every_unnamed_parameter_changes_the_picture() {
 
 #[test]
 fn the_mask_holds_the_whole_thing_and_nothing_else() {
-    // Two things of one kind throw one shadow: where neither is, the pictures must agree; and a
-    // change of colour must show nowhere but in the mask.
+    // Two things of one category have the same shadow: outside of both masks the images must agree,
+    // and a change of colour may show only inside the mask.
     let mut generator = rng(0, "mask", 0);
     for _ in 0..60 {
         let first = Identity::sample(&mut generator);

@@ -7,7 +7,7 @@ macro_rules! words {
         pub enum $name { $($(#[$item_doc])* $item),+ }
 
         impl $name {
-            /// Every value, in the order of their numbers.
+            /// Every value, in the order of their indices.
             pub const ALL: &'static [Self] = &[$(Self::$item),+];
 
             /// The word for it in captions.
@@ -15,13 +15,13 @@ macro_rules! words {
                 match self { $(Self::$item => $word),+ }
             }
 
-            /// Its place in [`ALL`](Self::ALL).
+            /// Its index in [`ALL`](Self::ALL).
             pub fn index(self) -> usize {
                 self as usize
             }
         }
     };
-    // With one more column, which says whether something is true of each value.
+    // A table with one more column: whether a property holds for each value.
     ($(#[$doc:meta])* $name:ident, $(#[$column_doc:meta])* $column:ident {
         $($(#[$item_doc:meta])* $item:ident => $word:literal, $value:literal);+ $(;)?
     }) => {
@@ -95,7 +95,7 @@ words!(
 );
 
 words!(
-    /// Where the thing is.
+    /// The place that the thing is in.
     Background {
         /// One soft colour.
         Plain => "plain background",
@@ -119,7 +119,7 @@ words!(
 );
 
 words!(
-    /// How the picture is made.
+    /// The medium of the image.
     Style {
         /// Shaded, with light from one side.
         Photo => "photo",

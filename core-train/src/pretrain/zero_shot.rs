@@ -1,4 +1,4 @@
-//! The evaluation CLIP asked what a picture shows.
+//! Zero-shot classification of generated images with the evaluation CLIP.
 
 use std::path::Path;
 
@@ -15,12 +15,12 @@ use super::questions::Questions;
 use super::scenes::LabelledScene;
 use super::session::Quality;
 
-/// Pictures looked at together.
+/// Images per forward pass.
 const BATCH: usize = 64;
 
-/// A CLIP folder with the questions already encoded.
+/// A CLIP model with the features of all answers.
 #[derive(Debug)]
-pub(super) struct Judge {
+pub(super) struct ZeroShot {
     clip: ClipModel,
     processor: ImageProcessor,
     questions: Questions,
@@ -28,7 +28,7 @@ pub(super) struct Judge {
     device: Device,
 }
 
-impl Judge {
+impl ZeroShot {
     /// Reads a CLIP folder with tokenizer and image processor.
     pub(super) fn load(folder: &Path, device: &Device) -> Result<Self> {
         let clip = ClipModel::load(folder, device)?;
@@ -48,19 +48,15 @@ impl Judge {
         })
     }
 
-    /// How often the answer that the judge likes best is the one that was asked for.
-    pub(super) fn accuracy(
-        &self,
-        pictures: &[RgbImage],
-        asked: &[LabelledScene],
-    ) -> Result<Quality> {
+    /// For each attribute, the share of images whose best answer is the one in their caption.
+    pub(super) fn accuracy(&self, images: &[RgbImage], asked: &[LabelledScene]) -> Result<Quality> {
         let answers = normalised(self.answers.clone());
         let mut logits = Vec::new();
-        for batch in pictures.chunks(BATCH) {
+        for batch in images.chunks(BATCH) {
             let features = self
                 .clip
                 .image_features(self.processor.preprocess(batch, &self.device)?);
-            // The length of an image feature does not change which answer is best.
+            // Normalising the image features would not change which answer is best.
             logits.extend(to_vec(features.matmul(answers.clone().transpose())));
         }
         let labels: Vec<_> = asked.iter().map(|scene| scene.attributes).collect();
