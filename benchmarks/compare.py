@@ -1,12 +1,12 @@
-"""The same steps with the same weights in this project and in PyTorch, in turns, as ratios.
+"""Times the same steps with the same weights in this project and in PyTorch, in turns; prints ratios.
 
     cargo build --workspace --examples
     python benchmarks/compare.py [--threads 2] [--pairs 20]
 
-needs torch, diffusers and transformers. PyTorch runs with its defaults: oneDNN, scaled-dot-product
+Needs torch, diffusers and transformers. PyTorch runs with its defaults: oneDNN, scaled-dot-product
 attention (except where the attention probabilities are part of the loss), inference mode where no
-gradient is wanted. Shapes are those of the mini world's recipes; photos and prompts do not matter
-for the time. Peak memory is that of a process which does nothing else.
+gradient is needed. Shapes are those of the mini world's recipes; photos and prompts do not affect
+the time. Peak memory is that of a process that does nothing else.
 """
 
 import argparse

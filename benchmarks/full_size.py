@@ -1,4 +1,4 @@
-"""Stable Diffusion 2.1-base in its real size with random weights, here and in PyTorch.
+"""Times Stable Diffusion 2.1-base at its real size with random weights, here and in PyTorch.
 
     cargo build --workspace --examples --bins
     python benchmarks/full_size.py make /tmp/sd21-random
@@ -7,10 +7,10 @@
     python benchmarks/full_size.py generate /tmp/sd21-random
 
 `make` needs 6 GB of disk and writes what diffusers writes, with the published sizes (865 M + 340 M + 84 M
-parameters). `forward` makes one prediction of the U-Net at 64x64 latents in both, in turns, and compares the
-values; peak memory is that of a process which does nothing else. `train` makes steps of CoRe's first stage at
-batch 1 (`full-size.toml`), with and without `gradient_checkpointing`, and with frozen weights in float16.
-`generate` draws in two steps.
+parameters). `forward` computes one prediction of the U-Net at 64x64 latents in both, in turns, and compares the
+values; peak memory is that of a process that does nothing else. `train` runs steps of CoRe's first stage with
+batch size 1 (`full-size.toml`), with and without `gradient_checkpointing`, and with frozen weights in float16.
+`generate` samples with two steps.
 Needs torch, diffusers, transformers and safetensors.
 """
 

@@ -1,14 +1,15 @@
-"""Other tools open what this project ships and writes, and compute the same.
+"""Shows that other tools open what this project ships and writes, and compute the same.
 
     cargo build --workspace
     python benchmarks/interop.py [--results results/ablation]
 
-needs torch, diffusers and transformers. Each check prints its largest relative difference:
-diffusers draws the same final latents from models/mini (DDIM, guided); a tuned U-Net folder and an
-embedding written by a run open in diffusers and draw the same, and so does the folder that `core-train
-export` makes of the run; an embedding and a U-Net written by torch and diffusers draw the same here;
-transformers reproduces the CLIP and DINO scores of an experiment's scores.csv, and with the masks of
-models/mini-clipseg the CLIP-I of scores-core.csv. The last two are left out where there are no results.
+Needs torch, diffusers and transformers. Each check prints its largest relative difference:
+diffusers samples the same final latents from models/mini (DDIM with guidance); a tuned U-Net folder and
+an embedding written by a run open in diffusers and give the same latents, and so does the folder that
+`core-train export` makes of the run; an embedding and a U-Net written by torch and diffusers give the same
+here; transformers reproduces the CLIP and DINO scores of an experiment's scores.csv and, with the
+masks of models/mini-clipseg, the CLIP-I of scores-core.csv. The last two are left out when there are no
+results.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""How many resized photographs have exactly Pillow's bytes, by mode and filter.
+"""Counts the resized photographs that have exactly Pillow's bytes, by mode and filter.
 
     cargo build --workspace --examples
     python benchmarks/pillow.py FOLDER...
 
-needs Pillow and numpy. Every photograph in the folders is stored losslessly in each mode, reduced to at
-most 700 pixels and cut to an odd width; then resized to several sizes by each filter, here and by
-Pillow. 16-bit values, which Pillow would clip, are divided by 257 and rounded; transparency is composed
-on white.
+Needs Pillow and numpy. Every photograph in the folders is reduced to at most 700 pixels, cut to an odd
+width and stored losslessly in each mode; then it is resized to several sizes with each filter, here and
+by Pillow. 16-bit values, which Pillow would clip, are divided by 257 and rounded; transparency is
+composed on white.
 """
 
 import collections

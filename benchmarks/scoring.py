@@ -1,12 +1,13 @@
-"""Scoring speed and memory beside transformers, with encoders of the size that papers use.
+"""Compares speed and memory of scoring with transformers, with encoders of the size that papers use.
 
     cargo build --workspace
     python benchmarks/scoring.py [--threads 2] [--images 48] [--pairs 3]
 
-needs torch, transformers and Pillow. CLIP ViT-B/32 and DINO ViT-S/16 have random weights: time and
-memory do not depend on them. Pictures are 512 by 512, of smooth noise. Both score CLIP-T, CLIP-I and
-DINO of every image against five photos, reading files and preprocessing included, loading the
-encoders not; they take turns. Our peak memory is that of calls with as many and four times as many.
+Needs torch, transformers and Pillow. CLIP ViT-B/32 and DINO ViT-S/16 have random weights: time and
+memory do not depend on them. Images are 512 by 512 pixels of smooth noise. Both compute CLIP-T, CLIP-I
+and DINO of every image against five photos, in turns; reading files and preprocessing are included,
+loading the encoders is not. Our peak memory is measured with this number of images and with four times
+as many.
 """
 
 import argparse
