@@ -30,7 +30,7 @@ TASKS = {
 
 
 def ours(arguments, threads):
-    """A process that makes one step a line."""
+    """A process that runs one step per line of its input."""
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     binary = target / "debug" / "examples" / "timed_steps"
     environment = os.environ | {"RAYON_NUM_THREADS": str(threads)}

@@ -86,7 +86,7 @@ def make(folder):
 
 
 def inputs():
-    """What both are given: latents, time and context of one prompt."""
+    """The inputs of both: latents, timestep and hidden states of one prompt."""
     import torch
 
     generator = torch.Generator().manual_seed(1)
@@ -103,7 +103,7 @@ def peak_of(pid):
 
 
 class Worker:
-    """A process that makes one step a line."""
+    """A process that runs one step per line of its input."""
 
     def __init__(self, command, threads):
         environment = os.environ | {"RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
@@ -127,7 +127,7 @@ class Worker:
 
 
 def torch_worker(folder, out, threads):
-    """PyTorch's half of `forward`."""
+    """The PyTorch side of `forward`."""
     import torch
     from diffusers import UNet2DConditionModel
     from safetensors.torch import save_file

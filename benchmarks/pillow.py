@@ -42,7 +42,7 @@ def deep(picture):
 
 
 def turned(picture):
-    """The picture on its side, with the EXIF tag that says so."""
+    """The image rotated by 90 degrees, with the EXIF tag that says so."""
     return picture.transpose(Image.ROTATE_90), {"exif": exif(6)}
 
 
