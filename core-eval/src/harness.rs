@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use core_model::device::parse_device;
 use core_model::files::write_atomically;
 use core_model::folder::ModelFolder;
-use core_train::data::concept::photo_files;
+use core_model::photos::PhotoFolder;
 use core_train::estimate::duration;
 use core_train::interrupt::stop_on_ctrl_c;
 use core_train::progress::Progress;
@@ -354,7 +354,7 @@ impl<'a> Harness<'a> {
             let pairs = pictures.iter().zip(&masks);
             pairs.map(|(picture, mask)| masked(picture, mask)).collect()
         };
-        let files = photo_files(&concept.images)?;
+        let files = PhotoFolder::read(&concept.images)?.files;
         let mut photos = load_images(files.iter().map(PathBuf::as_path))?;
         if foregrounds {
             let folder = &concept.images;
@@ -389,7 +389,7 @@ fn check_counts(experiment: &Experiment, protocols: &[&Protocol]) -> Result<()> 
         };
         let prompts = experiment.prompts_for(config).len();
         let images = prompts * experiment.sampling.images_per_prompt;
-        let photos = photo_files(&config.images)?.len();
+        let photos = PhotoFolder::read(&config.images)?.files.len();
         for protocol in protocols {
             protocol.check_counts(&format!("concept `{}`", concept.name()), images, photos)?;
         }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use core_model::files::{hex, sha256};
 use core_model::folder::ModelFolder;
 use core_train::RunConfig;
-use core_train::data::concept::photo_files;
+use core_model::photos::PhotoFolder;
 use sha2::{Digest, Sha256};
 
 use crate::experiment::{Concept, Experiment, Variant};
@@ -89,9 +89,10 @@ fn photo_hashes(concept: &Concept) -> Result<Vec<String>> {
     let Some(config) = &concept.config else {
         return Ok(Vec::new());
     };
-    let files = photo_files(&config.images)?;
+    let photos = PhotoFolder::read(&config.images)?;
+    photos.say_skipped();
+    let files = photos.files.iter();
     Ok(files
-        .iter()
         .map(|file| sha256(file))
         .collect::<core_model::Result<_>>()?)
 }

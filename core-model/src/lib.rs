@@ -15,6 +15,7 @@
 //! | the judges | [`clip`], [`dino`], [`clipseg`] |
 //! | noise schedules for training and sampling | [`noise_scheduler`] |
 //! | layers and the operations below them | [`nn`], [`ops`] |
+//! | folders of photos, and what other files are | [`photos`], [`file_kind`] |
 //! | devices, files, random numbers | [`device`], [`files`], [`rng`] |
 
 pub mod checkpoint;
@@ -25,6 +26,7 @@ pub mod device;
 pub mod dino;
 pub mod error;
 pub mod export;
+pub mod file_kind;
 pub mod files;
 pub mod folder;
 pub mod image_processor;
@@ -36,6 +38,7 @@ pub mod noise_scheduler;
 pub mod ops;
 pub mod original_layout;
 pub mod params;
+pub mod photos;
 mod pickle;
 pub mod pipeline;
 mod positions;

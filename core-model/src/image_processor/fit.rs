@@ -1,8 +1,8 @@
 //! Making a photograph square, for training.
 
-use image::{RgbImage, imageops};
+use image::RgbImage;
 
-use super::resample::{Filter, resize};
+use super::resample::{Filter, resize, resize_part};
 
 /// The centre of a picture: the shorter side becomes `side` pixels, bicubic, and what the longer
 /// one has more is cut off on both ends.
@@ -11,9 +11,17 @@ use super::resample::{Filter, resize};
 /// When the picture or `side` has no pixel.
 pub fn crop(image: &RgbImage, side: u32) -> RgbImage {
     let (width, height) = shortest_side(image.dimensions(), side);
-    let resized = resize(image, width, height, Filter::Bicubic);
-    let (left, top) = ((width - side) / 2, (height - side) / 2);
-    imageops::crop_imm(&resized, left, top, side, side).to_image()
+    let kept = |size: u32| {
+        let start = (size - side) / 2;
+        start..start + side
+    };
+    resize_part(
+        image,
+        (width, height),
+        kept(width),
+        kept(height),
+        Filter::Bicubic,
+    )
 }
 
 /// The whole picture, bicubic, stretched to `side` by `side` pixels.
@@ -48,6 +56,13 @@ mod tests {
         let squashed = squash(&image, 10);
         assert_eq!(squashed.get_pixel(0, 5).0, [255; 3]);
         assert_eq!(squashed.get_pixel(9, 5).0, [0; 3]);
+    }
+
+    #[test]
+    fn a_photograph_of_one_column_takes_little_memory() {
+        // Resized as a whole it would have 512 by 5,120,000 pixels.
+        let image = RgbImage::from_fn(1, 10_000, |_, y| Rgb([(y % 251) as u8; 3]));
+        assert_eq!(crop(&image, 512).dimensions(), (512, 512));
     }
 
     #[test]

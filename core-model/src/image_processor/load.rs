@@ -5,19 +5,26 @@ use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
+use super::jpeg::{self, JpegError};
 use crate::error::{Error, Result};
+use crate::file_kind::FileKind;
 use crate::files;
 
 /// The longest side that is decoded, in pixels.
-const MAX_SIDE: u32 = 32_768;
+pub(super) const MAX_SIDE: u32 = 32_768;
 
 /// The most memory that a decoder may take, in bytes.
-const MAX_MEMORY: u64 = 1 << 30;
+pub(super) const MAX_MEMORY: u64 = 1 << 30;
 
-/// Reads a PNG, JPEG or WebP file; what it is, its content decides, not its name.
+/// What `load_image` reads, for messages.
+pub(crate) const FORMATS: &str = "PNG, JPEG, WebP, GIF, BMP or TIFF";
+
+/// Reads a PNG, JPEG, WebP, GIF, BMP or TIFF file; what it is, its content decides, not its name.
 ///
 /// * The EXIF orientation is applied.
+/// * The pixels of a JPEG file are those of libjpeg-turbo, as Pillow gives them.
 /// * Transparency is composed on white, rounded as Pillow's `paste` does it.
+/// * JPEG compression inside of a TIFF file, and lossy WebP, are rounded otherwise than by Pillow.
 /// * 16-bit values are divided by 257 and rounded; gray, palettes and CMYK become RGB.
 /// * Colour profiles and gamma are ignored; of an animation the first picture counts.
 ///
@@ -26,21 +33,37 @@ const MAX_MEMORY: u64 = 1 << 30;
 /// another kind, or more than 32768 pixels on a side or 1 GiB when decoded.
 pub fn load_image(path: &Path) -> Result<RgbImage> {
     let bytes = files::read(path)?;
-    decode(&bytes).map_err(|error| Error::format(path, explain(&error)))
+    decode_image(&bytes).map_err(|reason| Error::format(path, reason))
 }
 
-fn decode(bytes: &[u8]) -> Result<RgbImage, ImageError> {
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+/// The image in `bytes`, or why there is none.
+pub(crate) fn decode_image(bytes: &[u8]) -> Result<RgbImage, String> {
+    let format = match FileKind::of(bytes) {
+        Some(FileKind::Jpeg) => return jpeg::decode(bytes).map_err(explain_jpeg),
+        Some(FileKind::Png) => ImageFormat::Png,
+        Some(FileKind::WebP) => ImageFormat::WebP,
+        Some(FileKind::Gif) => ImageFormat::Gif,
+        Some(FileKind::Bmp) => ImageFormat::Bmp,
+        Some(FileKind::Tiff) => ImageFormat::Tiff,
+        Some(kind) if kind.is_image() => {
+            return Err(format!(
+                "is {kind}, which is not read here; convert it to one of {FORMATS}"
+            ));
+        }
+        Some(kind) => return Err(format!("is {kind}; expected an image: {FORMATS}")),
+        None => return Err(format!("is no image; expected {FORMATS}")),
+    };
+    let decoded = decode(bytes, format).map_err(|error| explain(&error))?;
+    Ok(to_rgb(decoded))
+}
+
+fn decode(bytes: &[u8], format: ImageFormat) -> Result<DynamicImage, ImageError> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(MAX_MEMORY);
     reader.limits(limits.clone());
-    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_has_end(bytes) {
-        return Err(ImageError::IoError(
-            std::io::ErrorKind::UnexpectedEof.into(),
-        ));
-    }
     let mut decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
     limits.check_dimensions(width, height)?;
@@ -48,24 +71,27 @@ fn decode(bytes: &[u8]) -> Result<RgbImage, ImageError> {
     let orientation = decoder.orientation()?;
     let mut image = DynamicImage::from_decoder(decoder)?;
     image.apply_orientation(orientation);
-    Ok(to_rgb(image))
+    Ok(image)
 }
 
 fn explain(error: &ImageError) -> String {
     match error {
         ImageError::Unsupported(_) => {
-            format!("no image that can be read here ({error}); expected PNG, JPEG or WebP")
+            format!("is an image of a kind that is not read here ({error}); convert it to PNG")
         }
         ImageError::Limits(_) => format!("the image is too large: {error}"),
         _ => format!("the image is damaged or cut off ({error}); save or fetch it again"),
     }
 }
 
-/// Whether an end-of-image marker follows the last scan. The decoder fills what is missing with
-/// gray and says nothing.
-fn jpeg_has_end(bytes: &[u8]) -> bool {
-    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
-    last(0xd9).is_some_and(|end| last(0xda).is_some_and(|scan| scan < end))
+fn explain_jpeg(error: JpegError) -> String {
+    match error {
+        JpegError::Unsupported(what) => format!("{what}, which is not read; convert it to PNG"),
+        JpegError::TooLarge(what) => format!("the image is too large: {what}"),
+        JpegError::Damaged(what) => {
+            format!("the image is damaged or cut off ({what}); save or fetch it again")
+        }
+    }
 }
 
 fn to_rgb(image: DynamicImage) -> RgbImage {
@@ -130,13 +156,5 @@ mod tests {
     fn half_transparent_black_on_white_is_gray() {
         let pixel = image::RgbaImage::from_pixel(1, 1, image::Rgba([0, 0, 0, 128]));
         assert_eq!(to_rgb(pixel.into()).get_pixel(0, 0).0, [127, 127, 127]);
-    }
-
-    #[test]
-    fn the_end_of_an_embedded_thumbnail_is_not_the_end_of_the_photograph() {
-        let thumbnail = [0xff, 0xda, 1, 0xff, 0xd9];
-        let cut_off = [&thumbnail[..], &[0xff, 0xda, 2, 3]].concat();
-        assert!(!jpeg_has_end(&cut_off));
-        assert!(jpeg_has_end(&[&cut_off[..], &[0xff, 0xd9]].concat()));
     }
 }

@@ -5,10 +5,12 @@
 //! features by up to 3e-3.
 
 mod fit;
+mod jpeg;
 mod load;
 mod resample;
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -17,7 +19,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use fit::{crop, squash};
+pub(crate) use load::FORMATS;
 pub use load::load_image;
+use resample::resize_part;
 pub use resample::{Filter, resize, resize_gray};
 
 use crate::config::{read_object, write_json};
@@ -230,7 +234,7 @@ impl ImageProcessor {
             if image.width() == 0 || image.height() == 0 {
                 return Err(Error::Invalid("a picture has no pixels".into()));
             }
-            let image = self.crop(self.resize(image)?);
+            let image = self.fit(image)?;
             let first = *size.get_or_insert(image.dimensions());
             if image.dimensions() != first {
                 return Err(Error::Invalid(format!(
@@ -248,16 +252,17 @@ impl ImageProcessor {
         Ok(Tensor::from_data(TensorData::new(values, shape), device))
     }
 
-    fn resize<'a>(&self, image: &'a RgbImage) -> Result<Cow<'a, RgbImage>> {
-        if !self.do_resize {
+    /// Resized, and of that the centre; where the picture is smaller, it is padded with black.
+    /// What is cut off is never computed.
+    fn fit<'a>(&self, image: &'a RgbImage) -> Result<Cow<'a, RgbImage>> {
+        let size = self.resized(image.dimensions());
+        let (width, height) = match self.do_center_crop {
+            true => (self.crop_size.width, self.crop_size.height),
+            false => size,
+        };
+        if size == image.dimensions() && size == (width, height) {
             return Ok(Cow::Borrowed(image));
         }
-        let (width, height) = match self.size {
-            Size::ShortestEdge { shortest_edge } => {
-                fit::shortest_side(image.dimensions(), shortest_edge)
-            }
-            Size::Exact(Rectangle { height, width }) => (width, height),
-        };
         if u64::from(width) * u64::from(height) > MAX_SIDE * MAX_SIDE {
             let (old_width, old_height) = image.dimensions();
             return Err(Error::Invalid(format!(
@@ -265,23 +270,23 @@ impl ImageProcessor {
                  {height}; crop it first"
             )));
         }
-        Ok(Cow::Owned(resize(image, width, height, self.resample)))
+        let (columns, left) = centre(size.0, width);
+        let (rows, top) = centre(size.1, height);
+        let inside = resize_part(image, size, columns, rows, self.resample);
+        if inside.dimensions() == (width, height) {
+            return Ok(Cow::Owned(inside));
+        }
+        let mut padded = RgbImage::new(width, height);
+        image::imageops::replace(&mut padded, &inside, left.into(), top.into());
+        Ok(Cow::Owned(padded))
     }
 
-    /// The centre; where the picture is smaller, it is padded with black.
-    fn crop<'a>(&self, image: Cow<'a, RgbImage>) -> Cow<'a, RgbImage> {
-        let Rectangle { height, width } = self.crop_size;
-        if !self.do_center_crop || image.dimensions() == (width, height) {
-            return image;
+    fn resized(&self, size: (u32, u32)) -> (u32, u32) {
+        match self.size {
+            _ if !self.do_resize => size,
+            Size::ShortestEdge { shortest_edge } => fit::shortest_side(size, shortest_edge),
+            Size::Exact(Rectangle { height, width }) => (width, height),
         }
-        let left = offset(image.width(), width);
-        let top = offset(image.height(), height);
-        Cow::Owned(RgbImage::from_fn(width, height, |x, y| {
-            let at = |start: i64, i: u32| u32::try_from(start + i64::from(i)).ok();
-            let inside = at(left, x).zip(at(top, y));
-            let pixel = inside.and_then(|(x, y)| image.get_pixel_checked(x, y));
-            pixel.copied().unwrap_or(image::Rgb([0; 3]))
-        }))
     }
 
     /// Appends the picture's values, channel by channel.
@@ -308,9 +313,13 @@ impl ImageProcessor {
     }
 }
 
-/// Where the crop begins: rounded down inside a picture, the padding rounded up around one.
-fn offset(have: u32, want: u32) -> i64 {
-    (i64::from(have) - i64::from(want)).div_euclid(2)
+/// Which of `have` pixels lie in the middle `want`, and how many black ones come before them. The
+/// crop begins at a place that is rounded down, the padding is rounded up.
+fn centre(have: u32, want: u32) -> (Range<u32>, u32) {
+    let start = (i64::from(have) - i64::from(want)).div_euclid(2);
+    let end = start + i64::from(want);
+    let inside = |at: i64| at.clamp(0, i64::from(have)) as u32;
+    (inside(start)..inside(end), (-start).max(0) as u32)
 }
 
 /// A configuration's keys, with the file for errors.

@@ -9,6 +9,7 @@
 //! many rows as columns: from version 13 on, Pillow starts with the columns there.
 
 use std::f64::consts::PI;
+use std::ops::Range;
 
 use image::{GrayImage, ImageBuffer, Luma, Pixel, Rgb, RgbImage};
 use rayon::prelude::*;
@@ -131,11 +132,13 @@ struct Window {
     weights: Vec<i32>,
 }
 
-fn windows(input: usize, output: usize, filter: Filter) -> Vec<Window> {
-    let scale = input as f64 / output as f64;
+fn windows(input: usize, output: &Side, filter: Filter) -> Vec<Window> {
+    let scale = input as f64 / output.size as f64;
     let widening = scale.max(1.0);
     let support = filter.support() * widening;
-    (0..output)
+    output
+        .kept
+        .clone()
         .map(|at| {
             let center = (at as f64 + 0.5) * scale;
             // Casts cut off below zero, as in C.
@@ -174,6 +177,23 @@ fn weighted(window: &Window, pixel: impl Fn(usize) -> u8) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
+/// One side of the output, in pixels, and the part of it that is wanted: what is cut off is never
+/// computed, so that thin images do not fill the memory.
+#[derive(Debug, Clone)]
+struct Side {
+    size: usize,
+    kept: Range<usize>,
+}
+
+impl Side {
+    fn new(size: u32, kept: Range<u32>) -> Self {
+        Self {
+            size: size as usize,
+            kept: kept.start as usize..kept.end as usize,
+        }
+    }
+}
+
 /// Bytes of a picture, row by row, channels innermost.
 struct Plane {
     bytes: Vec<u8>,
@@ -183,10 +203,10 @@ struct Plane {
 }
 
 impl Plane {
-    /// The same picture with rows of `width` pixels.
-    fn with_width(&self, width: usize, filter: Filter) -> Self {
-        let windows = windows(self.width, width, filter);
-        let channels = self.channels;
+    /// The same picture with rows of `side` pixels.
+    fn with_width(&self, side: &Side, filter: Filter) -> Self {
+        let windows = windows(self.width, side, filter);
+        let (channels, width) = (self.channels, windows.len());
         let mut bytes = vec![0; self.height * width * channels];
         bytes
             .par_chunks_mut(width * channels)
@@ -205,10 +225,10 @@ impl Plane {
         }
     }
 
-    /// The same picture with columns of `height` pixels.
-    fn with_height(&self, height: usize, filter: Filter) -> Self {
-        let windows = windows(self.height, height, filter);
-        let stride = self.width * self.channels;
+    /// The same picture with columns of `side` pixels.
+    fn with_height(&self, side: &Side, filter: Filter) -> Self {
+        let windows = windows(self.height, side, filter);
+        let (stride, height) = (self.width * self.channels, windows.len());
         let mut bytes = vec![0; height * stride];
         bytes
             .par_chunks_mut(stride)
@@ -225,8 +245,12 @@ impl Plane {
         }
     }
 
-    fn nearest(&self, width: usize, height: usize) -> Self {
-        let (columns, rows) = (nearest(self.width, width), nearest(self.height, height));
+    fn nearest(&self, width: &Side, height: &Side) -> Self {
+        self.picked(&nearest(self.width, width), &nearest(self.height, height))
+    }
+
+    /// The pixels where some columns and some rows meet.
+    fn picked(&self, columns: &[usize], rows: &[usize]) -> Self {
         let (channels, stride) = (self.channels, self.width * self.channels);
         let bytes = rows
             .iter()
@@ -236,8 +260,8 @@ impl Plane {
             .collect();
         Self {
             bytes,
-            width,
-            height,
+            width: columns.len(),
+            height: rows.len(),
             channels,
         }
     }
@@ -248,52 +272,60 @@ impl Plane {
 }
 
 /// The input pixel below each output pixel; the position is summed up as Pillow does.
-fn nearest(input: usize, output: usize) -> Vec<usize> {
-    let scale = input as f64 / output as f64;
+fn nearest(input: usize, output: &Side) -> Vec<usize> {
+    let scale = input as f64 / output.size as f64;
     let mut position = scale * 0.5;
-    (0..output)
-        .map(|_| {
-            let at = (position as usize).min(input - 1);
-            position += scale;
-            at
-        })
-        .collect()
+    let places = (0..output.size).map(|_| {
+        let at = (position as usize).min(input - 1);
+        position += scale;
+        at
+    });
+    let Range { start, end } = output.kept;
+    places.skip(start).take(end - start).collect()
 }
 
-fn resize_plane(plane: Plane, width: usize, height: usize, filter: Filter) -> Plane {
-    if (plane.width, plane.height) == (width, height) {
-        return plane;
+fn resize_plane(plane: Plane, width: &Side, height: &Side, filter: Filter) -> Plane {
+    if (plane.width, plane.height) == (width.size, height.size) {
+        let columns: Vec<usize> = width.kept.clone().collect();
+        let rows: Vec<usize> = height.kept.clone().collect();
+        return match (columns.len(), rows.len()) == (plane.width, plane.height) {
+            true => plane,
+            false => plane.picked(&columns, &rows),
+        };
     }
     if filter == Filter::Nearest {
         return plane.nearest(width, height);
     }
-    let along_rows = |plane: Plane| {
-        if plane.width == width {
-            plane
-        } else {
-            plane.with_width(width, filter)
+    let along_rows = |plane: Plane| match plane.width == width.size {
+        true if width.kept == (0..plane.width) => plane,
+        true => {
+            let rows: Vec<usize> = (0..plane.height).collect();
+            plane.picked(&width.kept.clone().collect::<Vec<_>>(), &rows)
         }
+        false => plane.with_width(width, filter),
     };
-    let along_columns = |plane: Plane| {
-        if plane.height == height {
-            plane
-        } else {
-            plane.with_height(height, filter)
+    let along_columns = |plane: Plane| match plane.height == height.size {
+        true if height.kept == (0..plane.height) => plane,
+        true => {
+            let columns: Vec<usize> = (0..plane.width).collect();
+            plane.picked(&columns, &height.kept.clone().collect::<Vec<_>>())
         }
+        false => plane.with_height(height, filter),
     };
     let lost = |old: usize, new: usize| old as i64 - new as i64;
-    let rows_lost = lost(plane.height, height);
-    if rows_lost > 0 && rows_lost > 2 * lost(plane.width, width) {
+    let rows_lost = lost(plane.height, height.size);
+    if rows_lost > 0 && rows_lost > 2 * lost(plane.width, width.size) {
         along_rows(along_columns(plane))
     } else {
         along_columns(along_rows(plane))
     }
 }
 
+/// The part of a resized image that lies in some of its columns and rows.
 fn resize_buffer<P: Pixel<Subpixel = u8>>(
     image: &ImageBuffer<P, Vec<u8>>,
-    width: u32,
-    height: u32,
+    (width, height): (u32, u32),
+    (columns, rows): (Range<u32>, Range<u32>),
     filter: Filter,
 ) -> ImageBuffer<P, Vec<u8>> {
     let old = image.dimensions();
@@ -308,7 +340,9 @@ fn resize_buffer<P: Pixel<Subpixel = u8>>(
         height: old.1 as usize,
         channels: usize::from(P::CHANNEL_COUNT),
     };
-    let plane = resize_plane(plane, width as usize, height as usize, filter);
+    let (width, height) = (Side::new(width, columns), Side::new(height, rows));
+    let plane = resize_plane(plane, &width, &height, filter);
+    let (width, height) = (plane.width as u32, plane.height as u32);
     match ImageBuffer::from_raw(width, height, plane.bytes) {
         Some(resized) => resized,
         None => panic!("a plane of {width} by {height} pixels has as many bytes"),
@@ -320,7 +354,22 @@ fn resize_buffer<P: Pixel<Subpixel = u8>>(
 /// # Panics
 /// When a side, old or new, has no pixel.
 pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbImage {
-    resize_buffer::<Rgb<u8>>(image, width, height, filter)
+    resize_buffer::<Rgb<u8>>(image, (width, height), (0..width, 0..height), filter)
+}
+
+/// The part of a colour picture resized to `size` that lies in `columns` and `rows`. The rest is
+/// not computed, and takes no memory.
+///
+/// # Panics
+/// When a side, old or new, has no pixel.
+pub(super) fn resize_part(
+    image: &RgbImage,
+    size: (u32, u32),
+    columns: Range<u32>,
+    rows: Range<u32>,
+    filter: Filter,
+) -> RgbImage {
+    resize_buffer::<Rgb<u8>>(image, size, (columns, rows), filter)
 }
 
 /// Resizes a picture of one channel, such as a mask, to `width` by `height` pixels.
@@ -328,7 +377,7 @@ pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbI
 /// # Panics
 /// When a side, old or new, has no pixel.
 pub fn resize_gray(image: &GrayImage, width: u32, height: u32, filter: Filter) -> GrayImage {
-    resize_buffer::<Luma<u8>>(image, width, height, filter)
+    resize_buffer::<Luma<u8>>(image, (width, height), (0..width, 0..height), filter)
 }
 
 #[cfg(test)]
@@ -368,5 +417,26 @@ mod tests {
             assert_eq!(Filter::try_from(number).map(u8::from), Ok(number));
         }
         assert!(Filter::try_from(6).is_err());
+    }
+
+    #[test]
+    fn a_part_has_the_pixels_of_the_whole() {
+        let image = RgbImage::from_fn(23, 31, |x, y| {
+            Rgb([(x * 11) as u8, (y * 8) as u8, (x * y) as u8])
+        });
+        let filters = (0..=5).filter_map(|number| Filter::try_from(number).ok());
+        for filter in filters {
+            for (width, height) in [(40, 50), (10, 12), (23, 9), (23, 31), (60, 31), (5, 31)] {
+                let whole = resize(&image, width, height, filter);
+                let (columns, rows) = (1..width - 1, 2..height - 3);
+                let (left, top) = (columns.start, rows.start);
+                let part = resize_part(&image, (width, height), columns, rows, filter);
+                assert_eq!(part.dimensions(), (width - 2, height - 5));
+                for (x, y, pixel) in part.enumerate_pixels() {
+                    let expected = whole.get_pixel(x + left, y + top);
+                    assert_eq!(pixel, expected, "{filter:?} {width} {height} {x} {y}");
+                }
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use core_model::photos::PhotoFolder;
 
 use crate::config::RunConfig;
 use crate::estimate;
@@ -44,6 +45,10 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let mut config = RunConfig::load(&args.config, &args.sets)?;
     if let Some(device) = &args.device {
         config.device.clone_from(device);
+    }
+    // A run that replays its only stage reads no photos and needs none.
+    if let Ok(photos) = PhotoFolder::read(&config.concept.images) {
+        photos.say_skipped();
     }
     if args.dry_run {
         return say(&estimate::describe(&config, args.replay.as_deref())?);

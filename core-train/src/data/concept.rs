@@ -1,47 +1,13 @@
 //! The photos of a concept, and their latents.
 
-use std::path::{Path, PathBuf};
-
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use core_model::image_processor::{crop, load_image, squash};
+use core_model::photos::PhotoFolder;
 use core_model::vae::AutoencoderKl;
 use image::RgbImage;
 
 use crate::config::{ConceptConfig, Resize};
-use crate::error::{Error, Result};
-
-/// What counts as a photo, by the end of its name.
-const EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
-
-/// The photos in a folder, sorted by name.
-///
-/// # Errors
-/// [`Error::RunFolder`] when the folder is absent or holds none.
-pub fn photo_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let refuse = |reason: &str| Error::run_folder(folder, reason);
-    let entries = std::fs::read_dir(folder).map_err(|error| {
-        refuse(&format!(
-            "{error}; `concept.images` names a folder of photos"
-        ))
-    })?;
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(Error::io(folder))?.path();
-        let extension = path
-            .extension()
-            .map(|end| end.to_string_lossy().to_lowercase());
-        if path.is_file() && extension.is_some_and(|end| EXTENSIONS.contains(&end.as_str())) {
-            files.push(path);
-        }
-    }
-    if files.is_empty() {
-        return Err(refuse(
-            "holds no photos; put 3 to 6 png, jpg or webp files there",
-        ));
-    }
-    files.sort();
-    Ok(files)
-}
+use crate::error::Result;
 
 /// The photos of a concept as squares of `side` pixels.
 ///
@@ -52,9 +18,9 @@ pub fn load_photos(concept: &ConceptConfig, side: u32) -> Result<Vec<RgbImage>> 
         Resize::Crop => crop,
         Resize::Squash => squash,
     };
-    let files = photo_files(&concept.images)?;
+    let folder = PhotoFolder::read(&concept.images)?;
+    let files = folder.files.iter();
     files
-        .iter()
         .map(|file| Ok(fit(&load_image(file)?, side)))
         .collect()
 }
@@ -140,28 +106,6 @@ fn pixels(photo: &RgbImage, device: &Device) -> Tensor<4> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn photos_are_found_by_their_ending_and_sorted() {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["b.PNG", "a.jpg", "notes.txt", "c.webp"] {
-            std::fs::write(folder.path().join(name), b"").unwrap();
-        }
-        let files = photo_files(folder.path()).unwrap();
-        let names: Vec<_> = files.iter().map(|f| f.file_name().unwrap()).collect();
-        assert_eq!(names, ["a.jpg", "b.PNG", "c.webp"]);
-    }
-
-    #[test]
-    fn folders_without_photos_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let message = photo_files(folder.path()).unwrap_err().to_string();
-        assert!(message.contains("no photos"), "{message}");
-        let message = photo_files(&folder.path().join("x"))
-            .unwrap_err()
-            .to_string();
-        assert!(message.contains("concept.images"), "{message}");
-    }
 
     #[test]
     fn pixels_go_from_minus_one_to_one_channel_by_channel() {
