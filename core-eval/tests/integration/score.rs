@@ -472,7 +472,7 @@ fn what_is_absent_or_damaged_is_named() {
         command.args(["--prompt", "a dog"]);
         command
     };
-    for (generated, part) in [("absent", "absent"), ("empty", "no pictures")] {
+    for (generated, part) in [("absent", "absent"), ("empty", "no images")] {
         let message = Sandbox::failure(with(generated));
         assert!(message.contains(part), "{message}");
     }

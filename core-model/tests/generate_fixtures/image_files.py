@@ -86,6 +86,8 @@ def jpeg_files():
     plain = cjpeg(photograph, "-quality", "85", "-sample", "2x2")
     film = np.random.default_rng(1).bytes(3000)
     yield "motion-photo.jpg", plain + b"\0\0\0\x18ftypmp42" + film + b"\xff\xda" + film[:50]
+    # Some telephones write their own data where the end of image should be.
+    yield "no-end-of-image.jpg", plain[:-2] + bytes(600) + b"SEFT"
     exif = Image.Exif()
     exif[0x0112] = 8
     yield "exif-8.jpg", saved(photograph, "JPEG", quality=80, exif=exif)

@@ -105,7 +105,7 @@ fn bad_photos_are_named() {
     for entry in std::fs::read_dir(&photos).unwrap() {
         std::fs::remove_file(entry.unwrap().path()).unwrap();
     }
-    case.fails(&[], &["photos", "holds no photos"]);
+    case.fails(&[], &["photos", "holds no images"]);
 }
 
 #[test]
