@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use core_model::files::{hex, sha256};
 use core_model::folder::ModelFolder;
-use core_train::RunConfig;
 use core_model::photos::PhotoFolder;
+use core_train::RunConfig;
 use sha2::{Digest, Sha256};
 
 use crate::experiment::{Concept, Experiment, Variant};

@@ -71,7 +71,7 @@ impl<'a> Frame<'a> {
     fn read(bytes: &'a [u8]) -> Result<Self, JpegError> {
         let (mut sof, mut orientation, mut exif, mut scans) = (None, None, false, 0);
         let mut end = bytes.len();
-        for (marker, segment, at) in Markers { bytes, at: 2 } {
+        for (marker, segment, at) in (Markers { bytes, at: 2 }) {
             match marker {
                 0xd9 => {
                     end = at;
