@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use core_model::files::{read_to_string, sha256};
+use core_model::photos::PhotoFolder;
 use serde_json::{Map, Value, json};
 
 use crate::masks::MASKS;
 use crate::metrics::EncoderFolders;
-use crate::pictures::picture_files;
 use crate::protocol::Protocol;
 
 /// The text of `protocol.json`: the protocol, and the SHA-256 of every file of the networks and of
@@ -24,11 +24,11 @@ pub fn protocol_json<'a>(
 ) -> Result<String> {
     let (mut photos, mut photos_masks) = (Map::new(), Map::new());
     for (concept, folder) in concepts {
-        let files = picture_files(folder)?;
+        let files = PhotoFolder::read(folder)?.files;
         photos.insert(concept.to_string(), Value::Object(digests(files)?));
         let masks = folder.join(MASKS);
         if protocol.masked && masks.is_dir() {
-            let files = picture_files(&masks)?;
+            let files = PhotoFolder::read(&masks)?.files;
             photos_masks.insert(concept.to_string(), Value::Object(digests(files)?));
         }
     }

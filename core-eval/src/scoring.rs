@@ -5,8 +5,8 @@ use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use core_model::photos::PhotoFolder;
 use core_train::config::ConceptConfig;
-use core_train::data::concept::photo_files;
 use core_train::progress::Progress;
 
 use crate::experiment::{Concept, Experiment};
@@ -268,7 +268,7 @@ fn of_photos(
     let Some(config) = &concept.config else {
         return Ok(None);
     };
-    let files = photo_files(&config.images)?;
+    let files = PhotoFolder::read(&config.images)?.files;
     let photos = load_images(files.iter().map(PathBuf::as_path))?;
     let with_masks = protocols.iter().any(|protocol| protocol.masked);
     let masks = with_masks.then(|| {

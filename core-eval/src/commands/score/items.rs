@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use core_model::files::is_plain_name;
+use core_model::photos::PhotoFolder;
 use serde::Deserialize;
 
 use super::ScoreArgs;
 use crate::masks::mask_file;
-use crate::pictures::picture_files;
 use crate::protocol::Protocol;
 
 /// One image to be scored.
@@ -86,7 +86,9 @@ pub(super) fn items(args: &ScoreArgs, protocol: &Protocol) -> Result<Vec<Item>> 
         None => None,
     };
     let mut items = Vec::new();
-    for path in picture_files(generated)? {
+    let images = PhotoFolder::read(generated)?;
+    images.say_skipped();
+    for path in images.files {
         let name = path.file_name().unwrap_or_default();
         let name = name.to_string_lossy().into_owned();
         let prompt = match (&mut prompts, &args.prompts) {

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args};
 use core_model::device::parse_device;
 use core_model::files::write_atomically;
+use core_model::photos::PhotoFolder;
 use core_model::source::EncoderSource;
 use core_train::config::{ConceptConfig, parse};
 use core_train::progress::Progress;
@@ -21,7 +22,7 @@ use super::say;
 use crate::gallery::{BATCH, Gallery, ImageFeatures, TextFeatures, readings};
 use crate::masks::{no_class_word, read_mask};
 use crate::metrics::{EncoderFolders, Metric, Scores};
-use crate::pictures::{load_images, picture_files};
+use crate::pictures::load_images;
 use crate::protocol::Protocol;
 use crate::provenance::protocol_json;
 use crate::scoring::{Place, scores};
@@ -263,7 +264,9 @@ fn photos(
     let mut files = Vec::new();
     for (concept, count) in images {
         let folder = args.folder_of(concept);
-        let photos = picture_files(&folder)?;
+        let photos = PhotoFolder::read(&folder)?;
+        photos.say_skipped();
+        let photos = photos.files;
         protocol.check_counts(&folder.display().to_string(), count, photos.len())?;
         files.push((concept, folder, photos));
     }
