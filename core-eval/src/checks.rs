@@ -50,7 +50,7 @@ pub fn checks(
     let instances = Metric::of_instances(&images.metrics);
     let mut rows = Vec::new();
     for metric in images.metrics.iter().filter(|metric| metric.reads_photos()) {
-        let concepts = images.photos.iter().flatten();
+        let concepts = images.photos.iter();
         let concepts = concepts.map(|photos| features(photos, *metric, protocol));
         rows.extend(of_photos(*metric, &concepts.collect::<Vec<_>>()));
     }
@@ -157,7 +157,7 @@ fn closest(
     variant: &str,
 ) -> Option<CheckRow> {
     let to_photos = images.of_variant(variant).filter_map(|image| {
-        let photos = images.photos[images.cells[image.cell].concept].as_ref()?;
+        let photos = &images.photos[images.cells[image.cell].concept];
         let photos = features(photos, metric, protocol).into_iter();
         let feature = image.features.of(metric, protocol)?;
         let similarities = photos.map(|photo| metric.definition().similarity(feature, photo));

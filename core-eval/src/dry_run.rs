@@ -5,67 +5,35 @@ use std::path::Path;
 
 use anyhow::Result;
 use core_model::folder::ModelFolder;
-use core_model::source::EncoderSource;
 use core_train::estimate::{self, duration};
 
-use crate::commands::say;
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, Variant};
 use crate::images::{is_trained, time_image, wanted};
-use crate::plan::{Cell, describe, plan};
+use crate::plan::{Cell, plan};
 use crate::training::runs_to_do;
 use crate::workers::Workers;
 
-/// What is absent, in words; nothing when everything is there.
-pub fn missing(experiment: &Experiment) -> Vec<String> {
-    let mut missing = Vec::new();
-    if !experiment.model.source().is_present() {
-        let model = experiment.model.path.display();
-        missing.push(format!("model not present: {model}"));
-    }
-    for concept in &experiment.concepts {
-        if concept.config.is_none() {
-            let folder = concept.folder.display();
-            missing.push(format!("concept folder not present: {folder}"));
-        }
-    }
-    for folder in experiment.evaluation.encoders.paths() {
-        if !EncoderSource::from(folder).is_present() {
-            let folder = folder.display();
-            missing.push(format!("evaluation model not present: {folder}"));
-        }
-    }
-    missing
-}
-
-/// Whether all that is absent are repositories of the hub.
-pub fn can_be_had(experiment: &Experiment) -> bool {
-    let mut encoders = experiment.evaluation.encoders.paths();
-    let mut concepts = experiment.concepts.iter();
-    experiment.model.source().is_obtainable()
-        && encoders.all(|folder| EncoderSource::from(folder).is_obtainable())
-        && concepts.all(|concept| concept.config.is_some())
-}
-
-/// Prints the runs and, where model and photos are there, time and memory as measured on a few
-/// real steps.
+/// Says, line by line, which runs there are and, where model and photos are there, how much time
+/// and memory they take, as measured on a few real steps.
 ///
 /// # Errors
 /// What a real run would refuse, apart from what is absent.
-pub fn run(experiment: &Experiment, results: &Path) -> Result<()> {
+pub fn describe(experiment: &Experiment, results: &Path, say: &dyn Fn(&str)) -> Result<()> {
+    let concepts = experiment.concept_names();
     say(&format!(
         "{}: {} variants x {} concepts x {} seeds, results in {}",
         experiment.name,
         experiment.variants.len(),
-        experiment.concepts.len(),
+        concepts.len(),
         experiment.seeds.len(),
         results.display()
     ));
-    let missing = missing(experiment);
+    let missing = experiment.missing();
     if !missing.is_empty() {
         for variant in &experiment.variants {
-            for concept in &experiment.concepts {
+            for concept in &concepts {
                 for seed in &experiment.seeds {
-                    say(&format!("  {}", describe(variant, concept, *seed)));
+                    say(&format!("  {}", name(variant, concept, *seed)));
                 }
             }
         }
@@ -81,11 +49,16 @@ pub fn run(experiment: &Experiment, results: &Path) -> Result<()> {
     }
     let (experiment, model) = experiment.clone().located()?;
     let cells = plan(&experiment, &model)?;
-    list(&experiment, &cells, results);
-    measure(&experiment, &model, &cells, results)
+    list(&experiment, &cells, results, say);
+    measure(&experiment, &model, &cells, results, say)
 }
 
-fn list(experiment: &Experiment, cells: &[Cell], results: &Path) {
+/// A name for a variant, a concept and a seed together.
+fn name(variant: &Variant, concept: &str, seed: u64) -> String {
+    format!("{} / {concept} / seed {seed}", variant.name)
+}
+
+fn list(experiment: &Experiment, cells: &[Cell], results: &Path, say: &dyn Fn(&str)) {
     let mut listed: Vec<&str> = Vec::new();
     for cell in cells {
         let state = match &cell.run {
@@ -100,8 +73,8 @@ fn list(experiment: &Experiment, cells: &[Cell], results: &Path) {
             listed.push(&run.address);
         }
         let variant = &experiment.variants[cell.variant];
-        let concept = &experiment.concepts[cell.concept];
-        let name = describe(variant, concept, cell.seed);
+        let concept = &experiment.concepts[cell.concept].name;
+        let name = name(variant, concept, cell.seed);
         say(&format!("  {name}: {state}"));
     }
 }
@@ -111,6 +84,7 @@ fn measure(
     model: &ModelFolder,
     cells: &[Cell],
     results: &Path,
+    say: &dyn Fn(&str),
 ) -> Result<()> {
     let workers = Workers::for_model(model.path(), &experiment.device);
     let runs = runs_to_do(cells, results);
@@ -135,7 +109,7 @@ fn measure(
         .flat_map(|cell| wanted(experiment, cell))
         .filter(|image| !results.join(&image.file).exists())
         .count();
-    let drawing = match experiment.concepts.iter().find_map(|c| c.config.as_ref()) {
+    let drawing = match experiment.concepts.first() {
         Some(concept) if images > 0 => {
             workers.alone(|| time_image(experiment, model, concept))? * images as f64
         }

@@ -1,28 +1,22 @@
-//! An experiment from its file to its tables: train, draw, score, report. What is already there is
-//! reused, so that the command can be given again at any time.
+//! An experiment from its file to its tables: train, draw, score, report. Finished work is reused, so
+//! the same call can be repeated at any time.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, ensure};
 use core_model::device::parse_device;
-use core_model::files::write_atomically;
 use core_model::folder::ModelFolder;
 use core_model::photos::PhotoFolder;
-use core_train::estimate::duration;
-use core_train::interrupt::stop_on_ctrl_c;
 use core_train::progress::Progress;
 use core_train::run_dir::METRICS;
 use image::{GrayImage, RgbImage};
 
 use crate::checks::checks;
-use crate::commands::experiment::ExperimentArgs;
-use crate::commands::say;
 use crate::curves::{self, CurveRow};
-use crate::effects::{self, Evidence};
+use crate::effects::{self, EffectRow, Evidence};
 use crate::experiment::Experiment;
 use crate::gallery::{Gallery, ImageFeatures};
 use crate::images::{self, wanted};
@@ -32,75 +26,80 @@ use crate::pictures::load_images;
 use crate::plan::{Cell, plan};
 use crate::protocol::Protocol;
 use crate::provenance::protocol_json;
-use crate::report::{self, ScoreTable, Table, TokenRow, Weighting};
+use crate::report::{self, ScoreTable, Tables, TokenRow, Weighting};
 use crate::scoring::{self, ScoredImages};
 use crate::tokens::Reader;
+use crate::training;
 use crate::workers::Workers;
-use crate::{dry_run, training};
 
-/// Where results go when nothing else is said.
-const RESULTS: &str = "results";
+/// What an experiment came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The table of every protocol by the protocol's name, in Markdown.
+    pub tables: Vec<(&'static str, String)>,
+    /// The claims with their intervals; none where the experiment makes none, or has fewer than two
+    /// concepts and seeds.
+    pub effects: Vec<EffectRow>,
+    /// The files that were written, relative to the folder of the results.
+    pub files: Vec<String>,
+}
 
-/// Runs, or with `--dry-run` only describes, an experiment.
+/// Runs an experiment in the folder `results`; what lies there and still holds is not done again.
+/// `stop` becomes true when the work is to be left as it is.
+///
+/// ```no_run
+/// use std::path::Path;
+/// use core_eval::experiment::Experiment;
+///
+/// let experiment = Experiment::load(Path::new("experiments/ablation.toml"))?;
+/// let results = Path::new("results").join(&experiment.name);
+/// let outcome = core_eval::harness::run(experiment, &results, &Default::default())?;
+/// println!("{}", outcome.tables[0].1);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 ///
 /// # Errors
-/// Everything that is wrong with the file and what it refers to, before any work; later failures
-/// leave what was done, and the next call goes on from there.
-pub fn run(args: &ExperimentArgs) -> Result<()> {
-    let mut experiment = Experiment::load(&args.experiment)?;
-    if let Some(device) = &args.device {
-        experiment.device.clone_from(device);
-    }
-    if args.quick {
-        experiment = experiment.quick();
-    }
-    let experiment = experiment.only(&args.variants)?;
-    let results = args.results.clone().unwrap_or_else(|| RESULTS.into());
-    let results = results.join(&experiment.name);
-    if args.dry_run {
-        return dry_run::run(&experiment, &results);
-    }
+/// Everything that is wrong with the experiment and what it refers to, before any work; later
+/// failures leave what was done, and the next call continues from there.
+pub fn run(experiment: Experiment, results: &Path, stop: &AtomicBool) -> Result<Outcome> {
     // Nothing is fetched for an experiment that lacks something else.
-    if !dry_run::can_be_had(&experiment) {
-        bail!(
-            "{}; put the folders there (experiments/README.md says what they hold) or name others \
-             in the file",
-            dry_run::missing(&experiment).join("; ")
-        );
-    }
+    ensure!(
+        experiment.is_obtainable(),
+        "{}; put the folders there (experiments/README.md says what they hold) or name others in \
+         the file",
+        experiment.missing().join("; ")
+    );
     let (experiment, model) = experiment.located()?;
-    let harness = Harness::new(&experiment, model, results)?;
-    harness.run()
+    Harness::new(&experiment, model, results, stop)?.run()
 }
 
 /// An experiment with everything loaded and checked that does not come from training.
 struct Harness<'a> {
     experiment: &'a Experiment,
     model: ModelFolder,
-    results: PathBuf,
+    results: &'a Path,
     protocols: Vec<&'static Protocol>,
     gallery: Gallery,
     /// The photos of every concept.
-    photos: Vec<Option<Vec<ImageFeatures>>>,
+    photos: Vec<Vec<ImageFeatures>>,
     reader: Reader<'a>,
     cells: Vec<Cell>,
     workers: Workers,
-    stop: Arc<AtomicBool>,
+    stop: &'a AtomicBool,
     /// Held while the program runs, so that no second one writes to the same folder.
     _lock: File,
 }
 
 impl<'a> Harness<'a> {
-    fn new(experiment: &'a Experiment, model: ModelFolder, results: PathBuf) -> Result<Self> {
+    fn new(
+        experiment: &'a Experiment,
+        model: ModelFolder,
+        results: &'a Path,
+        stop: &'a AtomicBool,
+    ) -> Result<Self> {
         let device = parse_device(&experiment.device)?;
         model.weights().precision.check(&experiment.device)?;
         let protocols = experiment.evaluation.protocols()?;
-        for protocol in &protocols {
-            for prompt in &experiment.prompts {
-                let file = || experiment.sampling.prompts.display().to_string();
-                protocol.check_kind(&prompt.kind).with_context(file)?;
-            }
-        }
         let evaluation = &experiment.evaluation;
         check_counts(experiment, &protocols)?;
         let gallery = Gallery::load(&evaluation.encoders, &device)?;
@@ -108,7 +107,7 @@ impl<'a> Harness<'a> {
         let reader = Reader::load(experiment, &model, &device)?;
         reader.check_prompts()?;
         let cells = plan(experiment, &model)?;
-        let lock = lock(&results)?;
+        let lock = lock(results)?;
         let workers = Workers::for_model(model.path(), &experiment.device);
         Ok(Self {
             experiment,
@@ -120,32 +119,50 @@ impl<'a> Harness<'a> {
             reader,
             cells,
             workers,
-            // Without the handler Ctrl-C ends the program at once, and the next call goes on all the same.
-            stop: stop_on_ctrl_c().unwrap_or_default(),
+            stop,
             _lock: lock,
         })
     }
 
-    fn run(&self) -> Result<()> {
-        let start = Instant::now();
+    fn run(&self) -> Result<Outcome> {
         training::train(
             &self.cells,
             &self.model,
-            &self.results,
+            self.results,
             self.workers,
-            &self.stop,
+            self.stop,
         )?;
         self.draw()?;
         let tokens = self.tokens()?;
         let curves = self.curves()?;
-        let mut written = vec!["tokens.csv".to_string(), "curves.csv".to_string()];
         report::write_rows(&self.file("tokens.csv"), &tokens)?;
         report::write_rows(&self.file("curves.csv"), &curves)?;
+        let mut outcome = Outcome {
+            tables: Vec::new(),
+            effects: Vec::new(),
+            files: vec!["tokens.csv".to_string(), "curves.csv".to_string()],
+        };
+        self.score(&mut outcome, &tokens, &curves)?;
+        for plot in report::plot::draw_all(self.results)? {
+            let name = plot.strip_prefix(self.results).unwrap_or(&plot);
+            outcome.files.push(name.display().to_string());
+        }
+        self.grid("grid.png", false)?;
+        outcome.files.push("grid.png".to_string());
+        if self.protocols.iter().any(|protocol| protocol.masked) {
+            self.grid("foregrounds.png", true)?;
+            outcome.files.push("foregrounds.png".to_string());
+        }
+        Ok(outcome)
+    }
+
+    /// Scores all images under every protocol, writes the tables and measures the claims.
+    fn score(&self, outcome: &mut Outcome, tokens: &[TokenRow], curves: &[CurveRow]) -> Result<()> {
         let images = ScoredImages::new(
             self.experiment,
             &self.cells,
             &self.protocols,
-            &self.results,
+            self.results,
             &self.gallery,
             &self.photos,
         )?;
@@ -160,27 +177,26 @@ impl<'a> Harness<'a> {
                 averaging: protocol.averaging,
                 photos: &photos,
             };
-            written.extend(self.report(protocol, &suffix, &scores, weighting, &images)?);
-            if index == 0 && self.effects(&scores, weighting, &tokens, &curves)? {
-                written.push("effects.csv".to_string());
+            let concepts = self.experiment.concepts.iter();
+            let concepts = concepts.map(|c| (c.name.as_str(), c.images.as_path()));
+            let encoders = &self.experiment.evaluation.encoders;
+            let tables = Tables {
+                scores: &scores,
+                checks: &checks(&images, protocol, &scores),
+                weighting,
+                protocol: &protocol_json(protocol, encoders, concepts)?,
+            };
+            let written = tables.write(self.results, &suffix)?;
+            outcome.files.extend(written.files);
+            outcome.tables.push((protocol.name, written.markdown));
+            if index == 0 {
+                outcome.effects = self.effects(&scores, weighting, tokens, curves)?;
             }
         }
-        for plot in report::plot::draw_all(&self.results)? {
-            let name = plot.strip_prefix(&self.results).unwrap_or(&plot);
-            written.push(name.display().to_string());
+        if !outcome.effects.is_empty() {
+            report::write_rows(&self.file("effects.csv"), &outcome.effects)?;
+            outcome.files.push("effects.csv".to_string());
         }
-        self.grid("grid.png", false)?;
-        written.push("grid.png".to_string());
-        if self.protocols.iter().any(|protocol| protocol.masked) {
-            self.grid("foregrounds.png", true)?;
-            written.push("foregrounds.png".to_string());
-        }
-        say(&format!(
-            "\n{} in {}: {}",
-            duration(start.elapsed().as_secs_f64()),
-            self.results.display(),
-            written.join(", ")
-        ));
         Ok(())
     }
 
@@ -205,9 +221,9 @@ impl<'a> Harness<'a> {
             let painting = images::Painting {
                 experiment,
                 cell,
-                results: &self.results,
+                results: self.results,
                 model: &self.model,
-                stop: &self.stop,
+                stop: self.stop,
             };
             painting.draw(&on_image)
         })?;
@@ -220,7 +236,7 @@ impl<'a> Harness<'a> {
     fn tokens(&self) -> Result<Vec<TokenRow>> {
         let mut rows = Vec::new();
         for cell in &self.cells {
-            rows.extend(self.reader.rows(cell, &self.results)?);
+            rows.extend(self.reader.rows(cell, self.results)?);
         }
         Ok(rows)
     }
@@ -229,90 +245,25 @@ impl<'a> Harness<'a> {
         let mut rows = Vec::new();
         for cell in &self.cells {
             let Some(run) = &cell.run else { continue };
-            let metrics = run.folder(&self.results).join(METRICS);
+            let metrics = run.folder(self.results).join(METRICS);
             let variant = &self.experiment.variants[cell.variant].name;
-            let concept = self.experiment.concepts[cell.concept].name();
-            rows.extend(curves::read(&metrics, variant, &concept, cell.seed)?);
+            let concept = &self.experiment.concepts[cell.concept].name;
+            rows.extend(curves::read(&metrics, variant, concept, cell.seed)?);
         }
         Ok(rows)
     }
 
-    /// Scores, summary, table and protocol; returns the names of the files.
-    fn report(
-        &self,
-        protocol: &Protocol,
-        suffix: &str,
-        scores: &ScoreTable,
-        weighting: Weighting<'_>,
-        images: &ScoredImages<'_>,
-    ) -> Result<Vec<String>> {
-        let variants = self.experiment.variants.iter();
-        let variants: Vec<String> = variants.map(|variant| variant.name.clone()).collect();
-        let [
-            scores_file,
-            summary_file,
-            checks_file,
-            table_file,
-            protocol_file,
-        ] = [
-            ("scores", "csv"),
-            ("summary", "csv"),
-            ("checks", "csv"),
-            ("table", "md"),
-            ("protocol", "json"),
-        ]
-        .map(|(stem, ending)| format!("{stem}{suffix}.{ending}"));
-        scores.write(&self.file(&scores_file))?;
-        let summary = report::summarize(scores, &variants, weighting);
-        report::write_rows(&self.file(&summary_file), &summary)?;
-        let checks = checks(images, protocol, scores);
-        report::write_rows(&self.file(&checks_file), &checks)?;
-        let table = report::table_markdown(&Table {
-            metrics: &scores.metrics,
-            summary: &summary,
-            checks: &checks,
-            variants: &variants,
-            seeds: self.experiment.seeds.len(),
-            averaging: protocol.averaging,
-        });
-        write_atomically(&self.file(&table_file), table.as_bytes())?;
-        let concepts = self.experiment.concepts.iter();
-        let concepts = concepts.filter_map(|concept| {
-            let config = concept.config.as_ref()?;
-            Some((config.name.as_str(), config.images.as_path()))
-        });
-        let encoders = &self.experiment.evaluation.encoders;
-        let text = protocol_json(protocol, encoders, concepts)?;
-        write_atomically(&self.file(&protocol_file), text.as_bytes())?;
-        say(&format!(
-            "\n{}, protocol {}\n",
-            self.experiment.name, protocol.name
-        ));
-        say(table.trim_end());
-        Ok(vec![
-            scores_file,
-            summary_file,
-            checks_file,
-            table_file,
-            protocol_file,
-        ])
-    }
-
-    /// Measures, prints and writes the claims, if there are any.
+    /// Measures the claims, if there are any and enough concepts or seeds for an interval.
     fn effects(
         &self,
         scores: &ScoreTable,
         weighting: Weighting<'_>,
         tokens: &[TokenRow],
         curves: &[CurveRow],
-    ) -> Result<bool> {
+    ) -> Result<Vec<EffectRow>> {
         let experiment = self.experiment;
-        if experiment.effects.is_empty() {
-            return Ok(false);
-        }
         if experiment.concepts.len() * experiment.seeds.len() < 2 {
-            say("\neffects: an interval needs two concepts or seeds; none measured");
-            return Ok(false);
+            return Ok(Vec::new());
         }
         let difference = |metric: Metric, variant: &str, baseline: &str| {
             let names = [baseline.to_string(), variant.to_string()];
@@ -328,31 +279,19 @@ impl<'a> Harness<'a> {
             tokens,
             curves,
         };
-        let rows = effects::measure(&experiment.effects, evidence)?;
-        report::write_rows(&self.file("effects.csv"), &rows)?;
-        say("\nEffects, 95 % intervals:");
-        for row in &rows {
-            let verdict = if row.holds { "holds" } else { "does not hold" };
-            say(&format!(
-                "{verdict}: {}: {:.4} [{:.4}, {:.4}], n = {}",
-                row.name, row.mean, row.low, row.high, row.n
-            ));
-        }
-        Ok(true)
+        effects::measure(&experiment.effects, evidence)
     }
 
-    /// The first concept and the first seed: photos, then a row a prompt and a column a variant;
-    /// only their foregrounds, as masked protocols see them, if wanted.
+    /// The first concept and the first seed: photos, then one row per prompt and one column per
+    /// variant; only their foregrounds, as masked protocols compare them, if wanted.
     fn grid(&self, name: &str, foregrounds: bool) -> Result<()> {
         let experiment = self.experiment;
         let first = |cell: &&Cell| cell.concept == 0 && cell.seed == experiment.seeds[0];
-        let Some(concept) = &experiment.concepts[0].config else {
-            return Ok(());
-        };
+        let concept = &experiment.concepts[0];
         let word = concept.super_category.as_str();
-        let apply = |pictures: Vec<RgbImage>, masks: Vec<GrayImage>| -> Vec<RgbImage> {
-            let pairs = pictures.iter().zip(&masks);
-            pairs.map(|(picture, mask)| masked(picture, mask)).collect()
+        let apply = |images: Vec<RgbImage>, masks: Vec<GrayImage>| -> Vec<RgbImage> {
+            let pairs = images.iter().zip(&masks);
+            pairs.map(|(image, mask)| masked(image, mask)).collect()
         };
         let files = PhotoFolder::read(&concept.images)?.files;
         let mut photos = load_images(files.iter().map(PathBuf::as_path))?;
@@ -367,13 +306,12 @@ impl<'a> Harness<'a> {
             let images = wanted(experiment, cell).into_iter();
             let images = images.filter(|image| image.image == 0);
             let files: Vec<PathBuf> = images.map(|i| self.results.join(i.file)).collect();
-            let mut pictures = load_images(files.iter().map(PathBuf::as_path))?;
+            let mut images = load_images(files.iter().map(PathBuf::as_path))?;
             if foregrounds {
-                let words = vec![word; pictures.len()];
-                let masks = self.gallery.masks(&pictures, &words)?;
-                pictures = apply(pictures, masks);
+                let masks = self.gallery.masks(&images, &vec![word; images.len()])?;
+                images = apply(images, masks);
             }
-            columns.push((experiment.variants[cell.variant].name.clone(), pictures));
+            columns.push((experiment.variants[cell.variant].name.clone(), images));
         }
         let prompts = experiment.prompts_for(concept).into_iter();
         let rows: Vec<String> = prompts.map(|prompt| prompt.prompt).collect();
@@ -384,14 +322,11 @@ impl<'a> Harness<'a> {
 /// Refuses protocols whose pairing the numbers of images and photos do not allow.
 fn check_counts(experiment: &Experiment, protocols: &[&Protocol]) -> Result<()> {
     for concept in &experiment.concepts {
-        let Some(config) = &concept.config else {
-            continue;
-        };
-        let prompts = experiment.prompts_for(config).len();
+        let prompts = experiment.prompts_for(concept).len();
         let images = prompts * experiment.sampling.images_per_prompt;
-        let photos = PhotoFolder::read(&config.images)?.files.len();
+        let photos = PhotoFolder::read(&concept.images)?.files.len();
         for protocol in protocols {
-            protocol.check_counts(&format!("concept `{}`", concept.name()), images, photos)?;
+            protocol.check_counts(&format!("concept `{}`", concept.name), images, photos)?;
         }
     }
     Ok(())

@@ -47,9 +47,7 @@ impl Wanted {
 
 /// The images of a cell, in order.
 pub fn wanted(experiment: &Experiment, cell: &Cell) -> Vec<Wanted> {
-    let Some(concept) = &experiment.concepts[cell.concept].config else {
-        return Vec::new();
-    };
+    let concept = &experiment.concepts[cell.concept];
     let folder = folder(experiment, cell, concept);
     let mut wanted = Vec::new();
     for (prompt_index, prompt) in experiment.prompts_for(concept).into_iter().enumerate() {
@@ -104,9 +102,7 @@ impl Painting<'_> {
             model,
             ..
         } = *self;
-        let Some(concept) = &experiment.concepts[cell.concept].config else {
-            return Ok(());
-        };
+        let concept = &experiment.concepts[cell.concept];
         self.prepare(&results.join(folder(experiment, cell, concept)), concept)?;
         let device = parse_device(&experiment.device)?;
         let mut painter: Option<Painter> = None;

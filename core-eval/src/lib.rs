@@ -10,10 +10,10 @@
 //! | images on disk | [`pictures`] |
 //! | diversity, copies, worst prompts, what photos score | [`checks`] |
 //! | context tokens, learning curves, claims | [`tokens`], [`curves`], [`effects`] |
-//! | intervals, tables, plots, how large an experiment must be | [`statistics`], [`report`], [`precision`] |
+//! | intervals, tables, plots, tables of several experiments | [`statistics`], [`report`], [`merge`] |
+//! | how large an experiment must be | [`precision`] |
 
 pub mod checks;
-pub mod commands;
 pub mod curves;
 pub mod dry_run;
 pub mod effects;
@@ -22,6 +22,7 @@ pub mod gallery;
 pub mod harness;
 pub mod images;
 pub mod masks;
+pub mod merge;
 pub mod metrics;
 pub mod pictures;
 pub mod plan;

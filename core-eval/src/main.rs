@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use core_eval::commands::{doctor, experiment, merge, plots, precision, score};
+
+mod commands;
+
+use commands::{doctor, experiment, merge, plots, precision, score};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -50,7 +53,7 @@ fn main() -> ExitCode {
         (Some(Command::Plots(args)), _) => plots::run(args),
         (Some(Command::Merge(args)), _) => merge::run(args),
         (Some(Command::Precision(args)), _) => precision::run(args),
-        (None, Some(args)) => core_eval::harness::run(args),
+        (None, Some(args)) => experiment::run(args),
         (None, None) => Err(anyhow::anyhow!(
             "name an experiment, as in experiments/ablation.toml"
         )),

@@ -7,9 +7,10 @@ use core_model::files::{hex, sha256};
 use core_model::folder::ModelFolder;
 use core_model::photos::PhotoFolder;
 use core_train::RunConfig;
+use core_train::config::ConceptConfig;
 use sha2::{Digest, Sha256};
 
-use crate::experiment::{Concept, Experiment, Variant};
+use crate::experiment::Experiment;
 
 /// Counted up when the same configuration would train to other numbers, so that older runs are
 /// not taken for new ones.
@@ -80,16 +81,8 @@ pub fn plan(experiment: &Experiment, model: &ModelFolder) -> Result<Vec<Cell>> {
     Ok(cells)
 }
 
-/// A name for the variant and the concept of a cell.
-pub fn describe(variant: &Variant, concept: &Concept, seed: u64) -> String {
-    format!("{} / {} / seed {seed}", variant.name, concept.name())
-}
-
-fn photo_hashes(concept: &Concept) -> Result<Vec<String>> {
-    let Some(config) = &concept.config else {
-        return Ok(Vec::new());
-    };
-    let photos = PhotoFolder::read(&config.images)?;
+fn photo_hashes(concept: &ConceptConfig) -> Result<Vec<String>> {
+    let photos = PhotoFolder::read(&concept.images)?;
     photos.say_skipped();
     let files = photos.files.iter();
     Ok(files

@@ -20,6 +20,7 @@ impl Experiment {
     pub fn quick(mut self) -> Self {
         self.name.push_str("-quick");
         self.concepts.truncate(CONCEPTS);
+        self.absent.truncate(CONCEPTS - self.concepts.len());
         self.seeds.truncate(1);
         for recipe in self.variants.iter_mut().filter_map(|v| v.recipe.as_mut()) {
             recipe.stages.iter_mut().for_each(shorten);

@@ -9,7 +9,7 @@ use core_model::photos::PhotoFolder;
 use core_train::config::ConceptConfig;
 use core_train::progress::Progress;
 
-use crate::experiment::{Concept, Experiment};
+use crate::experiment::Experiment;
 use crate::gallery::{BATCH, Gallery, ImageFeatures, TextFeatures, readings};
 use crate::images::{Wanted, wanted};
 use crate::metrics::{Metric, Scores};
@@ -100,7 +100,7 @@ pub struct ScoredImages<'a> {
     /// The metrics that run.
     pub metrics: Vec<Metric>,
     /// The photos of every concept.
-    pub photos: &'a [Option<Vec<ImageFeatures>>],
+    pub photos: &'a [Vec<ImageFeatures>],
     /// All images, cell by cell.
     pub images: Vec<ScoredImage>,
     texts: BTreeMap<String, TextFeatures>,
@@ -117,7 +117,7 @@ impl<'a> ScoredImages<'a> {
         protocols: &[&Protocol],
         results: &Path,
         gallery: &Gallery,
-        photos: &'a [Option<Vec<ImageFeatures>>],
+        photos: &'a [Vec<ImageFeatures>],
     ) -> Result<Self> {
         let metrics = experiment.evaluation.encoders.metrics();
         let readings = readings(metrics.iter(), protocols);
@@ -130,9 +130,7 @@ impl<'a> ScoredImages<'a> {
         let mut texts: BTreeMap<String, TextFeatures> = BTreeMap::new();
         let mut images = Vec::with_capacity(total);
         for (cell, of_cell) in cells.iter().enumerate() {
-            let Some(concept) = &experiment.concepts[of_cell.concept].config else {
-                continue;
-            };
+            let concept = &experiment.concepts[of_cell.concept];
             let of_cell = wanted(experiment, of_cell);
             for (start, batch) in (0..).step_by(BATCH).zip(of_cell.chunks(BATCH)) {
                 let files: Vec<PathBuf> = batch.iter().map(|i| results.join(&i.file)).collect();
@@ -187,10 +185,6 @@ impl<'a> ScoredImages<'a> {
     fn row(&self, protocol: &Protocol, image: &ScoredImage) -> Result<ScoreRow> {
         let cell = &self.cells[image.cell];
         let concept = &self.experiment.concepts[cell.concept];
-        let config = concept
-            .config
-            .as_ref()
-            .context("a concept without photos")?;
         let prompt = &image.image.prompt;
         let place = Place {
             index: image.index,
@@ -203,12 +197,12 @@ impl<'a> ScoredImages<'a> {
             &self.metrics,
             &image.features,
             place,
-            &self.texts[&text(protocol, &prompt.prompt, config)?],
-            self.photos[cell.concept].as_deref(),
+            &self.texts[&text(protocol, &prompt.prompt, concept)?],
+            Some(&self.photos[cell.concept]),
         );
         Ok(ScoreRow {
             variant: self.variant(image).to_string(),
-            concept: concept.name(),
+            concept: concept.name.clone(),
             seed: cell.seed,
             group: prompt.group.name().to_string(),
             kind: prompt.kind.clone(),
@@ -233,7 +227,7 @@ impl<'a> ScoredImages<'a> {
     pub fn photo_counts(&self) -> BTreeMap<String, usize> {
         let concepts = self.experiment.concepts.iter().zip(self.photos);
         concepts
-            .filter_map(|(concept, photos)| Some((concept.name(), photos.as_ref()?.len())))
+            .map(|(concept, photos)| (concept.name.clone(), photos.len()))
             .collect()
     }
 }
@@ -251,7 +245,7 @@ pub fn photos(
     experiment: &Experiment,
     protocols: &[&Protocol],
     gallery: &Gallery,
-) -> Result<Vec<Option<Vec<ImageFeatures>>>> {
+) -> Result<Vec<Vec<ImageFeatures>>> {
     let concepts = experiment.concepts.iter();
     let metrics = experiment.evaluation.encoders.metrics();
     concepts
@@ -260,25 +254,21 @@ pub fn photos(
 }
 
 fn of_photos(
-    concept: &Concept,
+    concept: &ConceptConfig,
     metrics: &[Metric],
     protocols: &[&Protocol],
     gallery: &Gallery,
-) -> Result<Option<Vec<ImageFeatures>>> {
-    let Some(config) = &concept.config else {
-        return Ok(None);
-    };
-    let files = PhotoFolder::read(&config.images)?.files;
+) -> Result<Vec<ImageFeatures>> {
+    let files = PhotoFolder::read(&concept.images)?.files;
     let photos = load_images(files.iter().map(PathBuf::as_path))?;
     let with_masks = protocols.iter().any(|protocol| protocol.masked);
     let masks = with_masks.then(|| {
-        let word = Some(config.super_category.as_str());
-        gallery.photo_masks(&config.images, &files, &photos, None, word)
+        let word = Some(concept.super_category.as_str());
+        gallery.photo_masks(&concept.images, &files, &photos, None, word)
     });
     let metrics = metrics.iter().filter(|metric| metric.reads_photos());
     let readings = readings(metrics, protocols);
-    let features = gallery.features(&photos, masks.transpose()?.as_deref(), &readings)?;
-    Ok(Some(features))
+    gallery.features(&photos, masks.transpose()?.as_deref(), &readings)
 }
 
 #[cfg(test)]

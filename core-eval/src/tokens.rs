@@ -50,8 +50,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// Naming concept and prompt.
     pub fn check_prompts(&self) -> Result<()> {
-        let concepts = self.experiment.concepts.iter();
-        for concept in concepts.filter_map(|concept| concept.config.as_ref()) {
+        for concept in &self.experiment.concepts {
             let failed = || format!("concept `{}`", concept.name);
             let (tokenizer, token) = self.with_concept(concept).with_context(failed)?;
             let words = words(&tokenizer, &token, concept);
@@ -70,10 +69,10 @@ impl<'a> Reader<'a> {
     /// An unreadable run.
     pub fn rows(&self, cell: &Cell, results: &Path) -> Result<Vec<TokenRow>> {
         let experiment = self.experiment;
-        let (Some(run), Some(concept)) = (&cell.run, &experiment.concepts[cell.concept].config)
-        else {
+        let Some(run) = &cell.run else {
             return Ok(Vec::new());
         };
+        let concept = &experiment.concepts[cell.concept];
         let (tokenizer, token) = self.with_concept(concept)?;
         let learned = LearnedEmbedding::load(&run.folder(results).join(EMBEDDING))?;
         let vectors = learned.to_tensor(&self.device);

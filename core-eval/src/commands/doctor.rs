@@ -11,13 +11,13 @@ use core_model::pipeline::StableDiffusionPipeline;
 use core_train::environment::locked_version;
 
 use super::say;
-use crate::masks::Segmenter;
-use crate::metrics::EncoderKind;
-use crate::workers::cores;
+use core_eval::masks::Segmenter;
+use core_eval::metrics::EncoderKind;
+use core_eval::workers::cores;
 
 /// Arguments of `core-eval doctor`.
 #[derive(Debug, Args)]
-pub struct DoctorArgs {
+pub(crate) struct DoctorArgs {
     /// Folder of the shipped checkpoints [default: models, here or in the checkout]
     #[arg(long, value_name = "DIR")]
     models: Option<PathBuf>,
@@ -27,7 +27,7 @@ pub struct DoctorArgs {
 ///
 /// # Errors
 /// A shipped checkpoint that cannot be loaded, after everything was printed.
-pub fn run(args: &DoctorArgs) -> Result<()> {
+pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
     say(&format!(
         "core-eval {}, burn {}, {} {}, {} threads",
         env!("CARGO_PKG_VERSION"),

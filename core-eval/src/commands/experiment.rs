@@ -1,27 +1,98 @@
 //! `core-eval EXPERIMENT.toml`.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
+use anyhow::Result;
 use clap::Args;
+use core_eval::experiment::Experiment;
+use core_eval::harness::{self, Outcome};
+use core_eval::{dry_run, effects::EffectRow};
+use core_train::estimate::duration;
+use core_train::interrupt::stop_on_ctrl_c;
+
+use super::say;
 
 /// Arguments of an experiment.
 #[derive(Debug, Args)]
-pub struct ExperimentArgs {
+pub(crate) struct ExperimentArgs {
     /// The experiment's TOML file, as in experiments/.
-    pub experiment: PathBuf,
+    experiment: PathBuf,
     /// Where to compute instead of the file's `device`: cpu, wgpu, wgpu:1, cuda ....
     #[arg(long)]
-    pub device: Option<String>,
+    device: Option<String>,
     /// Only list the runs, with estimated time and memory.
     #[arg(long)]
-    pub dry_run: bool,
-    /// The folder of all results; `results` when absent.
-    #[arg(long, value_name = "DIR")]
-    pub results: Option<PathBuf>,
+    dry_run: bool,
+    /// The folder of all results; each experiment has a folder in it.
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
     /// Only this variant and the first; may be given several times.
     #[arg(long = "variant", value_name = "NAME")]
-    pub variants: Vec<String>,
+    variants: Vec<String>,
     /// The whole path with very few steps, concepts, prompts and images.
     #[arg(long)]
-    pub quick: bool,
+    quick: bool,
+}
+
+/// Runs, or with `--dry-run` only describes, an experiment.
+///
+/// # Errors
+/// As [`harness::run`] and [`dry_run::describe`].
+pub(crate) fn run(args: &ExperimentArgs) -> Result<()> {
+    let mut experiment = Experiment::load(&args.experiment)?;
+    if let Some(device) = &args.device {
+        experiment.device.clone_from(device);
+    }
+    if args.quick {
+        experiment = experiment.quick();
+    }
+    let experiment = experiment.only(&args.variants)?;
+    let results = args.results.join(&experiment.name);
+    if args.dry_run {
+        return dry_run::describe(&experiment, &results, &say);
+    }
+    let (name, claims) = (experiment.name.clone(), experiment.effects.len());
+    let start = Instant::now();
+    // Without the handler Ctrl-C ends the program at once, and the next call continues all the same.
+    let stop = stop_on_ctrl_c().unwrap_or_default();
+    let outcome = harness::run(experiment, &results, &stop)?;
+    report(&name, claims, &outcome);
+    say(&format!(
+        "\n{} in {}: {}",
+        duration(start.elapsed().as_secs_f64()),
+        results.display(),
+        outcome.files.join(", ")
+    ));
+    Ok(())
+}
+
+fn report(experiment: &str, claims: usize, outcome: &Outcome) {
+    for (protocol, table) in &outcome.tables {
+        say(&format!("\n{experiment}, protocol {protocol}\n"));
+        say(table.trim_end());
+    }
+    if claims == 0 {
+        return;
+    }
+    if outcome.effects.is_empty() {
+        say("\neffects: an interval needs two concepts or seeds; none measured");
+        return;
+    }
+    say("\nEffects, 95 % intervals:");
+    for EffectRow {
+        name,
+        mean,
+        low,
+        high,
+        n,
+        holds,
+        ..
+    } in &outcome.effects
+    {
+        let verdict = if *holds { "holds" } else { "does not hold" };
+        say(&format!(
+            "{verdict}: {name}: {mean:.4} [{low:.4}, {high:.4}], n = {n}"
+        ));
+    }
 }

@@ -6,11 +6,11 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use super::say;
-use crate::report::plot::draw_all;
+use core_eval::report::plot::draw_all;
 
 /// Arguments of `core-eval plots`.
 #[derive(Debug, Args)]
-pub struct PlotsArgs {
+pub(crate) struct PlotsArgs {
     /// Folder with summary.csv, tokens.csv and curves.csv, as results/ablation, or with learning
     /// curves, as models/curves
     folder: PathBuf,
@@ -20,7 +20,7 @@ pub struct PlotsArgs {
 ///
 /// # Errors
 /// No folder, no CSV files, damaged ones, an unwritable folder.
-pub fn run(args: &PlotsArgs) -> Result<()> {
+pub(crate) fn run(args: &PlotsArgs) -> Result<()> {
     let folder = args.folder.display();
     ensure!(
         args.folder.is_dir(),

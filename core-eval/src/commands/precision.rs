@@ -7,12 +7,12 @@ use clap::Args;
 use indexmap::IndexSet;
 
 use super::say;
-use crate::precision::spread;
-use crate::report::ScoreTable;
+use core_eval::precision::spread;
+use core_eval::report::ScoreTable;
 
 /// Arguments of `core-eval precision`.
 #[derive(Debug, Args)]
-pub struct PrecisionArgs {
+pub(crate) struct PrecisionArgs {
     /// Folder with scores.csv, as results/ablation
     folder: PathBuf,
     /// Wanted width of the 95 % intervals, from end to end, in the unit of the scores
@@ -25,7 +25,7 @@ pub struct PrecisionArgs {
 ///
 /// # Errors
 /// No scores, damaged ones, a width that is not above zero.
-pub fn run(args: &PrecisionArgs) -> Result<()> {
+pub(crate) fn run(args: &PrecisionArgs) -> Result<()> {
     ensure!(
         args.width > 0.0 && args.width.is_finite(),
         "--width is {}; expected a number above 0",

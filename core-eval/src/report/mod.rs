@@ -6,6 +6,7 @@ pub mod plot;
 mod scores;
 mod summary;
 mod table;
+mod tables;
 
 use std::path::Path;
 
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use scores::{ScoreRow, ScoreTable};
 pub use summary::{ALL_CONCEPTS, Grouped, SummaryRow, Weighting, grouped, summarize};
-pub use table::{Table, table_markdown};
+pub use tables::{Tables, Written};
 
 /// A row of `tokens.csv`: one context token of one prompt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -8,19 +8,19 @@ use crate::statistics::ENOUGH_CONCEPTS;
 
 /// What the table is made of.
 #[derive(Debug, Clone, Copy)]
-pub struct Table<'a> {
+pub(super) struct Table<'a> {
     /// The metrics that ran.
-    pub metrics: &'a [Metric],
+    pub(super) metrics: &'a [Metric],
     /// Means and intervals.
-    pub summary: &'a [SummaryRow],
+    pub(super) summary: &'a [SummaryRow],
     /// What the photos score, and what else there is to know.
-    pub checks: &'a [CheckRow],
+    pub(super) checks: &'a [CheckRow],
     /// The variants in their order; the first is the baseline.
-    pub variants: &'a [String],
+    pub(super) variants: &'a [String],
     /// How many seeds were averaged.
-    pub seeds: usize,
+    pub(super) seeds: usize,
     /// How concepts became one number.
-    pub averaging: Averaging,
+    pub(super) averaging: Averaging,
 }
 
 impl Table<'_> {
@@ -32,7 +32,7 @@ impl Table<'_> {
 
 /// Variants as rows, scores as columns: mean, 95 % interval, and the difference to the first
 /// variant in brackets; below them what photos score; then a table of checks.
-pub fn table_markdown(table: &Table<'_>) -> String {
+pub(super) fn table_markdown(table: &Table<'_>) -> String {
     let overall = |variant: &str, metric: Metric| {
         table
             .summary

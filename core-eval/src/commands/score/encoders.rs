@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches, value_parser};
 
-use crate::metrics::{EncoderFolders, EncoderKind};
+use core_eval::metrics::{EncoderFolders, EncoderKind};
 
 /// The folders of image encoders by flag.
 #[derive(Debug, Clone, Default)]

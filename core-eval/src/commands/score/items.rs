@@ -9,8 +9,8 @@ use core_model::photos::PhotoFolder;
 use serde::Deserialize;
 
 use super::ScoreArgs;
-use crate::masks::mask_file;
-use crate::protocol::Protocol;
+use core_eval::masks::mask_file;
+use core_eval::protocol::Protocol;
 
 /// One image to be scored.
 #[derive(Debug)]

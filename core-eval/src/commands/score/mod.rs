@@ -19,13 +19,13 @@ use core_train::progress::Progress;
 use image::{GrayImage, RgbImage};
 
 use super::say;
-use crate::gallery::{BATCH, Gallery, ImageFeatures, TextFeatures, readings};
-use crate::masks::{no_class_word, read_mask};
-use crate::metrics::{EncoderFolders, Metric, Scores};
-use crate::pictures::load_images;
-use crate::protocol::Protocol;
-use crate::provenance::protocol_json;
-use crate::scoring::{Place, scores};
+use core_eval::gallery::{BATCH, Gallery, ImageFeatures, TextFeatures, readings};
+use core_eval::masks::{no_class_word, read_mask};
+use core_eval::metrics::{EncoderFolders, Metric, Scores};
+use core_eval::pictures::load_images;
+use core_eval::protocol::Protocol;
+use core_eval::provenance::protocol_json;
+use core_eval::scoring::{Place, scores};
 
 use encoders::EncoderArgs;
 use items::{Item, items};
@@ -35,7 +35,7 @@ use table::Scored;
 #[derive(Debug, Clone, Args)]
 #[command(group(ArgGroup::new("source").required(true).args(["generated", "images"])))]
 #[command(group(ArgGroup::new("text").args(["prompt", "prompts"])))]
-pub struct ScoreArgs {
+pub(crate) struct ScoreArgs {
     /// Folder of images, all of one concept; scored in the order of their names
     #[arg(long, value_name = "DIR", requires = "text")]
     generated: Option<PathBuf>,
@@ -83,7 +83,7 @@ fn protocol_help() -> String {
 /// Absent folders and files, images without prompt, models that cannot be used, masks that the
 /// protocol needs; all found before the first image is scored, but damaged pictures. What was
 /// scored before such a one is kept beside the CSV.
-pub fn run(args: &ScoreArgs) -> Result<()> {
+pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     let device = parse_device(&args.device)?;
     let args = &args.located()?;
     let protocol = Protocol::named(&args.protocol)?;

@@ -7,8 +7,8 @@ use core_model::files::write_atomically;
 use indexmap::IndexSet;
 
 use super::items::Item;
-use crate::metrics::{Metric, Scores};
-use crate::statistics::{mean, weighted_mean};
+use core_eval::metrics::{Metric, Scores};
+use core_eval::statistics::{mean, weighted_mean};
 
 /// Images with their scores by some metrics.
 pub(super) struct Scored<'a> {

@@ -1,0 +1,132 @@
+//! What an experiment may not say.
+
+use anyhow::{Result, bail, ensure};
+use core_train::config::Group;
+
+use super::Experiment;
+use crate::effects::Effect;
+
+impl Experiment {
+    /// Refuses what cannot be run; needs no network and no model.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, naming its key and what was expected.
+    pub fn check(&self) -> Result<()> {
+        check_name(&self.name).map_err(|reason| anyhow::anyhow!("`name` {reason}"))?;
+        self.check_variants()?;
+        self.check_concepts()?;
+        self.check_seeds()?;
+        for (key, value) in [
+            ("steps", self.sampling.steps),
+            ("images_per_prompt", self.sampling.images_per_prompt),
+        ] {
+            ensure!(value > 0, "`sampling.{key}` is 0; expected 1 or more");
+        }
+        self.evaluation.check_masks()?;
+        self.check_kinds()?;
+        self.effects.iter().try_for_each(|e| self.check_effect(e))
+    }
+
+    fn check_variants(&self) -> Result<()> {
+        ensure!(
+            !self.variants.is_empty(),
+            "there are no [[variants]]; write at least one"
+        );
+        for (index, variant) in self.variants.iter().enumerate() {
+            let name = &variant.name;
+            if let Err(reason) = check_name(name) {
+                bail!("`variants.{index}.name` {reason}");
+            }
+            let mut before = self.variants[..index].iter();
+            ensure!(
+                before.all(|other| other.name != *name),
+                "two variants are called `{name}`"
+            );
+        }
+        Ok(())
+    }
+
+    fn check_concepts(&self) -> Result<()> {
+        ensure!(
+            !(self.concepts.is_empty() && self.absent.is_empty()),
+            "`concepts` is empty; name at least one folder of photos"
+        );
+        for (index, concept) in self.concepts.iter().enumerate() {
+            let name = &concept.name;
+            if let Err(reason) = check_name(name) {
+                bail!("{}: `name` {reason}", concept.images.display());
+            }
+            let mut before = self.concepts[..index].iter();
+            ensure!(
+                before.all(|other| other.name != *name),
+                "two concepts are called `{name}`"
+            );
+            ensure!(
+                !self.prompts_for(concept).is_empty(),
+                "the concept `{name}` has no prompts: its `group` in concept.toml is {}, and {} has \
+                 no row for that",
+                concept.group.map_or("absent", Group::name),
+                self.sampling.prompts.display()
+            );
+        }
+        Ok(())
+    }
+
+    fn check_seeds(&self) -> Result<()> {
+        ensure!(
+            !self.seeds.is_empty(),
+            "`seeds` is empty; write seeds = [0]"
+        );
+        for (index, seed) in self.seeds.iter().enumerate() {
+            ensure!(
+                !self.seeds[..index].contains(seed),
+                "`seeds` holds {seed} twice"
+            );
+        }
+        Ok(())
+    }
+
+    /// Kinds of prompts that a protocol cannot place.
+    fn check_kinds(&self) -> Result<()> {
+        let prompts = self.sampling.prompts.display();
+        for protocol in self.evaluation.protocols()? {
+            for prompt in &self.prompts {
+                let checked = protocol.check_kind(&prompt.kind);
+                checked.map_err(|error| error.context(prompts.to_string()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_effect(&self, effect: &Effect) -> Result<()> {
+        if let Effect::ScoreDifference { metric, .. } = effect {
+            let encoder = metric.definition().encoder();
+            ensure!(
+                self.evaluation.encoders.get(encoder).is_some(),
+                "effect `{}`: `metric` is `{}`, which needs a folder `{}` below [evaluation]",
+                effect.name(),
+                metric.column(),
+                encoder.key
+            );
+        }
+        for name in effect.variants() {
+            ensure!(
+                self.variants.iter().any(|variant| variant.name == *name),
+                "effect `{}` names no variant with `{name}`",
+                effect.name()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Names become folders.
+fn check_name(name: &str) -> Result<(), String> {
+    let bad = |c: char| matches!(c, '/' | '\\' | ':' | '\0') || c.is_control();
+    if name.trim().is_empty() || name.starts_with('.') || name.contains(bad) {
+        return Err(format!(
+            "is `{name}`, which cannot name a folder; use letters and spaces"
+        ));
+    }
+    Ok(())
+}

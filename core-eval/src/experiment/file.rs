@@ -1,0 +1,176 @@
+//! The TOML file of an experiment as it is written, before anything that it names is read.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use core_model::source::is_repository;
+use core_train::config::{ConceptConfig, ModelConfig, Recipe, from_tree, parse, set_path};
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::{Evaluation, Experiment, Sampling, Variant, read_prompts};
+use crate::effects::Effect;
+
+/// An experiment's file; paths in it are relative to it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    name: String,
+    model: ModelEntry,
+    #[serde(default = "cpu")]
+    device: String,
+    concepts: Vec<PathBuf>,
+    #[serde(default = "first_seed")]
+    seeds: Vec<u64>,
+    recipe: Option<PathBuf>,
+    variants: Vec<VariantEntry>,
+    sampling: Sampling,
+    evaluation: Evaluation,
+    #[serde(default)]
+    effects: Vec<Effect>,
+}
+
+fn cpu() -> String {
+    "cpu".into()
+}
+
+fn first_seed() -> Vec<u64> {
+    vec![0]
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ModelEntry {
+    Path(PathBuf),
+    Table(ModelConfig),
+}
+
+impl From<ModelEntry> for ModelConfig {
+    fn from(entry: ModelEntry) -> Self {
+        match entry {
+            ModelEntry::Path(path) => Self::from(path),
+            ModelEntry::Table(model) => model,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VariantEntry {
+    name: String,
+    recipe: Option<PathBuf>,
+    #[serde(default)]
+    remove: Vec<String>,
+    #[serde(default)]
+    set: Table,
+    #[serde(default)]
+    untuned: bool,
+}
+
+impl File {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// Unknown keys and values of other types, each with its line.
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        Ok(parse(path)?)
+    }
+
+    /// Reads what the file names: prompts, recipes and concepts, whose paths are relative to
+    /// `base`. A name that only a repository of the hub can have stays as it is.
+    ///
+    /// # Errors
+    /// What is absent, damaged or does not fit, naming it.
+    pub(super) fn resolve(self, base: &Path) -> Result<Experiment> {
+        let here = |path: &Path| match is_repository(base, path) {
+            true => path.to_path_buf(),
+            false => base.join(path),
+        };
+        let mut model = ModelConfig::from(self.model);
+        model.path = here(&model.path);
+        let mut evaluation = self.evaluation;
+        evaluation.encoders.map(|path| Ok(here(path)))?;
+        let mut sampling = self.sampling;
+        sampling.prompts = base.join(&sampling.prompts);
+        let common = self.recipe.map(|recipe| base.join(recipe));
+        let variants = self.variants.iter().map(|entry| {
+            let variant = entry.resolve(common.as_deref(), base);
+            variant.with_context(|| format!("variant `{}`", entry.name))
+        });
+        let variants = variants.collect::<Result<_>>()?;
+        let folders = self.concepts.iter().map(|folder| base.join(folder));
+        let (present, absent): (Vec<_>, Vec<_>) = folders.partition(|folder| folder.exists());
+        let concepts = present.iter().map(|folder| read_concept(folder));
+        Ok(Experiment {
+            name: self.name,
+            model,
+            device: self.device,
+            concepts: concepts.collect::<Result<_>>()?,
+            absent,
+            seeds: self.seeds,
+            variants,
+            prompts: read_prompts(&sampling.prompts)?,
+            sampling,
+            evaluation,
+            effects: self.effects,
+        })
+    }
+}
+
+fn read_concept(folder: &Path) -> Result<ConceptConfig> {
+    let mut concept: ConceptConfig = parse(&folder.join("concept.toml"))?;
+    concept.images = folder.join(&concept.images);
+    Ok(concept)
+}
+
+impl VariantEntry {
+    /// The variant with its recipe: its own or the common one, with values set and terms removed.
+    fn resolve(&self, common: Option<&Path>, base: &Path) -> Result<Variant> {
+        let name = self.name.clone();
+        if self.untuned {
+            if self.recipe.is_some() || !self.remove.is_empty() || !self.set.is_empty() {
+                bail!("an untuned variant trains nothing; drop `recipe`, `remove`, `set`");
+            }
+            return Ok(Variant { name, recipe: None });
+        }
+        let own = self.recipe.as_ref().map(|own| base.join(own));
+        let path = own.or(common.map(Path::to_path_buf));
+        let path = path.context("there is no `recipe`, neither its own nor the experiment's")?;
+        let mut tree: Table = parse(&path)?;
+        // Paths count the terms as the recipe lists them, so values are set before terms go.
+        for (key, value) in &self.set {
+            set_path(&mut tree, key, value.clone()).map_err(anyhow::Error::msg)?;
+        }
+        for kind in &self.remove {
+            if !remove_regularizer(&mut tree, kind) {
+                bail!(
+                    "`remove` names `{kind}`, a regularizer that {} does not have",
+                    path.display()
+                );
+            }
+        }
+        let recipe: Recipe = from_tree(&path, tree).context("its recipe")?;
+        Ok(Variant {
+            name,
+            recipe: Some(recipe.anchored(&path)),
+        })
+    }
+}
+
+fn remove_regularizer(tree: &mut Table, kind: &str) -> bool {
+    let mut found = false;
+    let stages = tree
+        .get_mut("stages")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten();
+    for stage in stages {
+        let terms = stage.get_mut("regularizers").and_then(Value::as_array_mut);
+        for terms in terms.into_iter() {
+            let before = terms.len();
+            terms.retain(|term| term.get("kind").and_then(Value::as_str) != Some(kind));
+            found |= terms.len() < before;
+        }
+    }
+    found
+}

@@ -1,0 +1,229 @@
+//! One table of the variants of several experiments.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use core_model::files::read_to_string;
+use indexmap::{IndexMap, IndexSet};
+use serde_json::Value;
+
+use crate::checks::{CheckRow, PHOTOS};
+use crate::metrics::{Metric, Scores};
+use crate::protocol::Protocol;
+use crate::report::{ScoreRow, ScoreTable, Tables, Weighting, plot::draw_all, read_rows};
+
+/// Writes scores, summary, checks, table, protocol and plots of all variants into the folder `out`
+/// and returns the table. The first variant of the first folder is the baseline; without a name of
+/// a protocol it is the first one of the first folder.
+///
+/// # Errors
+/// Scores under different protocols, encoders or photos, with the first key that differs; a variant
+/// that two folders score differently; variants that were not given the same prompts of the same
+/// concepts with the same seeds; absent or damaged files.
+pub fn merge(folders: &[PathBuf], protocol: Option<&str>, out: &Path) -> Result<String> {
+    let mut parts = Vec::new();
+    let mut wanted = protocol.map(str::to_string);
+    for folder in folders {
+        let part = Part::read(folder, wanted.as_deref())?;
+        wanted.get_or_insert(part.protocol_name()?.to_string());
+        parts.push(part);
+    }
+    let (first, others) = parts.split_first().context("no folders")?;
+    for other in others {
+        if let Some(key) = difference(&first.protocol, &other.protocol, "") {
+            bail!(
+                "{} and {} were scored differently: `{key}` is not the same; score one of them \
+                 again",
+                first.folder.display(),
+                other.folder.display()
+            );
+        }
+    }
+    let protocol = Protocol::named(first.protocol_name()?)?;
+    let scores = union(&parts)?;
+    let names: IndexSet<&str> = scores.rows.iter().map(|row| row.variant.as_str()).collect();
+    let variants: Vec<&str> = names.into_iter().collect();
+    check_same_images(&scores.rows, &variants)?;
+    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    let tables = Tables {
+        scores: &scores,
+        checks: &all_checks(&parts, &variants),
+        weighting: Weighting {
+            averaging: protocol.averaging,
+            photos: &first.photo_counts(),
+        },
+        protocol: &(serde_json::to_string_pretty(&first.protocol)? + "\n"),
+    };
+    let written = tables.write(out, "")?;
+    draw_all(out)?;
+    Ok(written.markdown)
+}
+
+/// The checks of all parts, each once, in the order of the variants.
+fn all_checks(parts: &[Part], variants: &[&str]) -> Vec<CheckRow> {
+    let mut checks: Vec<CheckRow> = Vec::new();
+    for row in parts.iter().flat_map(|part| &part.checks) {
+        let is_same =
+            |other: &CheckRow| (&other.variant, &other.measure) == (&row.variant, &row.measure);
+        if !checks.iter().any(is_same) {
+            checks.push(row.clone());
+        }
+    }
+    checks.sort_by_key(|row| match row.variant.as_str() {
+        PHOTOS => 0,
+        name => 1 + variants.iter().position(|v| *v == name).unwrap_or(0),
+    });
+    checks
+}
+
+/// The scores of one folder under one protocol.
+struct Part {
+    folder: PathBuf,
+    protocol: Value,
+    scores: ScoreTable,
+    checks: Vec<CheckRow>,
+}
+
+impl Part {
+    /// The files of the protocol of that name, or without name those of the first protocol.
+    fn read(folder: &Path, name: Option<&str>) -> Result<Self> {
+        let suffixes = name.map_or(vec![String::new()], |name| {
+            vec![String::new(), format!("-{name}")]
+        });
+        for suffix in suffixes {
+            let file = folder.join(format!("protocol{suffix}.json"));
+            if !file.exists() {
+                continue;
+            }
+            let protocol: Value = serde_json::from_str(&read_to_string(&file)?)
+                .with_context(|| file.display().to_string())?;
+            let found = protocol["protocol"]["name"].as_str();
+            if name.is_some() && found != name {
+                continue;
+            }
+            let scores_file = folder.join(format!("scores{suffix}.csv"));
+            let mut scores = ScoreTable::read(&scores_file)?;
+            ensure!(
+                !scores.rows.is_empty(),
+                "{}: no rows",
+                scores_file.display()
+            );
+            for row in &mut scores.rows {
+                let image = folder.join(&row.image);
+                row.image = image.to_string_lossy().replace('\\', "/");
+            }
+            return Ok(Self {
+                folder: folder.to_path_buf(),
+                protocol,
+                scores,
+                checks: read_rows(&folder.join(format!("checks{suffix}.csv")))?,
+            });
+        }
+        bail!(
+            "{}: holds no scores{}; name a folder that an experiment with this protocol wrote, as \
+             results/ablation",
+            folder.display(),
+            name.map_or(String::new(), |name| format!(" under protocol `{name}`"))
+        )
+    }
+
+    fn protocol_name(&self) -> Result<&str> {
+        let name = self.protocol["protocol"]["name"].as_str();
+        name.with_context(|| format!("{}: its protocol has no name", self.folder.display()))
+    }
+
+    /// How many photos each concept has.
+    fn photo_counts(&self) -> BTreeMap<String, usize> {
+        let concepts = self.protocol["photos"].as_object().into_iter().flatten();
+        let count = |files: &Value| files.as_object().map_or(1, serde_json::Map::len);
+        concepts
+            .map(|(concept, files)| (concept.clone(), count(files)))
+            .collect()
+    }
+}
+
+/// The first key, with dots between levels, whose value is not the same.
+fn difference(ours: &Value, theirs: &Value, at: &str) -> Option<String> {
+    match (ours, theirs) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys: IndexSet<&String> = a.keys().chain(b.keys()).collect();
+            keys.into_iter().find_map(|key| {
+                let (a, b) = (a.get(key), b.get(key));
+                let at = format!("{at}{}{key}", if at.is_empty() { "" } else { "." });
+                difference(a.unwrap_or(&Value::Null), b.unwrap_or(&Value::Null), &at)
+            })
+        }
+        _ => (ours != theirs).then(|| at.to_string()),
+    }
+}
+
+/// The rows of all parts; a variant that comes again must have the same scores.
+fn union(parts: &[Part]) -> Result<ScoreTable> {
+    let metrics = Metric::ALL.iter().copied();
+    let ran = |metric: &Metric| {
+        parts
+            .iter()
+            .any(|part| part.scores.metrics.contains(metric))
+    };
+    let metrics = metrics.filter(ran).collect();
+    let mut variants: IndexMap<&str, (&Path, Vec<&ScoreRow>)> = IndexMap::new();
+    for part in parts {
+        let mut ours: IndexMap<&str, Vec<&ScoreRow>> = IndexMap::new();
+        for row in &part.scores.rows {
+            ours.entry(&row.variant).or_default().push(row);
+        }
+        for (name, rows) in ours {
+            let Some((folder, known)) = variants.get(name) else {
+                variants.insert(name, (&part.folder, rows));
+                continue;
+            };
+            let figures =
+                |rows: &[&ScoreRow]| -> Vec<Scores> { rows.iter().map(|row| row.scores).collect() };
+            ensure!(
+                figures(known) == figures(&rows),
+                "{} and {} both have a variant `{name}`, with other scores; give one of them \
+                 another name in its experiment",
+                folder.display(),
+                part.folder.display()
+            );
+        }
+    }
+    let rows = variants.into_values().flat_map(|(_, rows)| rows);
+    Ok(ScoreTable {
+        metrics,
+        rows: rows.cloned().collect(),
+    })
+}
+
+/// Refuses variants that did not draw the same prompts of the same concepts with the same seeds.
+fn check_same_images(scores: &[ScoreRow], variants: &[&str]) -> Result<()> {
+    type Place<'a> = (&'a str, &'a str, u64);
+    let places = |variant: &str| {
+        let mut counts: BTreeMap<Place<'_>, usize> = BTreeMap::new();
+        for row in scores.iter().filter(|row| row.variant == variant) {
+            let place = (row.concept.as_str(), row.prompt.as_str(), row.seed);
+            *counts.entry(place).or_default() += 1;
+        }
+        counts
+    };
+    let Some((first, others)) = variants.split_first() else {
+        return Ok(());
+    };
+    let expected = places(first);
+    for variant in others {
+        let found = places(variant);
+        let different = expected.keys().chain(found.keys());
+        let mut different = different.filter(|place| expected.get(*place) != found.get(*place));
+        if let Some(place) = different.next() {
+            let (concept, prompt, seed) = place;
+            bail!(
+                "`{first}` has {} images of `{prompt}` for {concept} with seed {seed}, `{variant}` \
+                 {}; only variants that drew the same can be compared",
+                expected.get(place).unwrap_or(&0),
+                found.get(place).unwrap_or(&0)
+            );
+        }
+    }
+    Ok(())
+}
