@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use burn::tensor::{Device, Tensor};
 use core_losses::Context;
+use core_model::Network;
 use core_model::folder::ModelFolder;
 use core_model::learned_embedding::LearnedEmbedding;
 use core_model::params::to_vec;

@@ -5,6 +5,7 @@
 use std::hint::black_box;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use core_model::Network;
 use core_model::params::{set_trainable, to_vec};
 use core_model::rng::rng;
 use core_model::unet::{

@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
+use core_model::Network;
 use core_model::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
 use core_model::params::to_vec;
 use core_model::unet::UNet2DConditionModel;

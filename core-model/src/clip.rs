@@ -1,14 +1,11 @@
 //! CLIP (Radford et al. 2021), `CLIPModel` in transformers: pictures and sentences in one space.
 
-use std::path::Path;
-
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, Precision, canonical, save_module};
-use crate::config::{read_config, write_config};
 use crate::error::Result;
+use crate::network::{Class, Network};
 use crate::nn::{Conv2d, Embedding, LayerNorm, Linear};
 use crate::params::{Init, ParamBuilder, ParamNames};
 use crate::positions::resized;
@@ -164,22 +161,15 @@ pub struct ClipModel {
     names: ParamNames,
 }
 
-impl ClipModel {
-    /// Reads a CLIP folder.
-    ///
-    /// # Errors
-    /// An absent or damaged file, an unsupported config, tensors that do not fit it.
-    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
-        let config: ClipConfig = read_config(&folder.join("config.json"))?;
-        let file = Checkpoint::open_weights(folder, "model.safetensors", None, canonical)?;
-        Self::new(&config, &ParamBuilder::from_checkpoint(file, device))
+impl Network for ClipModel {
+    type Config = ClipConfig;
+
+    fn class(_config: &ClipConfig) -> Class {
+        Class::Transformers("CLIPModel", "clip")
     }
 
-    /// A network below `pb`; a checkpoint without `logit_scale` is one without.
-    ///
-    /// # Errors
-    /// Tensors that do not fit the config.
-    pub fn new(config: &ClipConfig, pb: &ParamBuilder) -> Result<Self> {
+    /// A checkpoint without `logit_scale` is a network without.
+    fn new(config: &ClipConfig, pb: &ParamBuilder) -> Result<Self> {
         let model = Self::part(config, pb)?;
         Ok(Self {
             names: pb.finish()?,
@@ -187,6 +177,16 @@ impl ClipModel {
         })
     }
 
+    fn config(&self) -> &ClipConfig {
+        &self.config
+    }
+
+    fn names(&self) -> &ParamNames {
+        &self.names
+    }
+}
+
+impl ClipModel {
     /// A part of a larger network, which keeps the names of all parameters.
     pub(crate) fn part(config: &ClipConfig, pb: &ParamBuilder) -> Result<Self> {
         let shared = config.projection_dim;
@@ -209,46 +209,9 @@ impl ClipModel {
         })
     }
 
-    /// A fresh network.
-    ///
-    /// # Errors
-    /// Impossible sizes.
-    pub fn init(config: &ClipConfig, seed: u64, device: &Device) -> Result<Self> {
-        Self::new(config, &ParamBuilder::random(seed, device))
-    }
-
-    /// Writes `config.json` and weights.
-    ///
-    /// # Errors
-    /// An unwritable folder.
-    pub fn save(&self, folder: &Path, precision: Precision) -> Result<()> {
-        write_config(
-            &folder.join("config.json"),
-            "CLIPModel",
-            Some("clip"),
-            &self.config,
-        )?;
-        save_module(
-            &folder.join("model.safetensors"),
-            self,
-            &self.names,
-            precision,
-        )
-    }
-
     /// The text tower alone, as a Stable Diffusion model's text encoder.
     pub fn text_encoder(&self) -> TextEncoder {
         TextEncoder::from_tower(self.text_model.clone(), self.names.clone())
-    }
-
-    /// The facts of the checkpoint.
-    pub fn config(&self) -> &ClipConfig {
-        &self.config
-    }
-
-    /// The key of every parameter.
-    pub fn names(&self) -> &ParamNames {
-        &self.names
     }
 
     /// Logarithm of the inverse temperature, `[1]`.

@@ -1,17 +1,14 @@
 //! CLIPSeg (Lüddecke & Ecker 2022), `CLIPSegForImageSegmentation` in transformers: a CLIP model
 //! and a small decoder that says where in a picture the thing is that a text names.
 
-use std::path::Path;
-
 use burn::module::Module;
+use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
-use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, Precision, canonical, save_module};
 use crate::clip::{ClipConfig, ClipModel};
-use crate::config::{read_config, write_config};
 use crate::error::{Error, Result};
+use crate::network::{Class, Network};
 use crate::nn::{Conv2d, Conv2dConfig, ConvTranspose2d, Linear};
 use crate::params::{ParamBuilder, ParamNames};
 use crate::vit::{Activation, CLIP_KEYS, Norm, Transformer, TransformerConfig};
@@ -206,25 +203,32 @@ pub struct ClipSegModel {
     names: ParamNames,
 }
 
-impl ClipSegModel {
-    /// Reads a CLIPSeg folder.
-    ///
-    /// # Errors
-    /// An absent or damaged file, an unsupported config, tensors that do not fit it.
-    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
-        let config: ClipSegConfig = read_config(&folder.join("config.json"))?;
-        let file = Checkpoint::open_weights(folder, "model.safetensors", None, canonical)?;
-        let pb = ParamBuilder::from_checkpoint(file, device);
-        let clip = ClipModel::part(&config.clip, &pb.pp("clip"))?;
-        let decoder = Decoder::new(&config, &pb.pp("decoder"))?;
+impl Network for ClipSegModel {
+    type Config = ClipSegConfig;
+
+    fn class(_config: &ClipSegConfig) -> Class {
+        Class::Transformers("CLIPSegForImageSegmentation", "clipseg")
+    }
+
+    fn new(config: &ClipSegConfig, pb: &ParamBuilder) -> Result<Self> {
         Ok(Self {
-            clip,
-            decoder,
+            clip: ClipModel::part(&config.clip, &pb.pp("clip"))?,
+            decoder: Decoder::new(config, &pb.pp("decoder"))?,
+            config: config.clone(),
             names: pb.finish()?,
-            config,
         })
     }
 
+    fn config(&self) -> &ClipSegConfig {
+        &self.config
+    }
+
+    fn names(&self) -> &ParamNames {
+        &self.names
+    }
+}
+
+impl ClipSegModel {
     /// A fresh decoder on a CLIP model.
     ///
     /// # Errors
@@ -243,35 +247,6 @@ impl ClipSegModel {
             decoder,
             config,
         })
-    }
-
-    /// Writes `config.json` and weights.
-    ///
-    /// # Errors
-    /// An unwritable folder.
-    pub fn save(&self, folder: &Path, precision: Precision) -> Result<()> {
-        write_config(
-            &folder.join("config.json"),
-            "CLIPSegForImageSegmentation",
-            Some("clipseg"),
-            &self.config,
-        )?;
-        save_module(
-            &folder.join("model.safetensors"),
-            self,
-            &self.names,
-            precision,
-        )
-    }
-
-    /// The facts of the checkpoint.
-    pub fn config(&self) -> &ClipSegConfig {
-        &self.config
-    }
-
-    /// The key of every parameter.
-    pub fn names(&self) -> &ParamNames {
-        &self.names
     }
 
     /// Prompts of equal length to what the decoder is told of them, [batch, shared].

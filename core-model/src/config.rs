@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::files::{read_to_string, write_atomically};
+use crate::network::Class;
 
 /// Reads a config; keys that the type does not know are left to other tools.
 ///
@@ -25,24 +26,18 @@ pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>> {
     read_config(path)
 }
 
-/// Writes a config as transformers (`architectures`, `model_type`) or, without a model type, as
-/// diffusers (`_class_name`) writes its own.
+/// Writes a config with its class, as transformers or diffusers writes its own.
 ///
 /// # Errors
 /// [`Error::Io`] naming the file.
-pub(crate) fn write_config<T: Serialize>(
-    path: &Path,
-    class: &str,
-    model_type: Option<&str>,
-    config: &T,
-) -> Result<()> {
+pub(crate) fn write_config<T: Serialize>(path: &Path, class: Class, config: &T) -> Result<()> {
     let mut object = Map::new();
-    match model_type {
-        Some(model_type) => {
+    match class {
+        Class::Transformers(class, model_type) => {
             object.insert("architectures".into(), json!([class]));
             object.insert("model_type".into(), json!(model_type));
         }
-        None => {
+        Class::Diffusers(class) => {
             object.insert("_class_name".into(), json!(class));
         }
     }

@@ -4,14 +4,15 @@
 use std::path::Path;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::checkpoint::{Checkpoint, Precision, canonical, save_module};
-use crate::config::{read_object, write_config};
+use crate::checkpoint::canonical;
+use crate::config::read_object;
 use crate::error::{Error, Result};
 use crate::image_processor::ImageProcessor;
+use crate::network::{Class, Network};
 use crate::nn::{Conv2d, LayerNorm};
 use crate::params::{Init, ParamBuilder, ParamNames};
 use crate::positions::resized;
@@ -136,32 +137,31 @@ pub struct DinoModel {
     names: ParamNames,
 }
 
-impl DinoModel {
-    /// Reads a folder; a pooler, which the score does not use, may be there or not.
-    ///
-    /// # Errors
-    /// An absent or damaged file, an unsupported config, tensors that do not fit it.
-    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
-        let path = folder.join("config.json");
-        let config = DinoConfig::from_file(&path)?;
-        let file = Checkpoint::open_weights(folder, "model.safetensors", None, |key| {
-            let key = key.strip_prefix("vit.").unwrap_or(key);
-            let key = key.strip_prefix("dinov2.").unwrap_or(key);
-            // What masked pre-training needs, and a classifier's pooler.
-            if key.starts_with("pooler.") || key == "embeddings.mask_token" {
-                None
-            } else {
-                canonical(key)
-            }
-        })?;
-        Self::new(&config, &ParamBuilder::from_checkpoint(file, device))
+impl Network for DinoModel {
+    type Config = DinoConfig;
+
+    fn class(config: &DinoConfig) -> Class {
+        match config.kind {
+            DinoKind::Vit => Class::Transformers("ViTModel", "vit"),
+            DinoKind::Dinov2 => Class::Transformers("Dinov2Model", "dinov2"),
+        }
     }
 
-    /// A network below `pb`.
-    ///
-    /// # Errors
-    /// Tensors that do not fit the config.
-    pub fn new(config: &DinoConfig, pb: &ParamBuilder) -> Result<Self> {
+    fn read_config(path: &Path) -> Result<DinoConfig> {
+        DinoConfig::from_file(path)
+    }
+
+    /// Without a classifier's pooler and what masked pre-training needs: features use neither.
+    fn canonical_key(key: &str) -> Option<String> {
+        let key = key.strip_prefix("vit.").unwrap_or(key);
+        let key = key.strip_prefix("dinov2.").unwrap_or(key);
+        if key.starts_with("pooler.") || key == "embeddings.mask_token" {
+            return None;
+        }
+        canonical(key)
+    }
+
+    fn new(config: &DinoConfig, pb: &ParamBuilder) -> Result<Self> {
         let d = config.hidden_size;
         let grid = PatchGrid {
             num_channels: config.num_channels,
@@ -205,42 +205,16 @@ impl DinoModel {
         })
     }
 
-    /// A fresh network.
-    ///
-    /// # Errors
-    /// Impossible sizes.
-    pub fn init(config: &DinoConfig, seed: u64, device: &Device) -> Result<Self> {
-        Self::new(config, &ParamBuilder::random(seed, device))
-    }
-
-    /// Writes `config.json` and weights.
-    ///
-    /// # Errors
-    /// An unwritable folder.
-    pub fn save(&self, folder: &Path, precision: Precision) -> Result<()> {
-        let (class, kind) = match self.config.kind {
-            DinoKind::Vit => ("ViTModel", "vit"),
-            DinoKind::Dinov2 => ("Dinov2Model", "dinov2"),
-        };
-        write_config(&folder.join("config.json"), class, Some(kind), &self.config)?;
-        save_module(
-            &folder.join("model.safetensors"),
-            self,
-            &self.names,
-            precision,
-        )
-    }
-
-    /// The facts of the checkpoint.
-    pub fn config(&self) -> &DinoConfig {
+    fn config(&self) -> &DinoConfig {
         &self.config
     }
 
-    /// The key of every parameter.
-    pub fn names(&self) -> &ParamNames {
+    fn names(&self) -> &ParamNames {
         &self.names
     }
+}
 
+impl DinoModel {
     /// [batch, 3, height, width] preprocessed pixels to the last hidden state
     /// [batch, 1 + patches, channels] after the final norm.
     ///

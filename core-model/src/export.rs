@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::files::{NewFolder, read, write_atomically};
 use crate::folder::ModelFolder;
 use crate::learned_embedding::LearnedEmbedding;
+use crate::network::{Network, TRANSFORMERS_WEIGHTS};
 use crate::pipeline::StableDiffusionPipeline;
 use crate::tokenizer;
 
@@ -97,7 +98,7 @@ fn index(source: &Path) -> Result<Map<String, Value>> {
 
 /// Appends the concept to the text encoder's vocabulary; where its first row is.
 fn add_rows(folder: &Path, embedding: &LearnedEmbedding, precision: Precision) -> Result<usize> {
-    let path = folder.join("model.safetensors");
+    let path = folder.join(TRANSFORMERS_WEIGHTS);
     let file = Checkpoint::open(&path, |key| Some(key.to_string()))?;
     let mut tensors = Vec::new();
     let mut first = None;

@@ -4,6 +4,7 @@
 //! | part | module |
 //! |---|---|
 //! | parameters: from a checkpoint or fresh, named as in the file | [`params`], [`checkpoint`] |
+//! | networks in folders, read and written | [`network`] |
 //! | learned concepts, as every tool writes them | [`learned_embedding`] |
 //! | prompts to images | [`pipeline`] |
 //! | model folders with what was learned | [`export`] |
@@ -33,6 +34,7 @@ pub mod image_processor;
 pub mod learned_embedding;
 mod model_index;
 mod named;
+pub mod network;
 pub mod nn;
 pub mod noise_scheduler;
 pub mod ops;
@@ -52,3 +54,4 @@ pub mod vae;
 pub mod vit;
 
 pub use error::{Error, Result};
+pub use network::Network;

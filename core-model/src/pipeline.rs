@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::folder::ModelFolder;
 use crate::learned_embedding::LearnedEmbedding;
 use crate::model_index;
+use crate::network::Network;
 use crate::noise_scheduler::{SchedulerConfig, SchedulerKind};
 use crate::params::{Weights, to_vec};
 use crate::text_encoder::TextEncoder;

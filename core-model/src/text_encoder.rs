@@ -1,17 +1,15 @@
 //! CLIP's text encoder, `CLIPTextModel` in transformers: what turns a prompt into the hidden
 //! states that the U-Net attends to.
 
-use std::path::Path;
-
 use burn::module::Module;
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, Precision, save_module};
-use crate::config::{read_config, write_config};
+use crate::checkpoint::canonical;
 use crate::error::Result;
+use crate::network::{Class, Network};
 use crate::nn::{Embedding, LayerNorm};
-use crate::params::{ParamBuilder, ParamNames, Weights, to_vec};
+use crate::params::{ParamBuilder, ParamNames, to_vec};
 use crate::vit::{Activation, CLIP_KEYS, Norm, Transformer, TransformerConfig};
 
 /// `config.json` of a `CLIPTextModel`; absent keys take that class's defaults.
@@ -189,34 +187,14 @@ pub struct TextEncoder {
     names: ParamNames,
 }
 
-impl TextEncoder {
-    /// Reads a `text_encoder` folder; both spellings of its keys, with and without `text_model.`.
-    ///
-    /// # Errors
-    /// An absent or damaged file, an unsupported config, tensors that do not fit it.
-    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
-        Self::load_weights(folder, Weights::default(), device)
+impl Network for TextEncoder {
+    type Config = TextEncoderConfig;
+
+    fn class(_config: &TextEncoderConfig) -> Class {
+        Class::Transformers("CLIPTextModel", "clip_text_model")
     }
 
-    /// The same with the weights of a variant, such as `fp16`, or in another number format.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load).
-    pub fn load_weights(folder: &Path, weights: Weights<'_>, device: &Device) -> Result<Self> {
-        let config: TextEncoderConfig = read_config(&folder.join("config.json"))?;
-        let file = Checkpoint::open_weights(folder, "model.safetensors", weights.variant, |key| {
-            let key = key.strip_prefix("text_model.").unwrap_or(key);
-            crate::checkpoint::canonical(key)
-        })?;
-        let pb = ParamBuilder::from_checkpoint_in(file, weights.precision, device);
-        Self::new(&config, &pb)
-    }
-
-    /// A network below `pb`.
-    ///
-    /// # Errors
-    /// Tensors that do not fit the config.
-    pub fn new(config: &TextEncoderConfig, pb: &ParamBuilder) -> Result<Self> {
+    fn new(config: &TextEncoderConfig, pb: &ParamBuilder) -> Result<Self> {
         let text_model = TextTransformer::new(config, pb)?;
         Ok(Self {
             text_model,
@@ -224,46 +202,28 @@ impl TextEncoder {
         })
     }
 
-    /// A fresh network.
-    ///
-    /// # Errors
-    /// Impossible sizes.
-    pub fn init(config: &TextEncoderConfig, seed: u64, device: &Device) -> Result<Self> {
-        Self::new(config, &ParamBuilder::random(seed, device))
-    }
-
-    pub(crate) fn from_tower(text_model: TextTransformer, names: ParamNames) -> Self {
-        Self { text_model, names }
-    }
-
-    /// Writes the folder with the key spelling that all versions of transformers read.
-    ///
-    /// # Errors
-    /// An unwritable folder.
-    pub fn save(&self, folder: &Path, precision: Precision) -> Result<()> {
-        write_config(
-            &folder.join("config.json"),
-            "CLIPTextModel",
-            Some("clip_text_model"),
-            self.config(),
-        )?;
-        let names = self.names.renamed(|key| {
-            format!(
-                "text_model.{}",
-                key.strip_prefix("text_model.").unwrap_or(key)
-            )
-        });
-        save_module(&folder.join("model.safetensors"), self, &names, precision)
-    }
-
-    /// The facts of the checkpoint.
-    pub fn config(&self) -> &TextEncoderConfig {
+    fn config(&self) -> &TextEncoderConfig {
         &self.text_model.config
     }
 
-    /// The key of every parameter.
-    pub fn names(&self) -> &ParamNames {
+    fn names(&self) -> &ParamNames {
         &self.names
+    }
+
+    /// Keys may begin with `text_model.` or not.
+    fn canonical_key(key: &str) -> Option<String> {
+        canonical(key.strip_prefix("text_model.").unwrap_or(key))
+    }
+
+    fn written_key(key: &str) -> String {
+        let key = key.strip_prefix("text_model.").unwrap_or(key);
+        format!("text_model.{key}")
+    }
+}
+
+impl TextEncoder {
+    pub(crate) fn from_tower(text_model: TextTransformer, names: ParamNames) -> Self {
+        Self { text_model, names }
     }
 
     /// The last hidden state [batch, n, channels] after the final norm, of prompts with n ids each.

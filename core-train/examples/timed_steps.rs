@@ -13,6 +13,7 @@ use std::io::{BufRead, Write};
 use std::path::Path;
 use std::time::Instant;
 
+use core_model::Network;
 use core_model::device::parse_device;
 use core_model::rng::randn;
 use core_model::unet::UNet2DConditionModel;

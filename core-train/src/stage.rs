@@ -1,6 +1,7 @@
 //! A stage at work: gradients of a step, then the step.
 
 use burn::tensor::{Device, Tensor};
+use core_model::Network;
 use core_model::noise_scheduler::DdpmScheduler;
 use core_model::params::{set_trainable, to_vec};
 use core_model::text_encoder::TextEncoder;

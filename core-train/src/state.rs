@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
+use core_model::Network;
 use core_model::checkpoint::{Checkpoint, Precision, TensorToWrite, save_module, save_tensors};
 use core_model::files::{read_to_string, write_atomically};
 use core_model::params::{ParamBuilder, to_vec};

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
+use core_model::Network;
 use core_model::checkpoint::{Precision, save_module};
 use core_model::device::parse_device;
 use core_model::folder::ModelFolder;
 use core_model::learned_embedding::LearnedEmbedding;
+use core_model::network::DIFFUSERS_WEIGHTS;
 use core_model::noise_scheduler::DdpmScheduler;
 use core_model::params::{ParamNames, to_vec};
 use core_model::pipeline::StableDiffusionPipeline;
@@ -360,7 +362,7 @@ impl<'a> Learner<'a> {
         let original = self.model.path().join("unet/config.json");
         let bytes = core_model::files::read(&original)?;
         core_model::files::write_atomically(&folder.join("config.json"), &bytes)?;
-        let path = folder.join("diffusion_pytorch_model.safetensors");
+        let path = folder.join(DIFFUSERS_WEIGHTS);
         let unet = &weights.unet;
         Ok(save_module(&path, unet, unet.names(), Precision::Full)?)
     }

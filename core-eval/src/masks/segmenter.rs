@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Device, Int, Tensor};
+use core_model::Network;
 use core_model::clipseg::ClipSegModel;
 use core_model::image_processor::{ImageProcessor, Rectangle};
 use core_model::params::to_vec;

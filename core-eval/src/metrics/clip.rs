@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use burn::tensor::Device;
+use core_model::Network;
 use core_model::clip::ClipModel;
 use core_model::image_processor::ImageProcessor;
 use core_model::params::to_vec;

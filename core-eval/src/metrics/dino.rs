@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use burn::tensor::Device;
+use core_model::Network;
 use core_model::dino::DinoModel;
 use core_model::image_processor::ImageProcessor;
 use image::RgbImage;

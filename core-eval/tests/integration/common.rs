@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use burn::tensor::Device;
+use core_model::Network;
 use core_model::checkpoint::Precision;
 use core_model::clip::{ClipConfig, ClipModel, ClipVisionConfig};
 use core_model::dino::{DinoConfig, DinoModel};

@@ -18,6 +18,7 @@ use crate::config::write_json;
 use crate::error::{Error, Result};
 use crate::files::{NewFolder, write_atomically};
 use crate::folder::ModelFolder;
+use crate::network::Network;
 use crate::noise_scheduler::PredictionType;
 use crate::params::ParamBuilder;
 use crate::pipeline::StableDiffusionPipeline;

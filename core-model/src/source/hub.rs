@@ -10,6 +10,7 @@ use hf_hub::{Cache, Repo};
 use crate::checkpoint::{shard_names, weight_files};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::network::{DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS};
 use crate::tokenizer;
 
 /// Repositories that no longer exist, and where their content is.
@@ -67,11 +68,11 @@ impl Content {
             Self::Model => &[
                 ("tokenizer", None),
                 ("scheduler", None),
-                ("text_encoder", Some("model.safetensors")),
-                ("unet", Some("diffusion_pytorch_model.safetensors")),
-                ("vae", Some("diffusion_pytorch_model.safetensors")),
+                ("text_encoder", Some(TRANSFORMERS_WEIGHTS)),
+                ("unet", Some(DIFFUSERS_WEIGHTS)),
+                ("vae", Some(DIFFUSERS_WEIGHTS)),
             ],
-            Self::Encoder => &[("", Some("model.safetensors"))],
+            Self::Encoder => &[("", Some(TRANSFORMERS_WEIGHTS))],
         }
     }
 }

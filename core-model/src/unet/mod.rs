@@ -9,23 +9,19 @@ mod embeddings;
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 
 pub use config::{DownBlockType, PerLevel, UNet2DConditionConfig, UpBlockType};
 
-use crate::checkpoint::{Checkpoint, Precision, canonical, save_module};
-use crate::config::write_config;
 use crate::error::{Error, Result};
+use crate::network::{Class, Network};
 use crate::nn::{Conv2d, Conv2dConfig, GroupNorm};
 use crate::ops;
-use crate::params::{ParamBuilder, ParamNames, Weights};
+use crate::params::{ParamBuilder, ParamNames};
 use crate::resnet::ResnetConfig;
 use attention::{Maps, TransformerConfig};
 use blocks::{DownBlock, LevelConfig, MidBlock, Step, UpBlock};
 use embeddings::{TimestepEmbedding, timestep_embedding};
-
-/// The file that diffusers keeps the weights in.
-const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 
 /// A U-Net conditioned on a timestep and a prompt.
 #[derive(Module, Debug)]
@@ -45,39 +41,18 @@ pub struct UNet2DConditionModel {
     names: ParamNames,
 }
 
-impl UNet2DConditionModel {
-    /// Reads a `unet` folder.
-    ///
-    /// # Errors
-    /// An absent or damaged file, an unsupported config, tensors that do not fit it.
-    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
-        Self::load_weights(folder, Weights::default(), device)
+impl Network for UNet2DConditionModel {
+    type Config = UNet2DConditionConfig;
+
+    fn class(_config: &UNet2DConditionConfig) -> Class {
+        Class::Diffusers("UNet2DConditionModel")
     }
 
-    /// The same with the weights of a variant, such as `fp16`, or in another number format.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load).
-    pub fn load_weights(folder: &Path, weights: Weights<'_>, device: &Device) -> Result<Self> {
-        let config = UNet2DConditionConfig::from_file(&folder.join("config.json"))?;
-        let file = Checkpoint::open_weights(folder, WEIGHTS, weights.variant, canonical)?;
-        let pb = ParamBuilder::from_checkpoint_in(file, weights.precision, device);
-        Self::new(&config, &pb)
+    fn read_config(path: &Path) -> Result<UNet2DConditionConfig> {
+        UNet2DConditionConfig::from_file(path)
     }
 
-    /// A fresh network.
-    ///
-    /// # Errors
-    /// Impossible sizes.
-    pub fn init(config: &UNet2DConditionConfig, seed: u64, device: &Device) -> Result<Self> {
-        Self::new(config, &ParamBuilder::random(seed, device))
-    }
-
-    /// A network below `pb`.
-    ///
-    /// # Errors
-    /// Impossible sizes, tensors that do not fit the config.
-    pub fn new(config: &UNet2DConditionConfig, pb: &ParamBuilder) -> Result<Self> {
+    fn new(config: &UNet2DConditionConfig, pb: &ParamBuilder) -> Result<Self> {
         config.check().map_err(|(key, value, expected)| {
             Error::Invalid(format!("U-Net: `{key}` is {value}, expected {expected}"))
         })?;
@@ -114,36 +89,22 @@ impl UNet2DConditionModel {
         })
     }
 
-    /// Writes `config.json` and weights as diffusers does.
-    ///
-    /// # Errors
-    /// An unwritable folder.
-    pub fn save(&self, folder: &Path, precision: Precision) -> Result<()> {
-        write_config(
-            &folder.join("config.json"),
-            "UNet2DConditionModel",
-            None,
-            &self.config,
-        )?;
-        save_module(&folder.join(WEIGHTS), self, &self.names, precision)
+    fn config(&self) -> &UNet2DConditionConfig {
+        &self.config
     }
 
+    fn names(&self) -> &ParamNames {
+        &self.names
+    }
+}
+
+impl UNet2DConditionModel {
     /// Whether residual blocks and transformers keep only their inputs and are computed again in
     /// the backward pass: less memory, about a third more time.
     #[must_use]
     pub fn with_gradient_checkpointing(mut self, on: bool) -> Self {
         self.gradient_checkpointing = on;
         self
-    }
-
-    /// The facts of the checkpoint.
-    pub fn config(&self) -> &UNet2DConditionConfig {
-        &self.config
-    }
-
-    /// The key of every parameter.
-    pub fn names(&self) -> &ParamNames {
-        &self.names
     }
 
     /// The prediction [batch, out, h, w] for latents `sample` [batch, in, h, w], one timestep a

@@ -6,22 +6,18 @@ mod config;
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 
 pub use config::{DownBlockType, UpBlockType, VaeConfig};
 
-use crate::checkpoint::{Checkpoint, Precision, canonical, save_module};
-use crate::config::write_config;
 use crate::error::{Error, Result};
+use crate::network::{Class, Network};
 use crate::nn::{Conv2d, Conv2dConfig};
-use crate::params::{ParamBuilder, ParamNames, Weights};
+use crate::params::{ParamBuilder, ParamNames};
 use coders::{Decoder, Encoder};
 
 /// The logarithm of the variance is kept inside these bounds.
 const LOGVAR: (f64, f64) = (-30.0, 20.0);
-
-/// The file that diffusers keeps the weights in.
-const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 
 /// The normal distribution of latents that a picture stands for.
 #[derive(Debug, Clone)]
@@ -52,39 +48,18 @@ pub struct AutoencoderKl {
     names: ParamNames,
 }
 
-impl AutoencoderKl {
-    /// Reads a `vae` folder.
-    ///
-    /// # Errors
-    /// An absent or damaged file, an unsupported config, tensors that do not fit it.
-    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
-        Self::load_weights(folder, Weights::default(), device)
+impl Network for AutoencoderKl {
+    type Config = VaeConfig;
+
+    fn class(_config: &VaeConfig) -> Class {
+        Class::Diffusers("AutoencoderKL")
     }
 
-    /// The same with the weights of a variant, such as `fp16`, or in another number format.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load).
-    pub fn load_weights(folder: &Path, weights: Weights<'_>, device: &Device) -> Result<Self> {
-        let config = VaeConfig::from_file(&folder.join("config.json"))?;
-        let file = Checkpoint::open_weights(folder, WEIGHTS, weights.variant, canonical)?;
-        let pb = ParamBuilder::from_checkpoint_in(file, weights.precision, device);
-        Self::new(&config, &pb)
+    fn read_config(path: &Path) -> Result<VaeConfig> {
+        VaeConfig::from_file(path)
     }
 
-    /// A fresh network.
-    ///
-    /// # Errors
-    /// Impossible sizes.
-    pub fn init(config: &VaeConfig, seed: u64, device: &Device) -> Result<Self> {
-        Self::new(config, &ParamBuilder::random(seed, device))
-    }
-
-    /// A network below `pb`.
-    ///
-    /// # Errors
-    /// Impossible sizes, tensors that do not fit the config.
-    pub fn new(config: &VaeConfig, pb: &ParamBuilder) -> Result<Self> {
+    fn new(config: &VaeConfig, pb: &ParamBuilder) -> Result<Self> {
         config.check().map_err(|(key, value, expected)| {
             Error::Invalid(format!(
                 "autoencoder: `{key}` is {value}, expected {expected}"
@@ -110,35 +85,21 @@ impl AutoencoderKl {
         })
     }
 
-    /// Writes `config.json` and weights as diffusers does.
-    ///
-    /// # Errors
-    /// An unwritable folder.
-    pub fn save(&self, folder: &Path, precision: Precision) -> Result<()> {
-        write_config(
-            &folder.join("config.json"),
-            "AutoencoderKL",
-            None,
-            &self.config,
-        )?;
-        save_module(&folder.join(WEIGHTS), self, &self.names, precision)
-    }
-
-    /// The facts of the checkpoint.
-    pub fn config(&self) -> &VaeConfig {
+    fn config(&self) -> &VaeConfig {
         &self.config
     }
 
+    fn names(&self) -> &ParamNames {
+        &self.names
+    }
+}
+
+impl AutoencoderKl {
     /// The same network with another `scaling_factor`, which pretraining measures at its end.
     #[must_use]
     pub fn with_scaling_factor(mut self, scaling_factor: f64) -> Self {
         self.config.scaling_factor = scaling_factor;
         self
-    }
-
-    /// The key of every parameter.
-    pub fn names(&self) -> &ParamNames {
-        &self.names
     }
 
     /// The latents of pictures [batch, 3, height, width] in [-1, 1].

@@ -3,6 +3,7 @@
 use crate::common::{Golden, device, fixture};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
+use core_model::Network;
 use core_model::checkpoint::Precision;
 use core_model::clip::ClipModel;
 use core_model::clipseg::{ClipSegDecoderConfig, ClipSegModel};

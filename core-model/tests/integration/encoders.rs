@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::common::{device, fixture};
 use burn::tensor::{Tensor, TensorData};
+use core_model::Network;
 use core_model::checkpoint::{Checkpoint, Precision};
 use core_model::clip::{ClipConfig, ClipModel};
 use core_model::dino::{DinoConfig, DinoModel};

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::common::{Golden, device, edited, fixture, stored_tensors};
 use burn::tensor::Tensor;
+use core_model::Network;
 use core_model::checkpoint::Precision;
 use core_model::params::{WeightPrecision, Weights, set_trainable, to_vec};
 use core_model::unet::{PerLevel, UNet2DConditionConfig, UNet2DConditionModel};

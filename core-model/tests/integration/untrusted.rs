@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use core_model::Network;
 use core_model::checkpoint::Checkpoint;
 use core_model::clip::ClipModel;
 use core_model::dino::DinoModel;

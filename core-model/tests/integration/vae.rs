@@ -1,6 +1,7 @@
 //! The autoencoder against diffusers' (tests/generate_fixtures/vae.py).
 
 use crate::common::{Golden, device, edited, fixture, stored_tensors};
+use core_model::Network;
 use core_model::checkpoint::Precision;
 use core_model::params::set_trainable;
 use core_model::vae::AutoencoderKl;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use burn::tensor::Device;
 use clap::{Args, Subcommand};
+use core_model::Network;
 use core_model::learned_embedding::LearnedEmbedding;
 use core_model::params::to_vec;
 use core_model::source::ModelSource;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args};
+use core_model::Network;
 use core_model::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
 use core_model::device::parse_device;
 use core_model::files::{read_to_string, write_png};

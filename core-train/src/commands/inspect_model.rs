@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use core_model::checkpoint::{Checkpoint, canonical};
 use core_model::files::read_to_string;
+use core_model::network::{DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS};
 use core_model::noise_scheduler::{SchedulerConfig, SchedulerKind};
 use core_model::original_layout;
 use core_model::source::{EncoderSource, ModelSource, is_repository};
@@ -20,10 +21,6 @@ use serde_json::Value;
 use super::say;
 use crate::memory::{ModelSizes, StepSizes};
 use crate::trainable::TrainSet;
-
-/// The file names of a network's weights.
-const DIFFUSERS: &str = "diffusion_pytorch_model.safetensors";
-const TRANSFORMERS: &str = "model.safetensors";
 
 /// Arguments of `core-train model inspect`.
 #[derive(Debug, Args)]
@@ -151,9 +148,9 @@ fn model(args: &InspectArgs, folder: &Path) -> Result<()> {
         folder.display()
     ));
     let weights = [
-        ("text_encoder", TRANSFORMERS),
-        ("unet", DIFFUSERS),
-        ("vae", DIFFUSERS),
+        ("text_encoder", TRANSFORMERS_WEIGHTS),
+        ("unet", DIFFUSERS_WEIGHTS),
+        ("vae", DIFFUSERS_WEIGHTS),
     ]
     .map(|(part, name)| Weights::open(&folder.join(part), name, variant));
     let [text_weights, unet_weights, vae_weights] = weights;
@@ -230,8 +227,8 @@ fn network(folder: &Path, variant: Option<&str>) -> Result<()> {
         .or(config["architectures"][0].as_str());
     let class = class.unwrap_or("a network without a name in its config.json");
     let name = match config.get("_class_name") {
-        Some(_) => DIFFUSERS,
-        None => TRANSFORMERS,
+        Some(_) => DIFFUSERS_WEIGHTS,
+        None => TRANSFORMERS_WEIGHTS,
     };
     let weights = Weights::open(folder, name, variant)?;
     say(&format!(

@@ -1,6 +1,7 @@
 //! The photos of a concept, and their latents.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use core_model::Network;
 use core_model::image_processor::{crop, load_image, squash};
 use core_model::photos::PhotoFolder;
 use core_model::vae::AutoencoderKl;

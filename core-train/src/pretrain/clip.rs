@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
+use core_model::Network;
 use core_model::checkpoint::Precision;
 use core_model::clip::{ClipConfig, ClipModel};
 use core_model::params::{ParamNames, to_vec};

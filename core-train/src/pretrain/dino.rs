@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use burn::tensor::{Device, Tensor};
+use core_model::Network;
 use core_model::checkpoint::Precision;
 use core_model::dino::{DinoConfig, DinoModel};
 use core_model::params::{ParamNames, to_vec};

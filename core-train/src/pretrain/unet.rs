@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use burn::tensor::{Device, Tensor, TensorData};
+use core_model::Network;
 use core_model::checkpoint::Precision;
 use core_model::files::write_png;
 use core_model::noise_scheduler::{DdpmScheduler, SchedulerConfig, SchedulerKind};

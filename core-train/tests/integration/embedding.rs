@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
+use core_model::Network;
 use core_model::learned_embedding::LearnedEmbedding;
 use core_model::text_encoder::TextEncoder;
 

@@ -1,0 +1,115 @@
+//! A network in a folder: `config.json` beside weights, as diffusers or transformers writes it.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::checkpoint::{Checkpoint, Precision, canonical, save_module};
+use crate::config::{read_config, write_config};
+use crate::error::Result;
+use crate::params::{ParamBuilder, ParamNames, Weights};
+
+/// The file in which diffusers keeps the weights of a network.
+pub const DIFFUSERS_WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
+/// The file in which transformers keeps them.
+pub const TRANSFORMERS_WEIGHTS: &str = "model.safetensors";
+
+/// The class that writes a network's folder, as `config.json` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// `_class_name` of diffusers.
+    Diffusers(&'static str),
+    /// `architectures` and `model_type` of transformers.
+    Transformers(&'static str, &'static str),
+}
+
+impl Class {
+    fn weights(self) -> &'static str {
+        match self {
+            Self::Diffusers(_) => DIFFUSERS_WEIGHTS,
+            Self::Transformers(..) => TRANSFORMERS_WEIGHTS,
+        }
+    }
+}
+
+/// A network that a folder holds. It says how its class is called, how keys are spelled and how it
+/// is built; reading and writing are the same for all.
+pub trait Network: Module + Sized {
+    /// The content of `config.json`.
+    type Config: Serialize + DeserializeOwned;
+
+    /// The class that writes such folders.
+    fn class(config: &Self::Config) -> Class;
+
+    /// A network below `pb`.
+    ///
+    /// # Errors
+    /// Impossible sizes, tensors that do not fit the config.
+    fn new(config: &Self::Config, pb: &ParamBuilder) -> Result<Self>;
+
+    /// The facts of the checkpoint.
+    fn config(&self) -> &Self::Config;
+
+    /// The key of every parameter.
+    fn names(&self) -> &ParamNames;
+
+    /// Reads `config.json`; keys that the network does not know are left to other tools.
+    ///
+    /// # Errors
+    /// An absent file, values of other types or that this crate does not compute.
+    fn read_config(path: &Path) -> Result<Self::Config> {
+        read_config(path)
+    }
+
+    /// The spelling of a file's key that the network asks for; `None` for what is no weight.
+    fn canonical_key(key: &str) -> Option<String> {
+        canonical(key)
+    }
+
+    /// The spelling that all versions of other tools read.
+    fn written_key(key: &str) -> String {
+        key.to_string()
+    }
+
+    /// Reads a folder.
+    ///
+    /// # Errors
+    /// An absent or damaged file, an unsupported config, tensors that do not fit it.
+    fn load(folder: &Path, device: &Device) -> Result<Self> {
+        Self::load_weights(folder, Weights::default(), device)
+    }
+
+    /// The same with the weights of a variant, such as `fp16`, or in another number format.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    fn load_weights(folder: &Path, weights: Weights<'_>, device: &Device) -> Result<Self> {
+        let config = Self::read_config(&folder.join("config.json"))?;
+        let name = Self::class(&config).weights();
+        let file = Checkpoint::open_weights(folder, name, weights.variant, Self::canonical_key)?;
+        let pb = ParamBuilder::from_checkpoint_in(file, weights.precision, device);
+        Self::new(&config, &pb)
+    }
+
+    /// A fresh network.
+    ///
+    /// # Errors
+    /// Impossible sizes.
+    fn init(config: &Self::Config, seed: u64, device: &Device) -> Result<Self> {
+        Self::new(config, &ParamBuilder::random(seed, device))
+    }
+
+    /// Writes the folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) naming the file.
+    fn save(&self, folder: &Path, precision: Precision) -> Result<()> {
+        let class = Self::class(self.config());
+        write_config(&folder.join("config.json"), class, self.config())?;
+        let names = self.names().renamed(Self::written_key);
+        save_module(&folder.join(class.weights()), self, &names, precision)
+    }
+}
