@@ -31,6 +31,7 @@ pub mod protocol;
 pub mod provenance;
 mod quick;
 pub mod report;
+pub mod rows;
 pub mod scoring;
 pub mod statistics;
 pub mod tokens;

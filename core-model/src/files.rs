@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use image::{ImageBuffer, ImageFormat, PixelWithColorType};
 
 use crate::error::{Error, Result};
+use crate::file_kind::FileKind;
 
 /// Writes `bytes` to `path`, replacing what was there only when all of them are on disk.
 ///
@@ -124,12 +125,54 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(Error::io(path))
 }
 
-/// Reads a UTF-8 text file.
+/// Reads a text file of UTF-8. A byte order mark, which Windows and Excel write, is left out, and
+/// every end of a line becomes `\n`.
 ///
 /// # Errors
-/// [`Error::Io`] naming `path`, also when the text is not UTF-8.
+/// [`Error::Io`] naming `path`, [`Error::Format`] when the text is not UTF-8.
 pub fn read_to_string(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(Error::io(path))
+    let text = plain_text(read(path)?).map_err(|reason| Error::format(path, reason))?;
+    Ok(text)
+}
+
+/// The text in the bytes of a file, or why there is none.
+fn plain_text(mut bytes: Vec<u8>) -> Result<String, String> {
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        bytes.drain(..3);
+    }
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err("is text in UTF-16; save it as UTF-8".into());
+    }
+    if let Some(kind) = FileKind::of(&bytes).filter(|kind| !matches!(kind, FileKind::Empty)) {
+        return Err(format!("is {kind}; expected a text file"));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes()[..at]
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count();
+        format!("line {line} is not text in UTF-8; save the file in that encoding")
+    })?;
+    Ok(match text.contains('\r') {
+        true => text.replace("\r\n", "\n").replace('\r', "\n"),
+        false => text,
+    })
+}
+
+/// A path that a user wrote, seen from the folder `base`; `~` is the user's home.
+pub fn seen_from(base: &Path, path: &Path) -> PathBuf {
+    base.join(expand_home(path))
+}
+
+/// A path with the user's home for a leading `~`, as shells expand it.
+pub fn expand_home(path: &Path) -> PathBuf {
+    let home = std::env::var_os("HOME").or_else(|| std::env::var_os("USERPROFILE"));
+    match (path.strip_prefix("~"), home) {
+        (Ok(rest), Some(home)) if rest.as_os_str().is_empty() => PathBuf::from(home),
+        (Ok(rest), Some(home)) => Path::new(&home).join(rest),
+        _ => path.to_path_buf(),
+    }
 }
 
 /// The SHA-256 of a file in lower-case hexadecimal, read in pieces.
@@ -168,6 +211,40 @@ mod tests {
         write_atomically(&path, b"new").unwrap();
         assert_eq!(read(&path).unwrap(), b"new");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn byte_order_marks_and_ends_of_lines_of_other_systems_are_no_text() {
+        let text = |bytes: &[u8]| plain_text(bytes.to_vec());
+        for bytes in [
+            &b"a {}\nb\n"[..],
+            b"\xef\xbb\xbfa {}\r\nb\r\n",
+            b"a {}\rb\r",
+        ] {
+            assert_eq!(text(bytes).as_deref(), Ok("a {}\nb\n"));
+        }
+        for (bytes, part) in [
+            (&b"\xff\xfea\0"[..], "UTF-16"),
+            (b"one\ntwo \xe9t\xe9", "line 2"),
+            (b"PK\x03\x04", "a zip archive"),
+            (b"<!doctype html>", "a web page"),
+        ] {
+            let reason = text(bytes).unwrap_err();
+            assert!(reason.contains(part), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_leading_tilde_is_the_home_of_the_user() {
+        let home = PathBuf::from(std::env::var_os("HOME").unwrap());
+        assert_eq!(expand_home(Path::new("~/a/b")), home.join("a/b"));
+        assert_eq!(seen_from(Path::new("/x"), Path::new("~")), home);
+        let plain = ["a~/b", "~user/a", "/a/~"].map(Path::new);
+        assert_eq!(plain.map(expand_home), plain.map(Path::to_path_buf));
+        assert_eq!(
+            seen_from(Path::new("/x"), Path::new("a")),
+            Path::new("/x/a")
+        );
     }
 
     #[test]

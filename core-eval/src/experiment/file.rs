@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use core_model::files::seen_from;
 use core_model::source::is_repository;
 use core_train::config::{ConceptConfig, ModelConfig, Recipe, from_tree, parse, set_path};
 use serde::Deserialize;
@@ -84,21 +85,21 @@ impl File {
     pub(super) fn resolve(self, base: &Path) -> Result<Experiment> {
         let here = |path: &Path| match is_repository(base, path) {
             true => path.to_path_buf(),
-            false => base.join(path),
+            false => seen_from(base, path),
         };
         let mut model = ModelConfig::from(self.model);
         model.path = here(&model.path);
         let mut evaluation = self.evaluation;
         evaluation.encoders.map(|path| Ok(here(path)))?;
         let mut sampling = self.sampling;
-        sampling.prompts = base.join(&sampling.prompts);
-        let common = self.recipe.map(|recipe| base.join(recipe));
+        sampling.prompts = seen_from(base, &sampling.prompts);
+        let common = self.recipe.map(|recipe| seen_from(base, &recipe));
         let variants = self.variants.iter().map(|entry| {
             let variant = entry.resolve(common.as_deref(), base);
             variant.with_context(|| format!("variant `{}`", entry.name))
         });
         let variants = variants.collect::<Result<_>>()?;
-        let folders = self.concepts.iter().map(|folder| base.join(folder));
+        let folders = self.concepts.iter().map(|folder| seen_from(base, folder));
         let (present, absent): (Vec<_>, Vec<_>) = folders.partition(|folder| folder.exists());
         let concepts = present.iter().map(|folder| read_concept(folder));
         Ok(Experiment {
@@ -119,7 +120,7 @@ impl File {
 
 fn read_concept(folder: &Path) -> Result<ConceptConfig> {
     let mut concept: ConceptConfig = parse(&folder.join("concept.toml"))?;
-    concept.images = folder.join(&concept.images);
+    concept.images = seen_from(folder, &concept.images);
     Ok(concept)
 }
 
@@ -133,7 +134,7 @@ impl VariantEntry {
             }
             return Ok(Variant { name, recipe: None });
         }
-        let own = self.recipe.as_ref().map(|own| base.join(own));
+        let own = self.recipe.as_ref().map(|own| seen_from(base, own));
         let path = own.or(common.map(Path::to_path_buf));
         let path = path.context("there is no `recipe`, neither its own nor the experiment's")?;
         let mut tree: Table = parse(&path)?;

@@ -15,6 +15,7 @@ use core_train::config::{ConceptConfig, Group, ModelConfig, Recipe};
 use serde::Deserialize;
 
 use crate::effects::Effect;
+use crate::rows::read_rows;
 pub use evaluation::{Evaluation, OneOrMore};
 use file::File;
 
@@ -204,12 +205,8 @@ impl Experiment {
 }
 
 fn read_prompts(path: &Path) -> Result<Vec<EvaluationPrompt>> {
-    let mut reader = csv::Reader::from_path(path).with_context(|| path.display().to_string())?;
     let mut prompts = Vec::new();
-    for row in reader.deserialize() {
-        let prompt: EvaluationPrompt = row.with_context(|| {
-            format!("{}: expected the columns group,kind,prompt", path.display())
-        })?;
+    for prompt in read_rows::<EvaluationPrompt>(path, "group,kind,prompt")? {
         if !prompt.prompt.contains("{}") {
             bail!(
                 "{}: prompt `{}` has no {{}}, where the concept goes",

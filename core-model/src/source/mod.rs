@@ -6,6 +6,7 @@ mod one_file;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::files::expand_home;
 use crate::folder::{EncoderFolder, ModelFolder};
 use crate::noise_scheduler::PredictionType;
 use crate::params::{WeightPrecision, Weights};
@@ -29,7 +30,7 @@ pub struct ModelSource {
 impl From<PathBuf> for ModelSource {
     fn from(path: PathBuf) -> Self {
         Self {
-            path,
+            path: expand_home(&path),
             variant: None,
             prediction_type: None,
             precision: WeightPrecision::Float32,
@@ -84,7 +85,9 @@ pub struct EncoderSource {
 
 impl<P: Into<PathBuf>> From<P> for EncoderSource {
     fn from(path: P) -> Self {
-        Self { path: path.into() }
+        Self {
+            path: expand_home(&path.into()),
+        }
     }
 }
 
@@ -115,7 +118,8 @@ impl EncoderSource {
 /// Whether a path, seen from the folder `base`, is the name of a repository: it has the form
 /// `owner/name`, and nothing of that name exists there.
 pub fn is_repository(base: &Path, path: &Path) -> bool {
-    hub::is_id(path) && !base.join(path).exists()
+    let path = expand_home(path);
+    hub::is_id(&path) && !base.join(path).exists()
 }
 
 fn folder(path: &Path, content: Content, variant: Option<&str>) -> Result<PathBuf> {

@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use core_model::files::seen_from;
 use core_model::source::is_repository;
 
 /// The absolute folder of a file.
@@ -15,7 +16,7 @@ pub(super) fn folder_of(file: &Path) -> PathBuf {
 
 /// `path` seen from `base`, without `.` and `..` where the file system allows to tell.
 pub(super) fn resolve(base: &Path, path: &Path) -> PathBuf {
-    let joined = base.join(path);
+    let joined = seen_from(base, path);
     joined.canonicalize().unwrap_or_else(|_| tidy(&joined))
 }
 

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::ScoreArgs;
 use core_eval::masks::mask_file;
 use core_eval::protocol::Protocol;
+use core_eval::rows::read_rows;
 
 /// One image to be scored.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ pub(super) fn items(args: &ScoreArgs, protocol: &Protocol) -> Result<Vec<Item>> 
     };
     if let Some(csv) = &args.images {
         let folder = csv.parent().unwrap_or(Path::new(""));
-        let rows: Vec<ImageRow> = read(csv, "image,concept,prompt,kind")?;
+        let rows: Vec<ImageRow> = read_rows(csv, "image,concept,prompt,kind")?;
         ensure!(!rows.is_empty(), "{}: holds no rows", csv.display());
         for (number, row) in rows.iter().enumerate() {
             // The header is line 1.
@@ -117,7 +118,7 @@ pub(super) fn items(args: &ScoreArgs, protocol: &Protocol) -> Result<Vec<Item>> 
 
 fn prompts(csv: &Path) -> Result<BTreeMap<String, String>> {
     let mut prompts = BTreeMap::new();
-    for row in read::<PromptRow>(csv, "image,prompt")? {
+    for row in read_rows::<PromptRow>(csv, "image,prompt")? {
         if prompts.insert(row.image.clone(), row.prompt).is_some() {
             bail!(
                 "{}: two prompts for the image `{}`",
@@ -127,18 +128,4 @@ fn prompts(csv: &Path) -> Result<BTreeMap<String, String>> {
         }
     }
     Ok(prompts)
-}
-
-fn read<T: for<'de> Deserialize<'de>>(path: &Path, columns: &str) -> Result<Vec<T>> {
-    let context = || {
-        format!(
-            "{}: expected a CSV with the columns {columns}",
-            path.display()
-        )
-    };
-    let mut reader = csv::Reader::from_path(path).with_context(context)?;
-    reader
-        .deserialize()
-        .map(|row| row.with_context(context))
-        .collect()
 }
