@@ -22,6 +22,7 @@
 pub mod checkpoint;
 pub mod clip;
 pub mod clipseg;
+pub mod conditioning;
 mod config;
 pub mod device;
 pub mod dino;

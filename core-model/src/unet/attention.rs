@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
+use crate::conditioning::Conditioning;
 use crate::error::Result;
 use crate::nn::{GroupNorm, LayerNorm, Linear};
 use crate::ops;
@@ -15,7 +16,7 @@ const GROUP_NORM_EPS: f64 = 1e-6;
 const LAYER_NORM_EPS: f64 = 1e-5;
 
 /// Where the cross-attention probabilities of a forward pass are collected, if anywhere: one
-/// [batch, heads, pixels, tokens] a layer, in the order in which the layers are passed.
+/// [batch, heads, pixels, tokens] per layer, in the order in which the layers are passed.
 pub(crate) type Maps<'a> = Option<&'a mut Vec<Tensor<4>>>;
 
 /// Attention of pixels to pixels or to the prompt.
@@ -40,8 +41,9 @@ impl Attention {
         })
     }
 
-    /// `x` [batch, pixels, channels], `context` [batch, tokens, its channels].
-    fn forward(&self, x: Tensor<3>, context: Tensor<3>, maps: Maps) -> Tensor<3> {
+    /// `x` [batch, pixels, channels]; what keys and what values are made of,
+    /// [batch, tokens, their channels] each.
+    fn forward(&self, x: Tensor<3>, [keys, values]: [Tensor<3>; 2], maps: Maps) -> Tensor<3> {
         let [batch, pixels, channels] = x.dims();
         let width = channels / self.heads;
         let split = |x: Tensor<3>| {
@@ -49,8 +51,8 @@ impl Attention {
             x.reshape([batch, n, self.heads, width]).swap_dims(1, 2)
         };
         let q = split(self.to_q.forward(x));
-        let k = split(self.to_k.forward(context.clone()));
-        let v = split(self.to_v.forward(context));
+        let k = split(self.to_k.forward(keys));
+        let v = split(self.to_v.forward(values));
         let scale = 1.0 / (width as f64).sqrt();
         let attended = match maps {
             Some(maps) => {
@@ -77,10 +79,13 @@ struct BasicTransformerBlock {
     ff_out: Linear,
     #[module(skip)]
     only_cross_attention: bool,
+    /// The number of its cross-attention among the U-Net's.
+    #[module(skip)]
+    layer: usize,
 }
 
 impl BasicTransformerBlock {
-    fn new(config: &TransformerConfig, pb: &ParamBuilder) -> Result<Self> {
+    fn new(config: &TransformerConfig, layer: usize, pb: &ParamBuilder) -> Result<Self> {
         let TransformerConfig {
             channels,
             heads,
@@ -103,19 +108,20 @@ impl BasicTransformerBlock {
             ff_in: Linear::new(channels, 8 * channels, true, &pb.pp("ff.net.0.proj"))?,
             ff_out: Linear::new(4 * channels, channels, true, &pb.pp("ff.net.2"))?,
             only_cross_attention,
+            layer,
         })
     }
 
-    fn forward(&self, x: Tensor<3>, prompt: &Tensor<3>, maps: Maps) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, prompt: &Conditioning, maps: Maps) -> Tensor<3> {
         let h = self.norm1.forward(x.clone());
-        let seen = if self.only_cross_attention {
-            prompt.clone()
-        } else {
-            h.clone()
+        let read = match self.only_cross_attention {
+            true => prompt.of_layer(self.layer),
+            false => [h.clone(), h.clone()],
         };
-        let x = ops::add(x, self.attn1.forward(h, seen, None));
+        let x = ops::add(x, self.attn1.forward(h, read, None));
         let h = self.norm2.forward(x.clone());
-        let x = ops::add(x, self.attn2.forward(h, prompt.clone(), maps));
+        let read = prompt.of_layer(self.layer);
+        let x = ops::add(x, self.attn2.forward(h, read, maps));
         let h = ops::geglu(self.ff_in.forward(self.norm3.forward(x.clone())));
         ops::add(x, self.ff_out.forward(h))
     }
@@ -127,6 +133,8 @@ pub(crate) struct TransformerConfig {
     pub(crate) channels: usize,
     pub(crate) heads: usize,
     pub(crate) layers: usize,
+    /// The number of its first cross-attention among the U-Net's.
+    pub(crate) first_layer: usize,
     /// Channels of the prompt's hidden states.
     pub(crate) context: usize,
     pub(crate) groups: usize,
@@ -142,6 +150,8 @@ pub(crate) struct Transformer2D {
     proj_in: Linear,
     transformer_blocks: Vec<BasicTransformerBlock>,
     proj_out: Linear,
+    #[module(skip)]
+    first_layer: usize,
 }
 
 impl Transformer2D {
@@ -156,14 +166,20 @@ impl Transformer2D {
             norm: GroupNorm::new(config.groups, channels, GROUP_NORM_EPS, &pb.pp("norm"))?,
             proj_in: projection("proj_in")?,
             transformer_blocks: (0..config.layers)
-                .map(|index| BasicTransformerBlock::new(config, &blocks.pp(index)))
+                .map(|i| BasicTransformerBlock::new(config, config.first_layer + i, &blocks.pp(i)))
                 .collect::<Result<_>>()?,
             proj_out: projection("proj_out")?,
+            first_layer: config.first_layer,
         })
     }
 
-    /// `x` [batch, channels, h, w], `prompt` [batch, tokens, its channels].
-    pub(crate) fn forward(&self, x: Tensor<4>, prompt: &Tensor<3>, mut maps: Maps) -> Tensor<4> {
+    /// The number of its first cross-attention among the U-Net's, and how many it has.
+    pub(crate) fn cross_attentions(&self) -> (usize, usize) {
+        (self.first_layer, self.transformer_blocks.len())
+    }
+
+    /// `x` [batch, channels, h, w].
+    pub(crate) fn forward(&self, x: Tensor<4>, prompt: &Conditioning, mut maps: Maps) -> Tensor<4> {
         let [batch, channels, h, w] = x.dims();
         let tokens = self
             .norm

@@ -4,18 +4,19 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use super::attention::{Maps, Transformer2D, TransformerConfig};
+use crate::conditioning::Conditioning;
 use crate::error::Result;
 use crate::ops::recompute;
 use crate::params::ParamBuilder;
 use crate::resnet::{Downsample, ResnetBlock, ResnetConfig, Upsample};
 
-/// What every part of a level is told.
+/// Inputs shared by all blocks of one forward pass.
 #[derive(Clone, Copy)]
 pub(crate) struct Step<'a> {
     /// The time embedding after SiLU, [batch, channels].
     pub(crate) time: &'a Tensor<2>,
-    /// The prompt's hidden states, [batch, tokens, channels].
-    pub(crate) prompt: &'a Tensor<3>,
+    /// What the cross-attention layers read.
+    pub(crate) prompt: &'a Conditioning,
     /// Whether the parts of a level are computed again in the backward pass.
     pub(crate) recompute: bool,
 }
@@ -37,23 +38,61 @@ impl Step<'_> {
         if !self.recompute {
             return part.forward(x, self.prompt, maps);
         }
-        let prompt = self.prompt.clone();
-        let mut outputs = match &maps {
-            None => recompute(part, x, prompt, |part, x, prompt| {
-                vec![part.forward(x, &prompt, None)]
-            }),
-            Some(_) => recompute(part, x, prompt, |part, x, prompt| {
-                let mut maps = Vec::new();
-                let x = part.forward(x, &prompt, Some(&mut maps));
-                maps.insert(0, x);
-                maps
-            }),
+        let wanted = maps.is_some();
+        let mut outputs = match self.prompt.shared() {
+            Some(states) => recompute_attention(part, x, states.clone(), wanted),
+            None => {
+                let (first, count) = part.cross_attentions();
+                recompute_attention(part, x, self.prompt.stacked(first, count), wanted)
+            }
         };
         let x = outputs.remove(0);
         if let Some(maps) = maps {
             maps.extend(outputs);
         }
         x
+    }
+}
+
+/// A transformer's output and, if wanted, its maps, of which nothing is kept for the backward
+/// pass.
+fn recompute_attention<const D: usize>(
+    part: &Transformer2D,
+    x: Tensor<4>,
+    states: Tensor<D>,
+    maps_wanted: bool,
+) -> Vec<Tensor<4>>
+where
+    Tensor<D>: AsConditioning,
+{
+    if !maps_wanted {
+        return recompute(part, x, states, |part, x, states| {
+            vec![part.forward(x, &states.of_part(part), None)]
+        });
+    }
+    recompute(part, x, states, |part, x, states| {
+        let mut maps = Vec::new();
+        let x = part.forward(x, &states.of_part(part), Some(&mut maps));
+        maps.insert(0, x);
+        maps
+    })
+}
+
+/// The one tensor that holds all that a transformer reads of the prompts.
+trait AsConditioning {
+    /// What the transformer reads.
+    fn of_part(self, part: &Transformer2D) -> Conditioning;
+}
+
+impl AsConditioning for Tensor<3> {
+    fn of_part(self, _: &Transformer2D) -> Conditioning {
+        self.into()
+    }
+}
+
+impl AsConditioning for Tensor<4> {
+    fn of_part(self, part: &Transformer2D) -> Conditioning {
+        Conditioning::unstacked(self, part.cross_attentions().0)
     }
 }
 
@@ -74,7 +113,13 @@ fn transformers(config: &LevelConfig, pb: &ParamBuilder) -> Result<Vec<Transform
     };
     let attentions = pb.pp("attentions");
     (0..config.layers)
-        .map(|i| Transformer2D::new(transformer, &attentions.pp(i)))
+        .map(|i| {
+            let config = TransformerConfig {
+                first_layer: transformer.first_layer + i * transformer.layers,
+                ..*transformer
+            };
+            Transformer2D::new(&config, &attentions.pp(i))
+        })
         .collect()
 }
 

@@ -6,6 +6,7 @@ mod blocks;
 pub(crate) mod config;
 mod embeddings;
 
+use std::cell::Cell;
 use std::path::Path;
 
 use burn::module::Module;
@@ -13,6 +14,7 @@ use burn::tensor::Tensor;
 
 pub use config::{DownBlockType, PerLevel, UNet2DConditionConfig, UpBlockType};
 
+use crate::conditioning::Conditioning;
 use crate::error::{Error, Result};
 use crate::network::{Class, Network};
 use crate::nn::{Conv2d, Conv2dConfig, GroupNorm};
@@ -33,6 +35,8 @@ pub struct UNet2DConditionModel {
     up_blocks: Vec<UpBlock>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
+    #[module(skip)]
+    cross_attentions: usize,
     #[module(skip)]
     config: UNet2DConditionConfig,
     #[module(skip)]
@@ -62,8 +66,11 @@ impl Network for UNet2DConditionModel {
         let levels = Levels {
             config,
             time_channels,
+            cross_attentions: Cell::new(0),
         };
         let (down_blocks, skips) = levels.down(pb)?;
+        let mid_block = levels.mid(pb)?;
+        let up_blocks = levels.up(skips, pb)?;
         Ok(Self {
             conv_in: Conv2d::new(
                 Conv2dConfig::same(config.in_channels, first, 3),
@@ -71,8 +78,8 @@ impl Network for UNet2DConditionModel {
             )?,
             time_embedding: TimestepEmbedding::new(first, time_channels, &pb.pp("time_embedding"))?,
             down_blocks,
-            mid_block: levels.mid(pb)?,
-            up_blocks: levels.up(skips, pb)?,
+            mid_block,
+            up_blocks,
             conv_norm_out: GroupNorm::new(
                 config.norm_num_groups,
                 first,
@@ -83,6 +90,7 @@ impl Network for UNet2DConditionModel {
                 Conv2dConfig::same(first, config.out_channels, 3),
                 &pb.pp("conv_out"),
             )?,
+            cross_attentions: levels.cross_attentions.get(),
             config: config.clone(),
             gradient_checkpointing: false,
             names: pb.finish()?,
@@ -107,15 +115,21 @@ impl UNet2DConditionModel {
         self
     }
 
-    /// The prediction [batch, out, h, w] for latents `sample` [batch, in, h, w], one timestep a
-    /// sample, and the prompt's hidden states [batch, tokens, channels].
+    /// The number of cross-attention layers: 16 in Stable Diffusion 1.x and 2.x.
+    pub fn cross_attentions(&self) -> usize {
+        self.cross_attentions
+    }
+
+    /// The prediction [batch, out, h, w] for latents `sample` [batch, in, h, w] and one timestep
+    /// per sample; `encoder_hidden_states` are the prompts' hidden states
+    /// [batch, tokens, channels], or a [`Conditioning`] that differs by layer.
     pub fn forward(
         &self,
         sample: Tensor<4>,
         timesteps: &[f32],
-        encoder_hidden_states: Tensor<3>,
+        encoder_hidden_states: impl Into<Conditioning>,
     ) -> Tensor<4> {
-        self.predict(sample, timesteps, &encoder_hidden_states, None)
+        self.predict(sample, timesteps, &encoder_hidden_states.into(), None)
     }
 
     /// The same, with the probabilities [batch, heads, pixels, tokens] of every cross-attention
@@ -124,10 +138,11 @@ impl UNet2DConditionModel {
         &self,
         sample: Tensor<4>,
         timesteps: &[f32],
-        encoder_hidden_states: Tensor<3>,
+        encoder_hidden_states: impl Into<Conditioning>,
     ) -> (Tensor<4>, Vec<Tensor<4>>) {
         let mut maps = Vec::new();
-        let prediction = self.predict(sample, timesteps, &encoder_hidden_states, Some(&mut maps));
+        let prompt = encoder_hidden_states.into();
+        let prediction = self.predict(sample, timesteps, &prompt, Some(&mut maps));
         (prediction, maps)
     }
 
@@ -135,15 +150,11 @@ impl UNet2DConditionModel {
         &self,
         sample: Tensor<4>,
         timesteps: &[f32],
-        prompt: &Tensor<3>,
+        prompt: &Conditioning,
         mut maps: Maps,
     ) -> Tensor<4> {
         let config = &self.config;
-        assert_eq!(
-            timesteps.len(),
-            sample.dims()[0],
-            "one timestep for every sample"
-        );
+        assert_eq!(timesteps.len(), sample.dims()[0], "one timestep per sample");
 
         // 1. time
         let time = timestep_embedding(
@@ -192,6 +203,9 @@ impl UNet2DConditionModel {
 struct Levels<'a> {
     config: &'a UNet2DConditionConfig,
     time_channels: usize,
+    /// How many cross-attention layers there are so far; they are built in the order in which
+    /// they are passed.
+    cross_attentions: Cell<usize>,
 }
 
 impl Levels<'_> {
@@ -214,12 +228,17 @@ impl Levels<'_> {
         }
     }
 
-    fn transformer(&self, level: usize) -> TransformerConfig {
+    /// The transformers of a level, of which there are `count`.
+    fn transformer(&self, level: usize, count: usize) -> TransformerConfig {
         let config = self.config;
+        let layers = config.transformer_layers_per_block.at(level).unwrap_or(1);
+        let first_layer = self.cross_attentions.get();
+        self.cross_attentions.set(first_layer + count * layers);
         TransformerConfig {
             channels: config.block_out_channels[level],
             heads: config.heads(level).unwrap_or(1),
-            layers: config.transformer_layers_per_block.at(level).unwrap_or(1),
+            layers,
+            first_layer,
             context: config.cross_attention_dim.at(level).unwrap_or(0),
             groups: config.norm_num_groups,
             only_cross_attention: config.only_cross_attention.at(level).unwrap_or(false),
@@ -235,11 +254,12 @@ impl Levels<'_> {
         for (level, kind) in self.config.down_block_types.iter().enumerate() {
             let inputs = channels[level.saturating_sub(1)];
             let last = level + 1 == self.count();
+            let layers = self.layers(level);
             let config = LevelConfig {
-                layers: self.layers(level),
+                layers,
                 resnet: self.resnet(inputs, channels[level]),
                 transformer: (*kind == DownBlockType::CrossAttnDownBlock2D)
-                    .then(|| self.transformer(level)),
+                    .then(|| self.transformer(level, layers)),
             };
             let padding = (!last).then_some(self.config.downsample_padding);
             blocks.push(DownBlock::new(
@@ -264,7 +284,7 @@ impl Levels<'_> {
             // The middle has self-attention even where `only_cross_attention` is true.
             transformer: Some(TransformerConfig {
                 only_cross_attention: false,
-                ..self.transformer(level)
+                ..self.transformer(level, 1)
             }),
         };
         MidBlock::new(&config, &pb.pp("mid_block"))
@@ -282,7 +302,7 @@ impl Levels<'_> {
                 layers,
                 resnet: self.resnet(below, channels[level]),
                 transformer: (*kind == UpBlockType::CrossAttnUpBlock2D)
-                    .then(|| self.transformer(level)),
+                    .then(|| self.transformer(level, layers)),
             };
             let pb = pb.pp("up_blocks").pp(index);
             blocks.push(UpBlock::new(&config, &taken, level > 0, &pb)?);

@@ -6,6 +6,7 @@ use crate::common::{Golden, device, edited, fixture, stored_tensors};
 use burn::tensor::Tensor;
 use core_model::Network;
 use core_model::checkpoint::Precision;
+use core_model::conditioning::Conditioning;
 use core_model::params::{WeightPrecision, Weights, set_trainable, to_vec};
 use core_model::unet::{PerLevel, UNet2DConditionConfig, UNet2DConditionModel};
 use serde_json::{Value, json};
@@ -83,6 +84,53 @@ fn gradients_reach_the_prompt_through_a_frozen_network() {
         );
         let grads = loss(prediction, &maps, golden.tensor("weight")).backward();
         golden.check("states_grad", states.grad(&grads).unwrap());
+    }
+}
+
+#[test]
+fn states_of_every_layer_have_gradients_that_add_up_to_those_of_shared_states() {
+    for (case, checkpointing) in with_and_without_checkpointing() {
+        let golden = Golden::open(&format!("unet/{case}"));
+        let unet = load(case).with_gradient_checkpointing(checkpointing);
+        let states = golden.tensor::<3>("states").unsqueeze_dim::<4>(0);
+        let states = states.repeat_dim(0, unet.cross_attentions());
+        let [keys, values] = [states.clone(), states].map(|s| s.autodiff().require_grad());
+        let (prediction, maps) = unet.forward_with_attention(
+            golden.tensor("sample"),
+            &timesteps(&golden),
+            Conditioning::per_layer(keys.clone(), Some(values.clone())),
+        );
+        assert_eq!(maps.len(), unet.cross_attentions());
+        golden.check("prediction", prediction.clone().inner());
+        let grads = loss(prediction, &maps, golden.tensor("weight")).backward();
+        let sum = keys.grad(&grads).unwrap() + values.grad(&grads).unwrap();
+        golden.check("states_grad", sum.sum_dim(0).squeeze_dim::<3>(0));
+    }
+}
+
+#[test]
+fn layers_are_counted_in_the_order_in_which_they_are_passed() {
+    let golden = Golden::open("unet/sd2-like");
+    let unet = load("sd2-like");
+    let layers = unet.cross_attentions();
+    let states = golden.tensor::<3>("states").unsqueeze_dim::<4>(0);
+    let states = states.repeat_dim(0, layers);
+    let maps = |keys: Tensor<4>| -> Vec<Vec<f32>> {
+        let prompt = Conditioning::per_layer(keys, None);
+        let (_, maps) =
+            unet.forward_with_attention(golden.tensor("sample"), &timesteps(&golden), prompt);
+        maps.into_iter().map(to_vec).collect()
+    };
+    let before = maps(states.clone());
+    for layer in 0..layers {
+        let [_, batch, tokens, channels] = states.dims();
+        let other = states.clone().slice_assign(
+            [layer..layer + 1, 0..batch, 0..tokens, 0..channels],
+            states.clone().narrow(0, layer, 1) * 0.5,
+        );
+        let after = maps(other);
+        assert_eq!(after[..layer], before[..layer], "layers before {layer}");
+        assert_ne!(after[layer], before[layer], "layer {layer}");
     }
 }
 
