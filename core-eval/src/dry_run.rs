@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
-use core_model::folder::ModelFolder;
-use core_train::estimate::{self, duration};
+use core_train::cost::{self, duration};
 
+use crate::base::Base;
 use crate::experiment::{Experiment, Variant};
 use crate::images::{is_trained, time_image, wanted};
 use crate::plan::{Cell, plan};
@@ -50,7 +50,8 @@ pub fn describe(experiment: &Experiment, results: &Path, say: &dyn Fn(&str)) -> 
     let (experiment, model) = experiment.clone().located()?;
     let cells = plan(&experiment, &model)?;
     list(&experiment, &cells, results, say);
-    measure(&experiment, &model, &cells, results, say)
+    let base = Base::new(model, &experiment.device);
+    measure(&experiment, &base, &cells, results, say)
 }
 
 /// A name for a variant, a concept and a seed together.
@@ -81,12 +82,12 @@ fn list(experiment: &Experiment, cells: &[Cell], results: &Path, say: &dyn Fn(&s
 
 fn measure(
     experiment: &Experiment,
-    model: &ModelFolder,
+    base: &Base,
     cells: &[Cell],
     results: &Path,
     say: &dyn Fn(&str),
 ) -> Result<()> {
-    let workers = Workers::for_model(model.path(), &experiment.device);
+    let workers = Workers::for_model(base.folder().path(), &experiment.device);
     let runs = runs_to_do(cells, results);
     // All concepts cost the same; variants with equal stages too.
     let mut measured: BTreeMap<String, f64> = BTreeMap::new();
@@ -97,10 +98,10 @@ fn measure(
         seconds += match measured.get(&stages) {
             Some(known) => *known,
             None => {
-                let estimate = workers.alone(|| Ok(estimate::measure(&run.config, None)?))?;
-                memory = memory.max(estimate.peak_memory);
-                measured.insert(stages, estimate.seconds);
-                estimate.seconds
+                let cost = workers.alone(|| Ok(cost::measure(base.get()?, &run.config, None)?))?;
+                memory = memory.max(cost.peak_memory);
+                measured.insert(stages, cost.seconds);
+                cost.seconds
             }
         };
     }
@@ -111,7 +112,7 @@ fn measure(
         .count();
     let drawing = match experiment.concepts.first() {
         Some(concept) if images > 0 => {
-            workers.alone(|| time_image(experiment, model, concept))? * images as f64
+            workers.alone(|| time_image(experiment, base.get()?, concept))? * images as f64
         }
         _ => 0.0,
     };

@@ -11,9 +11,10 @@ use core_model::device::parse_device;
 use core_model::folder::ModelFolder;
 use core_model::photos::PhotoFolder;
 use core_train::progress::Progress;
-use core_train::run_dir::METRICS;
+use core_train::run::folder::METRICS;
 use image::{GrayImage, RgbImage};
 
+use crate::base::Base;
 use crate::checks::checks;
 use crate::curves::{self, CurveRow};
 use crate::effects::{self, EffectRow, Evidence};
@@ -76,7 +77,7 @@ pub fn run(experiment: Experiment, results: &Path, stop: &AtomicBool) -> Result<
 /// An experiment with everything loaded and checked that does not come from training.
 struct Harness<'a> {
     experiment: &'a Experiment,
-    model: ModelFolder,
+    base: Base,
     results: &'a Path,
     protocols: Vec<&'static Protocol>,
     gallery: Gallery,
@@ -104,14 +105,14 @@ impl<'a> Harness<'a> {
         check_counts(experiment, &protocols)?;
         let gallery = Gallery::load(&evaluation.encoders, &device)?;
         let photos = scoring::photos(experiment, &protocols, &gallery)?;
-        let reader = Reader::load(experiment, &model, &device)?;
-        reader.check_prompts()?;
+        let reader = Reader::load(experiment, &model)?;
         let cells = plan(experiment, &model)?;
+        reader.check_prompts(&cells)?;
         let lock = lock(results)?;
         let workers = Workers::for_model(model.path(), &experiment.device);
         Ok(Self {
             experiment,
-            model,
+            base: Base::new(model, &experiment.device),
             results,
             protocols,
             gallery,
@@ -127,7 +128,7 @@ impl<'a> Harness<'a> {
     fn run(&self) -> Result<Outcome> {
         training::train(
             &self.cells,
-            &self.model,
+            &self.base,
             self.results,
             self.workers,
             self.stop,
@@ -222,7 +223,7 @@ impl<'a> Harness<'a> {
                 experiment,
                 cell,
                 results: self.results,
-                model: &self.model,
+                base: &self.base,
                 stop: self.stop,
             };
             painting.draw(&on_image)
@@ -236,7 +237,7 @@ impl<'a> Harness<'a> {
     fn tokens(&self) -> Result<Vec<TokenRow>> {
         let mut rows = Vec::new();
         for cell in &self.cells {
-            rows.extend(self.reader.rows(cell, self.results)?);
+            rows.extend(self.reader.rows(cell, &self.base, self.results)?);
         }
         Ok(rows)
     }

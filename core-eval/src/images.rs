@@ -6,19 +6,18 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Tensor, TensorData};
-use core_model::device::parse_device;
 use core_model::files::{hex, read_to_string, write_atomically, write_png};
 use core_model::folder::ModelFolder;
-use core_model::learned_embedding::LearnedEmbedding;
 use core_model::noise_scheduler::SchedulerKind;
 use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::standard_normal;
 use core_train::config::ConceptConfig;
 use core_train::data::prompts::fill;
-use core_train::run_dir::{EMBEDDING, UNET};
+use core_train::{BaseModel, Run};
 use image::RgbImage;
 use sha2::{Digest, Sha256};
 
+use crate::base::Base;
 use crate::experiment::{EvaluationPrompt, Experiment};
 use crate::plan::{Cell, PlannedRun};
 
@@ -83,7 +82,7 @@ pub struct Painting<'a> {
     /// The experiment's folder.
     pub results: &'a Path,
     /// The base model.
-    pub model: &'a ModelFolder,
+    pub base: &'a Base,
     /// Becomes true when drawing is to stop.
     pub stop: &'a AtomicBool,
 }
@@ -99,16 +98,15 @@ impl Painting<'_> {
             experiment,
             cell,
             results,
-            model,
+            base,
             ..
         } = *self;
         let concept = &experiment.concepts[cell.concept];
         self.prepare(&results.join(folder(experiment, cell, concept)), concept)?;
-        let device = parse_device(&experiment.device)?;
         let mut painter: Option<Painter> = None;
         // Batches are the same whatever is there already, so that an interrupted experiment draws
         // the same bits.
-        for batch in wanted(experiment, cell).chunks(batch_size(model)?) {
+        for batch in wanted(experiment, cell).chunks(batch_size(base.folder())?) {
             if self.stop.load(Ordering::Relaxed) {
                 bail!("stopped; the same command goes on from here");
             }
@@ -120,11 +118,10 @@ impl Painting<'_> {
                         let run = cell.run.as_ref().map(|run| run.folder(results));
                         painter.insert(Painter::new(
                             experiment,
-                            model,
+                            base.get()?,
                             concept,
                             cell.seed,
                             run.as_deref(),
-                            &device,
                         )?)
                     }
                 };
@@ -140,7 +137,7 @@ impl Painting<'_> {
 
     /// Empties the folder when its images come from elsewhere.
     fn prepare(&self, folder: &Path, concept: &ConceptConfig) -> Result<()> {
-        let source = source(self.experiment, self.cell, concept, self.model)?;
+        let source = source(self.experiment, self.cell, concept, self.base.folder())?;
         let path = folder.join(SOURCE);
         if path.exists() && read_to_string(&path)? == source {
             return Ok(());
@@ -166,15 +163,14 @@ fn write(path: &Path, image: &RgbImage) -> Result<()> {
 /// An unreadable model.
 pub fn time_image(
     experiment: &Experiment,
-    model: &ModelFolder,
+    base: &BaseModel,
     concept: &ConceptConfig,
 ) -> Result<f64> {
     const STEPS: usize = 2;
-    let device = parse_device(&experiment.device)?;
     let seed = experiment.seeds[0];
-    let painter = Painter::new(experiment, model, concept, seed, None, &device)?;
+    let painter = Painter::new(experiment, base, concept, seed, None)?;
     let prompts = experiment.prompts_for(concept);
-    let size = batch_size(model)?;
+    let size = batch_size(&base.folder)?;
     let batch: Vec<Wanted> = prompts
         .iter()
         .cycle()
@@ -237,28 +233,25 @@ struct Painter<'a> {
     /// What stands for `{}` in prompts.
     word: String,
     pipeline: StableDiffusionPipeline,
-    rows: Option<Tensor<2>>,
     device: Device,
 }
 
 impl<'a> Painter<'a> {
     fn new(
         experiment: &'a Experiment,
-        model: &ModelFolder,
+        base: &BaseModel,
         concept: &'a ConceptConfig,
         seed: u64,
         run: Option<&Path>,
-        device: &Device,
     ) -> Result<Self> {
-        let (pipeline, word, rows) = open(model, concept, run, device)?;
+        let (pipeline, word) = open(base, concept, run)?;
         Ok(Self {
             experiment,
             concept,
             seed,
             word,
             pipeline,
-            rows,
-            device: device.clone(),
+            device: base.device.clone(),
         })
     }
 
@@ -267,8 +260,8 @@ impl<'a> Painter<'a> {
             .iter()
             .map(|image| fill(&image.prompt.prompt, &self.word))
             .collect();
-        let cond = self.pipeline.encode_prompts(&prompts, self.rows.as_ref());
-        let uncond = self.pipeline.encode_prompts(&[String::new()], None);
+        let cond = self.pipeline.encode_prompts(&prompts);
+        let uncond = self.pipeline.encode_prompts(&[String::new()]);
         let sampling = &self.experiment.sampling;
         let options = SamplingOptions {
             kind: sampling.scheduler,
@@ -306,27 +299,20 @@ impl<'a> Painter<'a> {
     }
 }
 
-/// The model of a run, or the untuned one; the words for the concept in prompts; the learned rows.
+/// The model of a run, or the base model, and the words for the concept in prompts.
 ///
 /// # Errors
-/// An unreadable model or run.
+/// An unreadable run.
 pub(crate) fn open(
-    model: &ModelFolder,
+    base: &BaseModel,
     concept: &ConceptConfig,
     run: Option<&Path>,
-    device: &Device,
-) -> Result<(StableDiffusionPipeline, String, Option<Tensor<2>>)> {
+) -> Result<(StableDiffusionPipeline, String)> {
     let Some(run) = run else {
-        let pipeline = StableDiffusionPipeline::load(model, device)?;
-        return Ok((pipeline, concept.super_category.clone(), None));
+        return Ok((base.pipeline.clone(), concept.super_category.clone()));
     };
-    let tuned = run.join(UNET);
-    let tuned = tuned.exists().then_some(tuned.as_path());
-    let mut pipeline = StableDiffusionPipeline::load_with_unet(model, tuned, device)?;
-    let embedding = LearnedEmbedding::load(&run.join(EMBEDDING))?;
-    let token = concept.placeholder_token();
-    let rows = pipeline.add_concept(&embedding, &token, device)?;
-    Ok((pipeline, token, Some(rows)))
+    let run = Run::open(run)?;
+    Ok((run.pipeline(base)?, run.phrase().words().to_string()))
 }
 
 /// Whether a cell's run is there.

@@ -13,6 +13,7 @@
 //! | intervals, tables, plots, tables of several experiments | [`statistics`], [`report`], [`merge`] |
 //! | how large an experiment must be | [`precision`] |
 
+pub mod base;
 pub mod checks;
 pub mod curves;
 pub mod dry_run;

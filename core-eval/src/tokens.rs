@@ -4,45 +4,42 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use burn::tensor::{Device, Tensor};
 use core_losses::Context;
 use core_model::Network;
+use core_model::files::read_to_string;
 use core_model::folder::ModelFolder;
-use core_model::learned_embedding::LearnedEmbedding;
 use core_model::params::to_vec;
-use core_model::text_encoder::TextEncoder;
+use core_model::text_encoder::TextEncoderConfig;
 use core_model::tokenizer::Tokenizer;
-use core_train::config::ConceptConfig;
+use core_train::Run;
 use core_train::data::prompts::ConceptWords;
-use core_train::run_dir::EMBEDDING;
 
+use crate::base::Base;
 use crate::experiment::Experiment;
 use crate::plan::Cell;
 use crate::report::TokenRow;
 
-/// The half of the generator that reads prompts.
+/// Reads how prompts are encoded before and after a concept was learned.
 #[derive(Debug)]
 pub struct Reader<'a> {
     experiment: &'a Experiment,
+    /// The base model's.
     tokenizer: Tokenizer,
-    text_encoder: TextEncoder,
-    device: Device,
 }
 
 impl<'a> Reader<'a> {
-    /// Loads tokenizer and text encoder.
+    /// Loads the tokenizer.
     ///
     /// # Errors
     /// Absent or damaged files.
-    pub fn load(experiment: &'a Experiment, model: &ModelFolder, device: &Device) -> Result<Self> {
-        let folder = model.path().join("text_encoder");
-        let text_encoder = TextEncoder::load_weights(&folder, model.weights(), device)?;
+    pub fn load(experiment: &'a Experiment, model: &ModelFolder) -> Result<Self> {
+        let config = model.path().join("text_encoder/config.json");
+        let config: TextEncoderConfig = serde_json::from_str(&read_to_string(&config)?)
+            .with_context(|| config.display().to_string())?;
         let tokenizer = Tokenizer::from_dir(&model.path().join("tokenizer"))?;
         Ok(Self {
             experiment,
-            tokenizer: tokenizer.fit(text_encoder.config())?,
-            text_encoder,
-            device: device.clone(),
+            tokenizer: tokenizer.fit(&config)?,
         })
     }
 
@@ -50,11 +47,20 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// Naming concept and prompt.
-    pub fn check_prompts(&self) -> Result<()> {
-        for concept in &self.experiment.concepts {
+    pub fn check_prompts(&self, cells: &[Cell]) -> Result<()> {
+        for run in cells.iter().filter_map(|cell| cell.run.as_ref()) {
+            let concept = &run.config.concept;
             let failed = || format!("concept `{}`", concept.name);
-            let (tokenizer, token) = self.with_concept(concept).with_context(failed)?;
-            let words = words(&tokenizer, &token, concept);
+            let mut tokenizer = self.tokenizer.clone();
+            let phrase = run.config.phrase();
+            if run.config.rare_token.is_none() {
+                let added = tokenizer.add_placeholder(phrase.token(), concept.num_vectors);
+                added.with_context(failed)?;
+            }
+            let words = ConceptWords {
+                tokenizer: &tokenizer,
+                phrase: &phrase,
+            };
             for prompt in self.experiment.prompts_for(concept) {
                 words
                     .regularization_prompt(&prompt.prompt)
@@ -68,25 +74,27 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// An unreadable run.
-    pub fn rows(&self, cell: &Cell, results: &Path) -> Result<Vec<TokenRow>> {
+    pub fn rows(&self, cell: &Cell, base: &Base, results: &Path) -> Result<Vec<TokenRow>> {
         let experiment = self.experiment;
         let Some(run) = &cell.run else {
             return Ok(Vec::new());
         };
         let concept = &experiment.concepts[cell.concept];
-        let (tokenizer, token) = self.with_concept(concept)?;
-        let learned = LearnedEmbedding::load(&run.folder(results).join(EMBEDDING))?;
-        let vectors = learned.to_tensor(&self.device);
-        let words = words(&tokenizer, &token, concept);
-        let hidden = |ids: &Vec<u32>, rows: Option<Tensor<2>>| -> Vec<f32> {
-            to_vec(self.text_encoder.forward(std::slice::from_ref(ids), rows))
+        let base = base.get()?;
+        let run = Run::open(&run.folder(results))?;
+        let pipeline = run.prompt_pipeline(base)?;
+        let phrase = run.phrase();
+        let words = ConceptWords {
+            tokenizer: &pipeline.tokenizer,
+            phrase: &phrase,
         };
-        let width = self.text_encoder.config().hidden_size;
+        let width = pipeline.model.text_encoder().config().hidden_size;
         let mut rows = Vec::new();
         for prompt in experiment.prompts_for(concept) {
             let filled = words.regularization_prompt(&prompt.prompt)?;
-            let ours = hidden(&filled.learned, Some(vectors.clone()));
-            let theirs = hidden(&filled.reference, None);
+            let ours = to_vec(pipeline.model.encode(std::slice::from_ref(&filled.learned)));
+            let reference = std::slice::from_ref(&filled.reference);
+            let theirs = to_vec(base.pipeline.model.encode(reference));
             let [kept, counterparts] = filled.pair.kept(Context::Prompt);
             for (position, counterpart) in kept.into_iter().zip(counterparts) {
                 let ours = &ours[position * width..][..width];
@@ -97,31 +105,12 @@ impl<'a> Reader<'a> {
                     seed: cell.seed,
                     prompt: prompt.prompt.clone(),
                     position,
-                    token: tokenizer.token(filled.learned[position]),
+                    token: pipeline.tokenizer.token(filled.learned[position]),
                     cosine: cosine(ours, theirs),
                 });
             }
         }
         Ok(rows)
-    }
-
-    fn with_concept(&self, concept: &ConceptConfig) -> Result<(Tokenizer, String)> {
-        let mut tokenizer = self.tokenizer.clone();
-        let token = concept.placeholder_token();
-        tokenizer.add_placeholder(&token, concept.num_vectors)?;
-        Ok((tokenizer, token))
-    }
-}
-
-fn words<'a>(
-    tokenizer: &'a Tokenizer,
-    token: &'a str,
-    concept: &'a ConceptConfig,
-) -> ConceptWords<'a> {
-    ConceptWords {
-        tokenizer,
-        placeholder_token: token,
-        super_category: &concept.super_category,
     }
 }
 

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use core_model::folder::ModelFolder;
 use core_train::RunOptions;
 use core_train::config::StageConfig;
 use core_train::progress::Progress;
-use core_train::run_dir::{METRICS, RunDir, Unfinished};
+use core_train::run::folder::{METRICS, RunDir, Unfinished};
 
+use crate::base::Base;
 use crate::images::is_trained;
 use crate::plan::{Cell, PlannedRun};
 use crate::workers::Workers;
@@ -37,7 +37,7 @@ pub fn runs_to_do<'a>(cells: &'a [Cell], results: &Path) -> Vec<&'a PlannedRun> 
 /// What a run reports, with its concept; what was done stays, and the next call goes on from it.
 pub fn train(
     cells: &[Cell],
-    model: &ModelFolder,
+    base: &Base,
     results: &Path,
     workers: Workers,
     stop: &AtomicBool,
@@ -68,12 +68,11 @@ pub fn train(
             let options = RunOptions {
                 output: &run.folder(results),
                 unfinished: Unfinished::Resume,
-                model: Some(model),
                 replay: None,
                 stop,
                 show_progress: false,
             };
-            match core_train::run(&run.config, &options) {
+            match core_train::run_on(base.get()?, &run.config, &options) {
                 Ok(_) => Ok(()),
                 Err(core_train::Error::Interrupted { .. }) => {
                     bail!("stopped; the same command goes on from here")

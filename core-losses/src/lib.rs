@@ -2,59 +2,68 @@
 //!
 //! | the paper | module |
 //! |---|---|
-//! | Eq. 1 and 2, diffusion loss | [`diffusion`] |
-//! | Eq. 3, context embedding regularisation | [`context_embedding`] |
-//! | Eq. 4, context attention regularisation | [`context_attention`] |
+//! | Eq. 1 and 2, diffusion loss | [`terms::diffusion`] |
+//! | Eq. 3, context embedding regularisation | [`terms::context_embedding`] |
+//! | Eq. 4, context attention regularisation | [`terms::context_attention`] |
 //! | Eq. 5, their weighted sum | [`objective`] |
-//! | which tokens are context | [`context`] |
+//! | which tokens are context | [`span`] |
 //!
-//! The crate knows no network and no file. A regulariser is one file that implements
-//! [`Regularizer`] and one line in the table below.
+//! The crate knows no network and no file. A term is one file in `terms/` that implements [`Term`]
+//! and one line in the table below; it declares what it reads of a step ([`Reading`]), and the step
+//! computes that much.
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
-//! use core_losses::{Context, ContextPair, PromptSpan, Regularizer, RegularizerConfig, RegularizerInput};
+//! use core_losses::{Context, ContextPair, LossTerm, Observed, Pass, PromptSpan, Term};
 //!
 //! // "a <robot> in space" beside "a stuffed animal in space": BOS, words, EOT.
 //! let learned = PromptSpan { length: 6, concept: 2..3, context_length: 77 };
 //! let reference = PromptSpan { length: 7, concept: 2..4, context_length: 77 };
-//! let pair = ContextPair::new(learned, reference)?;
+//! let pair = ContextPair::new(learned.clone(), reference.clone())?;
 //! assert_eq!(pair.kept(Context::Prompt), [vec![0, 1, 3, 4, 5], vec![0, 1, 4, 5, 6]]);
 //!
 //! let device = Device::flex();
-//! let output = Tensor::<3>::ones([1, 77, 8], &device);
-//! let input = RegularizerInput { pair: &pair, embeddings: [&output, &output], attention: None };
-//! let term = RegularizerConfig::ContextEmbedding(Default::default());
-//! assert!(term.forward(&input).into_scalar::<f32>().abs() < 1e-6);
+//! let pass = |span| Pass {
+//!     spans: vec![span],
+//!     hidden: Tensor::ones([1, 77, 8], &device),
+//!     prediction: None,
+//!     attention: None,
+//! };
+//! let observed = Observed {
+//!     template: Some(pass(learned)),
+//!     class_template: Some(pass(reference)),
+//!     pair: Some(pair),
+//!     ..Observed::default()
+//! };
+//! let term = LossTerm::ContextEmbedding(Default::default());
+//! assert!(term.forward(&observed).into_scalar::<f32>().abs() < 1e-6);
 //! # Ok::<(), core_losses::Error>(())
 //! ```
 
-pub mod context;
-pub mod context_attention;
-pub mod context_embedding;
-pub mod diffusion;
 mod error;
 pub mod objective;
-mod regularizer;
+pub mod span;
+mod term;
+pub mod terms;
 
-pub use context::{Context, ContextPair, PromptSpan};
-pub use context_attention::ContextAttention;
-pub use context_embedding::ContextEmbedding;
-pub use diffusion::diffusion_loss;
 pub use error::Error;
-pub use objective::{LossTerms, total_loss};
-pub use regularizer::{Formulation, Regularizer, RegularizerInput};
+pub use objective::{Losses, total_loss};
+pub use span::{Context, ContextPair, PromptSpan};
+pub use term::{Formulation, Observed, Pass, Reading, Term};
+pub use terms::context_attention::ContextAttention;
+pub use terms::context_embedding::ContextEmbedding;
+pub use terms::diffusion::{Diffusion, diffusion_loss};
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// From one line per term to the enum that TOML files name by `kind`.
-macro_rules! regularizers {
+/// Makes the enum that TOML files name by `kind` from one line per term.
+macro_rules! terms {
     ($($variant:ident => $kind:literal),+ $(,)?) => {
-        /// One entry of `[[stages.regularizers]]`, told apart by its key `kind`.
+        /// One term of a stage's objective, chosen by its key `kind`.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "kind")]
-        pub enum RegularizerConfig {
+        pub enum LossTerm {
             $(
                 #[doc = concat!("`kind = \"", $kind, "\"`.")]
                 #[serde(rename = $kind)]
@@ -62,7 +71,7 @@ macro_rules! regularizers {
             )+
         }
 
-        impl RegularizerConfig {
+        impl LossTerm {
             /// Every `kind` there is.
             pub const KINDS: &'static [&'static str] = &[$($kind),+];
 
@@ -72,23 +81,24 @@ macro_rules! regularizers {
             }
         }
 
-        impl Regularizer for RegularizerConfig {
+        impl Term for LossTerm {
             fn weight(&self) -> f64 {
                 match self { $(Self::$variant(term) => term.weight()),+ }
             }
 
-            fn needs_attention(&self) -> bool {
-                match self { $(Self::$variant(term) => term.needs_attention()),+ }
+            fn reads(&self) -> &'static [Reading] {
+                match self { $(Self::$variant(term) => term.reads()),+ }
             }
 
-            fn forward(&self, input: &RegularizerInput<'_>) -> Tensor<1> {
-                match self { $(Self::$variant(term) => term.forward(input)),+ }
+            fn forward(&self, observed: &Observed) -> Tensor<1> {
+                match self { $(Self::$variant(term) => term.forward(observed)),+ }
             }
         }
     };
 }
 
-regularizers! {
+terms! {
+    Diffusion => "diffusion",
     ContextEmbedding => "context_embedding",
     ContextAttention => "context_attention",
 }

@@ -1,57 +1,44 @@
-//! The whole objective, Eq. 5 of the paper.
+//! The whole objective, Eq. 5 of the paper: `L = L_diffusion + sum of lambda * term`.
 
 use burn::tensor::Tensor;
 
-use crate::RegularizerConfig;
-use crate::regularizer::{Regularizer, RegularizerInput};
+use crate::LossTerm;
+use crate::term::{Observed, Term};
 
 /// The objective of one step with its parts.
 #[derive(Debug, Clone)]
-pub struct LossTerms {
-    /// `L = L_diffusion + sum of lambda * term`, shape `[1]`; what is differentiated.
+pub struct Losses {
+    /// The weighted sum, shape `[1]`; what is differentiated.
     pub total: Tensor<1>,
-    /// The diffusion loss, shape `[1]`; absent in test-time optimisation.
-    pub diffusion: Option<Tensor<1>>,
     /// The unweighted value of every term by its `kind`, in the order given, shape `[1]` each;
     /// `None` for a term of weight zero, which is not computed.
     pub terms: Vec<(&'static str, Option<Tensor<1>>)>,
 }
 
-/// Adds the weighted regularisers to the diffusion loss.
-///
-/// `input` may be absent when no regulariser has a weight. Returns `None` when there is nothing
-/// to add up at all.
+/// Adds up the weighted terms; `None` when no term has a weight.
 ///
 /// # Panics
-/// When a regulariser has a weight but `input` is absent: a programmer's error.
-pub fn total_loss(
-    diffusion: Option<Tensor<1>>,
-    regularizers: &[RegularizerConfig],
-    input: Option<&RegularizerInput<'_>>,
-) -> Option<LossTerms> {
-    let mut total = diffusion.clone();
-    let mut terms = Vec::with_capacity(regularizers.len());
-    for regularizer in regularizers {
-        let value = (regularizer.weight() != 0.0).then(|| {
-            let Some(input) = input else {
-                panic!("{} needs two prompts to compare", regularizer.kind());
-            };
-            regularizer.forward(input)
-        });
+/// When `observed` lacks what a term reads: a programmer's error.
+pub fn total_loss(terms: &[LossTerm], observed: &Observed) -> Option<Losses> {
+    let mut total: Option<Tensor<1>> = None;
+    let mut values = Vec::with_capacity(terms.len());
+    for term in terms {
+        let weight = term.weight();
+        let value = (weight != 0.0).then(|| term.forward(observed));
         if let Some(value) = &value {
-            let weighted = value.clone() * regularizer.weight();
+            let weighted = match weight {
+                1.0 => value.clone(),
+                _ => value.clone() * weight,
+            };
             total = Some(match total {
                 Some(sum) => sum + weighted,
                 None => weighted,
             });
         }
-        terms.push((regularizer.kind(), value));
+        values.push((term.kind(), value));
     }
-    total.map(|total| LossTerms {
-        total,
-        diffusion,
-        terms,
-    })
+    let terms = values;
+    total.map(|total| Losses { total, terms })
 }
 
 #[cfg(test)]
@@ -60,7 +47,9 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::{ContextAttention, ContextEmbedding, ContextPair, PromptSpan};
+    use crate::span::{ContextPair, PromptSpan};
+    use crate::term::Pass;
+    use crate::{ContextAttention, ContextEmbedding, Diffusion};
 
     #[test]
     fn terms_are_weighted_in_the_sum_and_unweighted_in_the_list() {
@@ -70,37 +59,56 @@ mod tests {
             concept: 1..2,
             context_length: 3,
         };
-        let pair = ContextPair::new(span.clone(), span).unwrap();
-        let x = Tensor::<2>::from_floats([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]], &device);
-        let y = Tensor::<2>::from_floats([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]], &device);
-        let (x, y) = (x.unsqueeze::<3>(), y.unsqueeze::<3>());
-        let input = RegularizerInput {
-            pair: &pair,
-            embeddings: [&x, &y],
+        let pass = |rows: [[f32; 2]; 3]| Pass {
+            spans: vec![span.clone()],
+            hidden: Tensor::<2>::from_floats(rows, &device).unsqueeze::<3>(),
+            prediction: None,
             attention: None,
         };
-        let regularizers = [
-            RegularizerConfig::ContextEmbedding(ContextEmbedding {
+        let images = |value: f32| Tensor::<4>::full([1, 1, 1, 1], value, &device);
+        let learned = pass([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]);
+        let observed = Observed {
+            photos: Some(Pass {
+                prediction: Some([images(3.0), images(1.0)]),
+                ..learned.clone()
+            }),
+            template: Some(learned),
+            class_template: Some(pass([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])),
+            pair: Some(ContextPair::new(span.clone(), span.clone()).unwrap()),
+            embedding: None,
+        };
+        let terms = [
+            LossTerm::Diffusion(Diffusion::default()),
+            LossTerm::ContextEmbedding(ContextEmbedding {
                 weight: 4.0,
                 ..Default::default()
             }),
             // Without attention maps this would panic if it were computed.
-            RegularizerConfig::ContextAttention(ContextAttention {
+            LossTerm::ContextAttention(ContextAttention {
                 weight: 0.0,
                 ..Default::default()
             }),
         ];
-        let diffusion = Tensor::<1>::from_floats([3.0], &device);
-        let terms = total_loss(Some(diffusion), &regularizers, Some(&input)).unwrap();
-        assert_eq!(terms.total.into_scalar::<f32>(), 5.0);
-        assert_eq!(terms.terms[0].0, "context_embedding");
-        let value = terms.terms[0].1.clone().unwrap();
-        assert_eq!(value.into_scalar::<f32>(), 0.5);
-        assert!(terms.terms[1].1.is_none());
+        let losses = total_loss(&terms, &observed).unwrap();
+        // (3 - 1)^2 + 4 * (0 + 1) / 2
+        assert_eq!(losses.total.into_scalar::<f32>(), 6.0);
+        let values: Vec<_> = losses
+            .terms
+            .into_iter()
+            .map(|(kind, value)| (kind, value.map(Tensor::into_scalar::<f32>)))
+            .collect();
+        assert_eq!(
+            values,
+            [
+                ("diffusion", Some(4.0)),
+                ("context_embedding", Some(0.5)),
+                ("context_attention", None)
+            ]
+        );
     }
 
     #[test]
     fn nothing_to_add_up_is_no_loss() {
-        assert!(total_loss(None, &[], None).is_none());
+        assert!(total_loss(&[], &Observed::default()).is_none());
     }
 }

@@ -12,22 +12,34 @@ pub struct Conditioning {
 #[derive(Debug, Clone)]
 enum States {
     /// [batch, tokens, channels]: keys and values of every layer.
-    Shared(Tensor<3>),
-    /// Layers are counted from `first_layer` in the order in which they are passed.
-    PerLayer {
-        /// [layers, batch, tokens, channels].
-        keys: Tensor<4>,
-        /// The same shape; the keys' states where absent.
-        values: Option<Tensor<4>>,
-        first_layer: usize,
-    },
+    Shared(Box<Tensor<3>>),
+    /// Other states for every layer.
+    PerLayer(Box<PerLayer>),
+}
+
+/// Layers are counted from `first_layer` in the order in which they are passed.
+#[derive(Debug, Clone)]
+struct PerLayer {
+    /// [layers, batch, tokens, channels].
+    keys: Tensor<4>,
+    /// The same shape; the keys' states where absent.
+    values: Option<Tensor<4>>,
+    first_layer: usize,
 }
 
 impl From<Tensor<3>> for Conditioning {
     /// Hidden states [batch, tokens, channels] that every layer reads.
     fn from(states: Tensor<3>) -> Self {
         Self {
-            states: States::Shared(states),
+            states: States::Shared(Box::new(states)),
+        }
+    }
+}
+
+impl From<PerLayer> for Conditioning {
+    fn from(states: PerLayer) -> Self {
+        Self {
+            states: States::PerLayer(Box::new(states)),
         }
     }
 }
@@ -43,13 +55,12 @@ impl Conditioning {
         if let Some(values) = &values {
             assert_eq!(keys.dims(), values.dims(), "one value for every key");
         }
-        Self {
-            states: States::PerLayer {
-                keys,
-                values,
-                first_layer: 0,
-            },
+        PerLayer {
+            keys,
+            values,
+            first_layer: 0,
         }
+        .into()
     }
 
     /// What keys and what values of a layer are made of, [batch, tokens, channels] each.
@@ -58,12 +69,13 @@ impl Conditioning {
     /// When there are no states for this layer.
     pub fn of_layer(&self, layer: usize) -> [Tensor<3>; 2] {
         match &self.states {
-            States::Shared(states) => [states.clone(), states.clone()],
-            States::PerLayer {
-                keys,
-                values,
-                first_layer,
-            } => {
+            States::Shared(states) => [Tensor::clone(states), Tensor::clone(states)],
+            States::PerLayer(states) => {
+                let PerLayer {
+                    keys,
+                    values,
+                    first_layer,
+                } = &**states;
                 let [_, batch, tokens, channels] = keys.dims();
                 let pick = |states: &Tensor<4>| {
                     let at = layer - first_layer;
@@ -79,7 +91,7 @@ impl Conditioning {
     pub fn batch(&self) -> usize {
         match &self.states {
             States::Shared(states) => states.dims()[0],
-            States::PerLayer { keys, .. } => keys.dims()[1],
+            States::PerLayer(states) => states.keys.dims()[1],
         }
     }
 
@@ -110,12 +122,12 @@ impl Conditioning {
     pub fn cat(parts: Vec<Self>) -> Self {
         let layers = parts.iter().find_map(|part| match &part.states {
             States::Shared(_) => None,
-            States::PerLayer { keys, .. } => Some(keys.dims()[0]),
+            States::PerLayer(states) => Some(states.keys.dims()[0]),
         });
         let Some(layers) = layers else {
             let states = parts.into_iter().filter_map(|part| match part.states {
-                States::Shared(states) => Some(states),
-                States::PerLayer { .. } => None,
+                States::Shared(states) => Some(*states),
+                States::PerLayer(_) => None,
             });
             return Tensor::cat(states.collect(), 0).into();
         };
@@ -136,7 +148,10 @@ impl Conditioning {
                 let all = states.unsqueeze_dim::<4>(0).repeat_dim(0, layers);
                 (all.clone(), all)
             }
-            States::PerLayer { keys, values, .. } => (keys.clone(), values.unwrap_or(keys)),
+            States::PerLayer(states) => {
+                let PerLayer { keys, values, .. } = *states;
+                (keys.clone(), values.unwrap_or(keys))
+            }
         }
     }
 
@@ -145,26 +160,22 @@ impl Conditioning {
         shared: impl Fn(Tensor<3>) -> Tensor<3>,
         per_layer: impl Fn(Tensor<4>) -> Tensor<4>,
     ) -> Self {
-        let states = match self.states {
-            States::Shared(states) => States::Shared(shared(states)),
-            States::PerLayer {
-                keys,
-                values,
-                first_layer,
-            } => States::PerLayer {
-                keys: per_layer(keys),
-                values: values.map(per_layer),
-                first_layer,
-            },
-        };
-        Self { states }
+        match self.states {
+            States::Shared(states) => shared(*states).into(),
+            States::PerLayer(states) => PerLayer {
+                keys: per_layer(states.keys),
+                values: states.values.map(per_layer),
+                first_layer: states.first_layer,
+            }
+            .into(),
+        }
     }
 
     /// The states that all layers share, if they do.
     pub(crate) fn shared(&self) -> Option<&Tensor<3>> {
         match &self.states {
             States::Shared(states) => Some(states),
-            States::PerLayer { .. } => None,
+            States::PerLayer(_) => None,
         }
     }
 
@@ -183,13 +194,12 @@ impl Conditioning {
     /// The reverse of [`stacked`](Self::stacked).
     pub(crate) fn unstacked(states: Tensor<4>, first: usize) -> Self {
         let count = states.dims()[0] / 2;
-        Self {
-            states: States::PerLayer {
-                keys: states.clone().narrow(0, 0, count),
-                values: Some(states.narrow(0, count, count)),
-                first_layer: first,
-            },
+        PerLayer {
+            keys: states.clone().narrow(0, 0, count),
+            values: Some(states.narrow(0, count, count)),
+            first_layer: first,
         }
+        .into()
     }
 }
 

@@ -1,5 +1,5 @@
-//! A model with what was learned, as one folder that diffusers' `from_pretrained` opens: the tuned
-//! U-Net in place of the model's own, the concept as tokens of the vocabulary.
+//! A model with what was learned, as one folder that diffusers' `from_pretrained` opens: trained
+//! networks in place of the model's own, the concept as tokens of the vocabulary.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,50 +20,40 @@ use crate::tokenizer;
 /// The key under which the text encoder holds its vocabulary.
 const TABLE: &str = "text_model.embeddings.token_embedding.weight";
 
-/// Writes the folder, with the U-Net of `tuned_unet` where there is one. Several vectors become the tokens `<name>`, `<name>_1`, ..., as diffusers'
-/// `load_textual_inversion` makes them; in a prompt the first stands for all.
+/// Writes the networks of `pipeline`, which were personalised from `base`. The vectors of a
+/// `concept`, which the pipeline knows by its token, become the tokens `<name>`, `<name>_1`, ..., as
+/// diffusers' `load_textual_inversion` makes them; in a prompt the first stands for all.
 ///
 /// # Errors
-/// [`Error::Invalid`] when `out` exists or the concept does not fit; unreadable files of the model,
-/// an unwritable folder, of which then nothing is left.
+/// [`Error::Invalid`] when `out` exists; unreadable files of the base model, an unwritable folder,
+/// of which then nothing is left.
 pub fn export(
-    model: &ModelFolder,
-    tuned_unet: Option<&Path>,
+    base: &ModelFolder,
+    pipeline: &StableDiffusionPipeline,
     concept: Option<(&LearnedEmbedding, &str)>,
     precision: Precision,
     out: &Path,
 ) -> Result<()> {
     NewFolder::check(out)?;
-    let source = model.path();
-    let device = Device::flex();
-    let mut pipeline = StableDiffusionPipeline::load_with_unet(model, tuned_unet, &device)?;
-    if let Some((embedding, token)) = concept {
-        pipeline.add_concept(embedding, token, &device)?;
-    }
+    let source = base.path();
     let folder = NewFolder::begin(out)?;
     let made = folder.path();
 
-    pipeline.unet.save(&made.join("unet"), precision)?;
+    pipeline.model.unet().save(&made.join("unet"), precision)?;
     pipeline.vae.save(&made.join("vae"), precision)?;
     let text_encoder = made.join("text_encoder");
-    pipeline.text_encoder.save(&text_encoder, precision)?;
+    pipeline
+        .model
+        .text_encoder()
+        .save(&text_encoder, precision)?;
     // The configs as they were published, with keys that this crate does not read.
-    let own_unet = source.join("unet");
-    let unet = tuned_unet.unwrap_or(&own_unet);
-    let configs = [
-        (unet.join("config.json"), "unet/config.json"),
-        (source.join("vae/config.json"), "vae/config.json"),
-        (
-            source.join("text_encoder/config.json"),
-            "text_encoder/config.json",
-        ),
-        (
-            source.join("scheduler/scheduler_config.json"),
-            "scheduler/scheduler_config.json",
-        ),
-    ];
-    for (from, to) in configs {
-        write_json(&made.join(to), &read_object(&from)?)?;
+    for config in [
+        "unet/config.json",
+        "vae/config.json",
+        "text_encoder/config.json",
+        "scheduler/scheduler_config.json",
+    ] {
+        write_json(&made.join(config), &read_object(&source.join(config))?)?;
     }
     let words = made.join("tokenizer");
     std::fs::create_dir_all(&words).map_err(Error::io(&words))?;
@@ -78,7 +68,7 @@ pub fn export(
         add_tokens(&words, token, embedding.num_vectors, first)?;
     }
     write_json(&made.join("model_index.json"), &index(source)?)?;
-    StableDiffusionPipeline::load(&ModelFolder::new(made), &device)?;
+    StableDiffusionPipeline::load(&ModelFolder::new(made), &Device::flex())?;
     folder.finish()
 }
 

@@ -6,7 +6,8 @@
 //! | parameters: from a checkpoint or fresh, named as in the file | [`params`], [`checkpoint`] |
 //! | networks in folders, read and written | [`network`] |
 //! | learned concepts, as every tool writes them | [`learned_embedding`] |
-//! | prompts to images | [`pipeline`] |
+//! | what learning a concept may change, as one module | [`personalized`] |
+//! | prompts to images | [`pipeline`], [`conditioning`] |
 //! | model folders with what was learned | [`export`] |
 //! | models as users name them: folders, one-file checkpoints, repositories of the hub | [`source`], [`original_layout`] |
 //! | models as they lie on disk | [`folder`] |
@@ -41,6 +42,7 @@ pub mod noise_scheduler;
 pub mod ops;
 pub mod original_layout;
 pub mod params;
+pub mod personalized;
 pub mod photos;
 mod pickle;
 pub mod pipeline;

@@ -95,6 +95,12 @@ struct Stored {
 pub struct ParamNames(Arc<HashMap<ParamId, Stored>>);
 
 impl ParamNames {
+    /// The name of a single parameter.
+    pub(crate) fn one(id: ParamId, name: &str, shape: Vec<usize>) -> Self {
+        let name = name.to_string();
+        Self(Arc::new(HashMap::from([(id, Stored { name, shape })])))
+    }
+
     /// The same parameters under other keys.
     #[must_use]
     pub fn renamed(&self, rename: impl Fn(&str) -> String) -> Self {

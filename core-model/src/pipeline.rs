@@ -5,6 +5,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 use image::RgbImage;
 
+use crate::conditioning::Conditioning;
 use crate::error::{Error, Result};
 use crate::folder::ModelFolder;
 use crate::learned_embedding::LearnedEmbedding;
@@ -12,6 +13,7 @@ use crate::model_index;
 use crate::network::Network;
 use crate::noise_scheduler::{SchedulerConfig, SchedulerKind};
 use crate::params::{Weights, to_vec};
+use crate::personalized::PersonalizedModel;
 use crate::text_encoder::TextEncoder;
 use crate::tokenizer::Tokenizer;
 use crate::unet::UNet2DConditionModel;
@@ -29,15 +31,42 @@ pub struct SamplingOptions {
     pub guidance_scale: f64,
 }
 
-/// The networks of a text-to-image model.
-#[derive(Debug)]
+/// What a prompt is to the U-Net while an image is drawn.
+pub enum PromptStates<'a> {
+    /// The same at every timestep.
+    Constant(Box<Conditioning>),
+    /// Other states at every timestep, of which the function is told.
+    ByTimestep(&'a dyn Fn(f32) -> Conditioning),
+}
+
+impl PromptStates<'_> {
+    /// The states at a timestep, for every sample of a batch.
+    fn at(&self, timestep: f32, batch: usize) -> Conditioning {
+        let states = match self {
+            Self::Constant(states) => Conditioning::clone(states),
+            Self::ByTimestep(states) => states(timestep),
+        };
+        states.inner().repeat(batch)
+    }
+
+    fn is_constant(&self) -> bool {
+        matches!(self, Self::Constant(_))
+    }
+}
+
+impl From<Tensor<3>> for PromptStates<'_> {
+    fn from(states: Tensor<3>) -> Self {
+        Self::Constant(Box::new(states.into()))
+    }
+}
+
+/// The networks of a text-to-image model. Clones share their tensors.
+#[derive(Debug, Clone)]
 pub struct StableDiffusionPipeline {
     /// Text to token numbers.
     pub tokenizer: Tokenizer,
-    /// Token numbers to the context of the U-Net.
-    pub text_encoder: TextEncoder,
-    /// Predicts noise.
-    pub unet: UNet2DConditionModel,
+    /// The networks that learning a concept may change, and the concept, if there is one.
+    pub model: PersonalizedModel,
     /// Images to latents and back.
     pub vae: AutoencoderKl,
     /// The checkpoint's noise schedule.
@@ -50,52 +79,74 @@ impl StableDiffusionPipeline {
     /// # Errors
     /// What is missing, of another class, misshapen or does not fit together.
     pub fn load(model: &ModelFolder, device: &Device) -> Result<Self> {
-        Self::load_with_unet(model, None, device)
-    }
-
-    /// The same with the plain weights of another U-Net folder, such as a tuned one, if there is
-    /// one.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load).
-    pub fn load_with_unet(
-        model: &ModelFolder,
-        tuned_unet: Option<&Path>,
-        device: &Device,
-    ) -> Result<Self> {
         let (dir, weights) = (model.path(), model.weights());
         model_index::check(dir)?;
         let device = &device.clone().inner();
         let folder = dir.join("text_encoder");
         let text_encoder = TextEncoder::load_weights(&folder, weights, device)?;
-        let own = dir.join("unet");
-        let tuned = Weights {
-            variant: None,
-            ..weights
-        };
-        let (unet, of_unet) = tuned_unet.map_or((own.as_path(), weights), |unet| (unet, tuned));
         let tokenizer = Tokenizer::from_dir(&dir.join("tokenizer"))?;
+        let tokenizer = tokenizer.fit(text_encoder.config())?;
+        let folder = dir.join("unet");
+        let unet = UNet2DConditionModel::load_weights(&folder, weights, device)?;
         let pipeline = Self {
-            tokenizer: tokenizer.fit(text_encoder.config())?,
+            tokenizer,
             scheduler_config: SchedulerConfig::from_dir(&dir.join("scheduler"))?,
-            text_encoder,
-            unet: UNet2DConditionModel::load_weights(unet, of_unet, device)?,
+            model: PersonalizedModel::new(text_encoder, unet),
             vae: AutoencoderKl::load_weights(&dir.join("vae"), weights, device)?,
         };
-        pipeline.check_fit(unet)?;
+        pipeline.check_fit(&folder)?;
         Ok(pipeline)
+    }
+
+    /// The same with the U-Net of another folder, such as a fine-tuned one.
+    ///
+    /// # Errors
+    /// A folder that cannot be read, a U-Net of another model.
+    pub fn with_unet_of(mut self, folder: &Path, weights: Weights<'_>) -> Result<Self> {
+        let unet = UNet2DConditionModel::load_weights(folder, weights, &self.device())?;
+        self.model = self.model.with_unet(unet);
+        self.check_fit(folder)?;
+        Ok(self)
+    }
+
+    /// The same with the text encoder of another folder, such as a fine-tuned one.
+    ///
+    /// # Errors
+    /// A folder that cannot be read, a text encoder of another model.
+    pub fn with_text_encoder_of(mut self, folder: &Path, weights: Weights<'_>) -> Result<Self> {
+        let text_encoder = TextEncoder::load_weights(folder, weights, &self.device())?;
+        let (found, expected) = (text_encoder.config(), self.model.text_encoder().config());
+        for (key, found, expected) in [
+            ("hidden_size", found.hidden_size, expected.hidden_size),
+            ("vocab_size", found.vocab_size, expected.vocab_size),
+        ] {
+            if found != expected {
+                return Err(Error::Config {
+                    path: folder.join("config.json"),
+                    key: key.to_string(),
+                    value: found.to_string(),
+                    expected: format!("{expected}; this text encoder belongs to another model"),
+                });
+            }
+        }
+        self.model = self.model.with_text_encoder(text_encoder);
+        Ok(self)
+    }
+
+    fn device(&self) -> Device {
+        self.model.text_encoder().token_table().device()
     }
 
     /// Fails when the parts were not made for each other.
     fn check_fit(&self, unet: &Path) -> Result<()> {
-        let config = self.unet.config();
+        let config = self.model.unet().config();
         let refuse = |key: &str, value: usize, expected: String| Error::Config {
             path: unet.join("config.json"),
             key: key.to_string(),
             value: value.to_string(),
             expected: format!("{expected}; this U-Net belongs to another model"),
         };
-        let width = self.text_encoder.config().hidden_size;
+        let width = self.model.text_encoder().config().hidden_size;
         let levels = 0..config.block_out_channels.len();
         let other = levels.filter_map(|level| config.cross_attention_dim.at(level));
         if let Some(other) = other.into_iter().find(|other| *other != width) {
@@ -110,28 +161,17 @@ impl StableDiffusionPipeline {
         Ok(())
     }
 
-    /// Makes `token` stand for a learned concept in prompts and returns its rows
-    /// [num_vectors, d] for [`encode_prompts`](Self::encode_prompts).
+    /// Makes `token` stand for a learned concept in prompts.
     ///
     /// # Errors
     /// Vectors of another width than the text encoder's, or a token that exists already.
-    pub fn add_concept(
-        &mut self,
-        embedding: &LearnedEmbedding,
-        token: &str,
-        device: &Device,
-    ) -> Result<Tensor<2>> {
-        let width = self.text_encoder.config().hidden_size;
-        if embedding.dim != width {
-            return Err(Error::Invalid(format!(
-                "the learned embedding `{}` has {} values a vector but the text encoder's tokens \
-                 have {width}; it was learned with another base model",
-                embedding.token, embedding.dim
-            )));
-        }
+    pub fn add_concept(&mut self, embedding: &LearnedEmbedding, token: &str) -> Result<()> {
+        let device = self.device();
+        let model = self.model.clone().with_learned(embedding, &device)?;
         self.tokenizer
             .add_placeholder(token, embedding.num_vectors)?;
-        Ok(embedding.to_tensor(device))
+        self.model = model;
+        Ok(())
     }
 
     /// Fails when `prompt` is too long and its end, which is cut off, holds the placeholder
@@ -161,31 +201,24 @@ impl StableDiffusionPipeline {
         Ok(encoding.truncated)
     }
 
-    /// The contexts of prompts, [prompts, context_length, d]; `placeholder_rows` are what
-    /// [`add_concept`](Self::add_concept) returned.
-    pub fn encode_prompts(
-        &self,
-        prompts: &[String],
-        placeholder_rows: Option<&Tensor<2>>,
-    ) -> Tensor<3> {
-        let ids: Vec<Vec<u32>> = prompts
-            .iter()
-            .map(|prompt| self.tokenizer.encode(prompt).ids)
-            .collect();
-        let rows = placeholder_rows.map(|rows| rows.clone().inner());
-        self.text_encoder.forward(&ids, rows).inner()
+    /// The hidden states of prompts, [prompts, context_length, d], off the tape; the concept's
+    /// token stands for its vectors.
+    pub fn encode_prompts(&self, prompts: &[String]) -> Tensor<3> {
+        let encodings = prompts.iter().map(|prompt| self.tokenizer.encode(prompt));
+        let ids: Vec<Vec<u32>> = encodings.map(|encoding| encoding.ids).collect();
+        self.model.encode(&ids).inner()
     }
 
     /// Turns noise of unit variance [b, c, h, w] into latents as the VAE makes them, times
-    /// `scaling_factor`. `cond` and `uncond` are contexts [b or 1, n, d]; both passes of a guided
-    /// step run as one batch of 2b. `on_step` is told the number of model calls done.
+    /// `scaling_factor`. `cond` and `uncond` are states of b prompts or of one; both passes of a
+    /// guided step run as one batch of 2b. `on_step` is told the number of model calls done.
     ///
     /// # Errors
     /// A scheduler class or value that is not implemented, or too many steps.
-    pub fn sample(
+    pub fn sample<'a>(
         &self,
-        cond: Tensor<3>,
-        uncond: Tensor<3>,
+        cond: impl Into<PromptStates<'a>>,
+        uncond: impl Into<PromptStates<'a>>,
         latents: Tensor<4>,
         options: &SamplingOptions,
         on_step: &mut dyn FnMut(usize),
@@ -195,30 +228,25 @@ impl StableDiffusionPipeline {
             None => SchedulerKind::of(&self.scheduler_config)?,
         };
         let mut sampler = kind.build(&self.scheduler_config, options.num_inference_steps)?;
-        let guided = options.guidance_scale > 1.0;
-        let [batch, ..] = latents.dims();
-        let cond = repeat(cond.inner(), batch);
-        let context = if guided {
-            Tensor::cat(vec![repeat(uncond.inner(), batch), cond], 0)
-        } else {
-            cond
+        let guidance = Guidance {
+            cond: cond.into(),
+            uncond: (options.guidance_scale > 1.0).then(|| uncond.into()),
+            scale: options.guidance_scale,
         };
         let timesteps = sampler.timesteps().to_vec();
         let mut latents = latents.inner().mul_scalar(sampler.init_noise_sigma());
+        let mut constant = None;
         for (index, timestep) in timesteps.into_iter().enumerate() {
             let input = sampler.scale_model_input(latents.clone(), index);
-            let noise_pred = if guided {
-                let input = Tensor::cat(vec![input.clone(), input], 0);
-                let both = self
-                    .unet
-                    .forward(input, &vec![timestep; 2 * batch], context.clone());
-                let [without, with] = halves(both.inner());
-                without.clone() + (with - without).mul_scalar(options.guidance_scale)
-            } else {
-                self.unet
-                    .forward(input, &vec![timestep; batch], context.clone())
-                    .inner()
+            let batch = input.dims()[0];
+            let states = match &constant {
+                Some(states) => Conditioning::clone(states),
+                None => guidance.states(timestep, batch),
             };
+            if guidance.is_constant() {
+                constant.get_or_insert(states.clone());
+            }
+            let noise_pred = guidance.predict(self.model.unet(), input, timestep, states);
             latents = sampler.step(noise_pred, index, latents);
             on_step(index + 1);
         }
@@ -246,7 +274,7 @@ impl StableDiffusionPipeline {
     /// # Errors
     /// When its config does not say.
     pub fn latent_shape(&self) -> Result<[usize; 3]> {
-        let config = self.unet.config();
+        let config = self.model.unet().config();
         let side = config.sample_size.ok_or_else(|| {
             let text = "the U-Net's config.json names no sample_size; give initial latents";
             Error::Invalid(text.into())
@@ -260,7 +288,7 @@ impl StableDiffusionPipeline {
     /// # Errors
     /// [`Error::Invalid`] naming both.
     pub fn check_latents(&self, [channels, height, width]: [usize; 3]) -> Result<()> {
-        let expected = self.unet.config().in_channels;
+        let expected = self.model.unet().config().in_channels;
         if channels == expected && height > 0 && width > 0 {
             return Ok(());
         }
@@ -271,17 +299,44 @@ impl StableDiffusionPipeline {
     }
 }
 
-/// A context [1, n, d] for every sample of a batch; one of [batch, n, d] as it is.
-fn repeat(context: Tensor<3>, batch: usize) -> Tensor<3> {
-    let [given, ..] = context.dims();
-    assert!(
-        given == batch || given == 1,
-        "{given} contexts for a batch of {batch}"
-    );
-    if given == batch {
-        context
-    } else {
-        context.repeat_dim(0, batch)
+/// Classifier-free guidance (Ho and Salimans 2022).
+struct Guidance<'a> {
+    cond: PromptStates<'a>,
+    /// Absent where the prompt alone decides.
+    uncond: Option<PromptStates<'a>>,
+    scale: f64,
+}
+
+impl Guidance<'_> {
+    fn is_constant(&self) -> bool {
+        let uncond = self.uncond.as_ref();
+        self.cond.is_constant() && uncond.is_none_or(PromptStates::is_constant)
+    }
+
+    /// What the U-Net reads in one step: of the negative prompt, if it is used, and of the prompt.
+    fn states(&self, timestep: f32, batch: usize) -> Conditioning {
+        let cond = self.cond.at(timestep, batch);
+        match &self.uncond {
+            Some(uncond) => Conditioning::cat(vec![uncond.at(timestep, batch), cond]),
+            None => cond,
+        }
+    }
+
+    fn predict(
+        &self,
+        unet: &UNet2DConditionModel,
+        input: Tensor<4>,
+        timestep: f32,
+        states: Conditioning,
+    ) -> Tensor<4> {
+        let batch = input.dims()[0];
+        if self.uncond.is_none() {
+            return unet.forward(input, &vec![timestep; batch], states).inner();
+        }
+        let input = Tensor::cat(vec![input.clone(), input], 0);
+        let both = unet.forward(input, &vec![timestep; 2 * batch], states);
+        let [without, with] = halves(both.inner());
+        without.clone() + (with - without).mul_scalar(self.scale)
     }
 }
 

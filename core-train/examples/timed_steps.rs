@@ -18,7 +18,7 @@ use core_model::device::parse_device;
 use core_model::rng::randn;
 use core_model::unet::UNet2DConditionModel;
 use core_train::RunConfig;
-use core_train::timing::time_steps;
+use core_train::cost::time_steps;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -9,9 +9,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A model, image or other file could not be used.
+    /// A file or folder could not be read or written.
     #[error(transparent)]
-    Model(#[from] core_model::Error),
+    File(core_model::Error),
+    /// A model or image is not what it should be.
+    #[error(transparent)]
+    Model(core_model::Error),
     /// A TOML file is not what it should be.
     #[error("{path}: {reason}")]
     Toml {
@@ -96,11 +99,20 @@ pub enum Error {
     },
 }
 
+impl From<core_model::Error> for Error {
+    fn from(error: core_model::Error) -> Self {
+        match error {
+            core_model::Error::Io { .. } => Self::File(error),
+            other => Self::Model(other),
+        }
+    }
+}
+
 impl Error {
     /// An input or output error about `path`, for `map_err`.
     pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let error = core_model::Error::io(path);
-        move |source| Self::Model(error(source))
+        move |source| Self::File(error(source))
     }
 
     pub(crate) fn run_folder(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {

@@ -3,42 +3,46 @@
 //! | what | module |
 //! |---|---|
 //! | TOML files | [`config`] |
-//! | the loop over stages | [`trainer`] |
-//! | one step: the terms of the objective | [`step`] |
-//! | which weights move, and how | [`trainable`], [`optimizer`] |
-//! | one prompt made better, after training | [`optimize`] |
-//! | photos, prompts, randomness | [`data`], [`conditioning`], [`draws`], [`replay`] |
-//! | what a run leaves behind | [`run_dir`], [`metrics`], [`state`] |
+//! | training, top to bottom | [`trainer`] |
+//! | one optimiser step | [`stepper`] |
+//! | which passes a step computes | [`observe`], [`prompt_encoder`] |
+//! | which weights move, and how | [`adapters`], [`optimizer`], [`rescale`] |
+//! | how the concept is written, where it starts | [`phrase`], [`initializers`] |
+//! | test-time optimisation of the embedding for one prompt | [`optimize`] |
+//! | photos, prompts, randomness | [`data`] |
+//! | what a run leaves behind, and opening it again | [`run`] |
+//! | time and memory | [`cost`] |
 //! | Ctrl-C | [`interrupt`] |
 //! | scenes of the mini world, drawn by code | [`world`] |
 //! | how the mini models were trained | [`pretrain`] |
 
+pub mod adapters;
+pub mod base_model;
 pub mod commands;
-pub mod conditioning;
 pub mod config;
+pub mod cost;
 pub mod data;
-pub mod draws;
-pub mod environment;
 pub mod error;
-pub mod estimate;
+pub mod fault;
+pub mod initializers;
 pub mod interrupt;
-pub mod memory;
-pub mod metrics;
+pub mod observe;
 pub mod optimize;
 pub mod optimizer;
+pub mod phrase;
 pub mod pretrain;
 pub mod progress;
-pub mod replay;
-pub mod run_dir;
-mod stage;
-pub mod state;
-pub mod step;
-pub mod timing;
-pub mod trainable;
+pub mod prompt_encoder;
+pub mod rescale;
+pub mod run;
+mod setup;
+pub mod stepper;
 pub mod trainer;
 mod validation;
 pub mod world;
 
+pub use base_model::BaseModel;
 pub use config::RunConfig;
 pub use error::{Error, Result};
-pub use trainer::{RunOptions, run};
+pub use run::Run;
+pub use trainer::{RunOptions, run, run_on};

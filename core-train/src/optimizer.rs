@@ -47,6 +47,17 @@ impl GradientSet {
         self.0.insert(name.to_string(), sum);
     }
 
+    /// The gradient of this name, and all others.
+    pub fn split(mut self, name: &str) -> (Self, Self) {
+        let of_name = self.0.remove_entry(name);
+        (Self(of_name.into_iter().collect()), self)
+    }
+
+    /// Whether there is no gradient.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The Euclidean norm over all gradients together.
     pub fn norm(&self) -> f64 {
         self.0
@@ -179,21 +190,21 @@ impl Optimizer {
         value.reshape(shape)
     }
 
-    /// Moves every parameter of a module that has a gradient.
+    /// Moves every parameter of a module that has a gradient, at the learning rate of its name.
     pub fn update_module<M: Module>(
         &mut self,
         module: M,
         names: &ParamNames,
         gradients: &GradientSet,
-        learning_rate: f64,
+        learning_rate: impl Fn(&str) -> f64,
     ) -> M {
-        struct Mover<'a> {
+        struct Mover<'a, F> {
             optimizer: &'a mut Optimizer,
             names: &'a ParamNames,
             gradients: &'a GradientSet,
-            learning_rate: f64,
+            learning_rate: F,
         }
-        impl ModuleMapper for Mover<'_> {
+        impl<F: Fn(&str) -> f64> ModuleMapper for Mover<'_, F> {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
                 let (id, value) = (param.id, param.val());
                 if !value.is_require_grad() {
@@ -201,9 +212,10 @@ impl Optimizer {
                 }
                 drop(param);
                 let name = self.names.name(id);
-                let value =
-                    self.optimizer
-                        .update(name, value.inner(), self.gradients, self.learning_rate);
+                let rate = (self.learning_rate)(name);
+                let value = self
+                    .optimizer
+                    .update(name, value.inner(), self.gradients, rate);
                 Param::initialized(id, value.autodiff().require_grad())
             }
         }
@@ -213,6 +225,20 @@ impl Optimizer {
             gradients,
             learning_rate,
         })
+    }
+
+    /// What it knows about one parameter, to be put back with [`undo_step`](Self::undo_step).
+    pub(crate) fn moments_of(&self, name: &str) -> Option<[Tensor<1>; 2]> {
+        self.moments.get(name).cloned()
+    }
+
+    /// Undoes the step begun last for the only parameter that it has moved.
+    pub(crate) fn undo_step(&mut self, name: &str, moments: Option<[Tensor<1>; 2]>) {
+        self.step -= 1;
+        match moments {
+            Some(moments) => self.moments.insert(name.to_string(), moments),
+            None => self.moments.remove(name),
+        };
     }
 
     /// Everything a resumed run needs, to be written beside the parameters.

@@ -1,15 +1,15 @@
-//! Pictures on the way, with the same noise every time: a loss says little about them.
+//! Validation images during training, always from the same noise. The loss alone says little
+//! about image quality.
 
 use std::path::Path;
 
-use burn::tensor::Tensor;
 use core_model::files::write_png;
 use core_model::noise_scheduler::SchedulerKind;
-use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
+use core_model::pipeline::SamplingOptions;
 use core_model::rng::randn;
 
-use crate::data::prompts::fill;
 use crate::error::{Error, Result};
+use crate::stepper::{Step, Stepper};
 
 /// Few steps suffice to see where training goes.
 const OPTIONS: SamplingOptions = SamplingOptions {
@@ -18,39 +18,33 @@ const OPTIONS: SamplingOptions = SamplingOptions {
     guidance_scale: 7.5,
 };
 
-/// What to draw.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Shots<'a> {
-    /// Templates, one picture each.
-    pub(crate) prompts: &'a [String],
-    /// What stands for the concept.
-    pub(crate) token: &'a str,
-    /// Its input embeddings, [num_vectors, d].
-    pub(crate) rows: &'a Tensor<2>,
-    /// The run's.
-    pub(crate) seed: u64,
-}
-
-/// Draws one picture a prompt to `folder/NAME-00.png` and on.
-pub(crate) fn draw(
-    pipeline: &StableDiffusionPipeline,
-    shots: &Shots<'_>,
-    folder: &Path,
-    name: &str,
-) -> Result<()> {
+/// Draws one image per validation prompt to `folder/STAGE-STEP-00.png` and on, when the step is
+/// one after which the run wants images.
+///
+/// # Errors
+/// A scheduler that cannot be sampled with, an unwritable folder.
+pub(crate) fn draw(stepper: &Stepper<'_>, step: &Step, folder: &Path) -> Result<()> {
+    let config = stepper.config();
+    let Some(validation) = &config.validation else {
+        return Ok(());
+    };
+    if !step.position.step.is_multiple_of(validation.every) {
+        return Ok(());
+    }
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let pipeline = stepper.pipeline();
+    let phrase = config.phrase();
     let [channels, height, width] = pipeline.latent_shape()?;
-    let uncond = pipeline.encode_prompts(&[String::new()], None);
-    for (index, template) in shots.prompts.iter().enumerate() {
-        let prompt = fill(template, shots.token);
-        let cond = pipeline.encode_prompts(&[prompt], Some(shots.rows));
+    let uncond = pipeline.encode_prompts(&[String::new()]);
+    for (index, template) in validation.prompts.iter().enumerate() {
+        let cond = pipeline.encode_prompts(&[phrase.fill(template)]);
         let shape = [1, channels, height, width];
-        let device = shots.rows.device();
-        let noise = randn(shape, shots.seed, "validation", index as u64, &device);
+        let device = cond.device();
+        let noise = randn(shape, config.seed, "validation", index as u64, &device);
         let latents = pipeline.sample(cond, uncond.clone(), noise, &OPTIONS, &mut |_| {})?;
         for image in pipeline.decode(latents) {
-            let path = folder.join(format!("{name}-{index:02}.png"));
-            write_png(&path, &image)?;
+            let name = format!("{}-{:05}-{index:02}.png", step.row.stage, step.row.step);
+            write_png(&folder.join(name), &image)?;
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use clap::Args;
 use core_model::device::{Present, difference_from_cpu, parse_device, present_devices};
 use core_model::folder::ModelFolder;
 use core_model::pipeline::StableDiffusionPipeline;
-use core_train::environment::locked_version;
+use core_train::run::environment::locked_version;
 
 use super::say;
 use core_eval::masks::Segmenter;

@@ -8,7 +8,7 @@ use clap::Args;
 use core_eval::experiment::Experiment;
 use core_eval::harness::{self, Outcome};
 use core_eval::{dry_run, effects::EffectRow};
-use core_train::estimate::duration;
+use core_train::cost::duration;
 use core_train::interrupt::stop_on_ctrl_c;
 
 use super::say;

@@ -166,14 +166,7 @@ impl Experiment {
         let Some(recipe) = &variant.recipe else {
             return Ok(None);
         };
-        let run = RunConfig {
-            seed,
-            device: self.device.clone(),
-            model: self.model.clone(),
-            concept: concept.clone(),
-            validation: None,
-            stages: recipe.stages.clone(),
-        };
+        let run = recipe.run(seed, &self.device, self.model.clone(), concept.clone());
         let origin = Path::new("").join(format!("variant `{}`", variant.name));
         Ok(Some(run.complete(&origin)?))
     }

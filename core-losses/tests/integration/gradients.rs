@@ -2,8 +2,8 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use core_losses::{
-    Context, ContextAttention, ContextEmbedding, ContextPair, Formulation, PromptSpan, Regularizer,
-    RegularizerInput, diffusion_loss,
+    Context, ContextAttention, ContextEmbedding, ContextPair, Formulation, Observed, Pass,
+    PromptSpan, Term, diffusion_loss,
 };
 
 const STEP: f64 = 1e-5;
@@ -59,13 +59,32 @@ fn check<const D: usize>(values: &[f64], shape: [usize; D], loss: impl Fn(Tensor
 }
 
 /// A super-category of two tokens in a prompt padded to seven positions.
-fn pair() -> ContextPair {
+fn spans() -> [PromptSpan; 2] {
     let span = |length, concept| PromptSpan {
         length,
         concept,
         context_length: 7,
     };
-    ContextPair::new(span(5, 1..2), span(6, 1..3)).unwrap()
+    [span(5, 1..2), span(6, 1..3)]
+}
+
+/// One template with the concept and with the super-category.
+fn observed(hidden: [Tensor<3>; 2], attention: Option<[Vec<Tensor<4>>; 2]>) -> Observed {
+    let [learned, reference] = spans();
+    let [x, y] = hidden;
+    let [maps, reference_maps] = attention.map_or([None, None], |maps| maps.map(Some));
+    let pass = |span: &PromptSpan, hidden, attention| Pass {
+        spans: vec![span.clone()],
+        hidden,
+        prediction: None,
+        attention,
+    };
+    Observed {
+        template: Some(pass(&learned, x, maps)),
+        class_template: Some(pass(&reference, y, reference_maps)),
+        pair: Some(ContextPair::new(learned, reference).unwrap()),
+        ..Observed::default()
+    }
 }
 
 #[test]
@@ -80,7 +99,6 @@ fn the_diffusion_loss_has_the_right_slope() {
 #[test]
 fn context_embedding_has_the_right_slope() {
     let device = Device::flex();
-    let pair = pair();
     let reference = tensor(numbers(3, 28), [1, 7, 4], &device);
     for (formulation, context) in CHOICES {
         let term = ContextEmbedding {
@@ -89,11 +107,7 @@ fn context_embedding_has_the_right_slope() {
             ..Default::default()
         };
         check(&numbers(4, 28), [1, 7, 4], |x| {
-            term.forward(&RegularizerInput {
-                pair: &pair,
-                embeddings: [&x, &reference],
-                attention: None,
-            })
+            term.forward(&observed([x, reference.clone()], None))
         });
     }
 }
@@ -101,8 +115,7 @@ fn context_embedding_has_the_right_slope() {
 #[test]
 fn context_attention_has_the_right_slope_in_every_layer() {
     let device = Device::flex();
-    let pair = pair();
-    let embeddings = tensor(vec![0.0; 7], [1, 7, 1], &device);
+    let hidden = tensor::<3>(vec![0.0; 7], [1, 7, 1], &device);
     let shape = [2, 2, 3, 7];
     let other = tensor(numbers(5, 84), shape, &device);
     let reference = [
@@ -119,11 +132,8 @@ fn context_attention_has_the_right_slope_in_every_layer() {
             check(&numbers(8, 84), shape, |x| {
                 let mut maps = [other.clone(), other.clone()];
                 maps[layer] = x;
-                term.forward(&RegularizerInput {
-                    pair: &pair,
-                    embeddings: [&embeddings, &embeddings],
-                    attention: Some([&maps, &reference]),
-                })
+                let maps = [maps.to_vec(), reference.to_vec()];
+                term.forward(&observed([hidden.clone(), hidden.clone()], Some(maps)))
             });
         }
     }

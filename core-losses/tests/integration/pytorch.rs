@@ -3,9 +3,7 @@
 //! (fixtures from `generate_fixtures.py`).
 
 use burn::tensor::{Device, Tensor, TensorData};
-use core_losses::{
-    ContextPair, PromptSpan, Regularizer, RegularizerConfig, RegularizerInput, total_loss,
-};
+use core_losses::{ContextPair, LossTerm, Observed, Pass, PromptSpan, Term, total_loss};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
@@ -94,12 +92,19 @@ fn values_and_gradients_equal_pytorchs() {
             .map(Tensor::require_grad)
             .collect();
         let reference_maps = layers("reference_attention", &plain);
-        let input = RegularizerInput {
-            pair: &pair,
-            embeddings: [&embeddings, &reference],
-            attention: Some([&maps, &reference_maps]),
+        let pass = |prompt: &Prompt, hidden: &Tensor<3>, maps: &[Tensor<4>]| Pass {
+            spans: vec![prompt.span()],
+            hidden: hidden.clone(),
+            prediction: None,
+            attention: Some(maps.to_vec()),
         };
-        let regularizers: Vec<RegularizerConfig> = RegularizerConfig::KINDS
+        let observed = Observed {
+            template: Some(pass(&case.learned, &embeddings, &maps)),
+            class_template: Some(pass(&case.reference, &reference, &reference_maps)),
+            pair: Some(pair),
+            ..Observed::default()
+        };
+        let terms: Vec<LossTerm> = ["context_embedding", "context_attention"]
             .iter()
             .map(|kind| {
                 let term = serde_json::json!({
@@ -109,13 +114,13 @@ fn values_and_gradients_equal_pytorchs() {
                 serde_json::from_value(term).unwrap()
             })
             .collect();
-        assert!(regularizers.iter().all(|term| term.weight() == 1.0));
-        let terms = total_loss(None, &regularizers, Some(&input)).unwrap();
-        for (kind, value) in terms.terms {
+        assert!(terms.iter().all(|term| term.weight() == 1.0));
+        let losses = total_loss(&terms, &observed).unwrap();
+        for (kind, value) in losses.terms {
             let key = format!("{}.{kind}", case.name);
             assert_close(value.unwrap(), &values(&file, &key), &key);
         }
-        let grads = terms.total.backward();
+        let grads = losses.total.backward();
         let key = format!("{}.context_embedding.grad", case.name);
         assert_close(embeddings.grad(&grads).unwrap(), &values(&file, &key), &key);
         for (i, map) in maps.iter().enumerate() {
@@ -128,7 +133,7 @@ fn values_and_gradients_equal_pytorchs() {
 #[test]
 fn unknown_kinds_and_fields_are_refused_with_the_valid_names() {
     let parse = |json: &str| {
-        serde_json::from_str::<RegularizerConfig>(json)
+        serde_json::from_str::<LossTerm>(json)
             .unwrap_err()
             .to_string()
     };

@@ -23,7 +23,6 @@ fn fixture(name: &str) -> PathBuf {
 /// The pipeline with its concept, and what diffusers computed.
 struct Fixture {
     pipeline: StableDiffusionPipeline,
-    rows: Tensor<2>,
     expected: Checkpoint,
 }
 
@@ -33,21 +32,14 @@ impl Fixture {
         let mut pipeline =
             StableDiffusionPipeline::load(&ModelFolder::new(fixture("model")), &device).unwrap();
         let concept = LearnedEmbedding::load(&fixture("robot.safetensors")).unwrap();
-        let rows = pipeline
-            .add_concept(&concept, &concept.token, &device)
-            .unwrap();
+        pipeline.add_concept(&concept, &concept.token).unwrap();
         let file = fixture("expected.safetensors");
         let expected = Checkpoint::open(&file, |key| Some(key.to_string())).unwrap();
-        Self {
-            pipeline,
-            rows,
-            expected,
-        }
+        Self { pipeline, expected }
     }
 
     fn context(&self, prompt: &str) -> Tensor<3> {
-        self.pipeline
-            .encode_prompts(&[prompt.to_string()], Some(&self.rows))
+        self.pipeline.encode_prompts(&[prompt.to_string()])
     }
 
     fn tensor<const D: usize>(&self, key: &str) -> Tensor<D> {
@@ -166,7 +158,7 @@ fn a_concept_of_another_width_is_refused() {
     let mut pipeline = Fixture::load().pipeline;
     let wide = LearnedEmbedding::new("<wide>", &[vec![0.0; 24]]).unwrap();
     let error = pipeline
-        .add_concept(&wide, "<wide>", &Device::flex())
+        .add_concept(&wide, "<wide>")
         .unwrap_err()
         .to_string();
     assert!(error.contains("24") && error.contains("16"), "{error}");

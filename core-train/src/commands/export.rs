@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use core_model::export::export;
-use core_model::learned_embedding::LearnedEmbedding;
 
-use super::generate::model_of_run;
 use super::model::Dtype;
 use super::say;
+use crate::adapters::learned_embedding;
+use crate::run::Run;
 
 /// Arguments of `core-train export`.
 #[derive(Debug, Args)]
@@ -28,16 +28,18 @@ pub struct ExportArgs {
 /// # Errors
 /// No run folder, an unreadable model, an existing or unwritable folder.
 pub fn run(args: &ExportArgs) -> Result<()> {
-    let model = model_of_run(&args.run)?.locate()?;
-    let unet = args.run.join("unet");
-    let file = args.run.join("learned_embeds.safetensors");
-    let embedding = match file.is_file() {
-        true => Some(LearnedEmbedding::load(&file)?),
-        false => None,
-    };
+    let run = Run::open(&args.run)?;
+    let base = run.base_model(&run.config.device)?;
+    let pipeline = run.pipeline(&base)?;
+    let embedding = learned_embedding(&run.config, &pipeline.model)?;
     let concept = embedding.as_ref().map(|e| (e, e.token.as_str()));
-    let unet = unet.is_dir().then_some(unet.as_path());
-    export(&model, unet, concept, args.dtype.into(), &args.out)?;
+    export(
+        &base.folder,
+        &pipeline,
+        concept,
+        args.dtype.into(),
+        &args.out,
+    )?;
     say(&format!(
         "{}: a model folder; StableDiffusionPipeline.from_pretrained opens it{}",
         args.out.display(),

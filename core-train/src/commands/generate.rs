@@ -10,19 +10,19 @@ use clap::{ArgGroup, Args};
 use core_model::Network;
 use core_model::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
 use core_model::device::parse_device;
-use core_model::files::{read_to_string, write_png};
+use core_model::files::write_png;
 use core_model::learned_embedding::LearnedEmbedding;
 use core_model::noise_scheduler::{PredictionType, SchedulerKind};
-use core_model::params::to_vec;
+use core_model::params::{Weights, to_vec};
 use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::randn;
 use core_model::source::ModelSource;
-use serde::Deserialize;
 
 use super::model::{FrozenPrecision, prediction_types};
-use crate::config::ModelConfig;
+use crate::base_model::BaseModel;
 use crate::optimize::optimize_for_prompt;
 use crate::progress::Progress;
+use crate::run::Run;
 
 /// The key of latents in `--init-latents` and `--save-latents` files.
 const LATENTS: &str = "latents";
@@ -57,9 +57,12 @@ pub struct GenerateArgs {
         conflicts_with = "run"
     )]
     placeholder_token: Option<String>,
-    /// Tuned U-Net folder, instead of the model's own
+    /// Folder of a trained U-Net, instead of the model's own
     #[arg(long, value_name = "DIR", conflicts_with = "run")]
     unet: Option<PathBuf>,
+    /// Folder of a trained text encoder, instead of the model's own
+    #[arg(long, value_name = "DIR", conflicts_with = "run")]
+    text_encoder: Option<PathBuf>,
     /// What to draw; a learned concept is written as its placeholder token
     #[arg(long)]
     prompt: String,
@@ -121,21 +124,12 @@ fn scheduler_names() -> impl TypedValueParser<Value = SchedulerKind> {
     PossibleValuesParser::new(names).try_map(|name| name.parse::<SchedulerKind>())
 }
 
-/// Where the networks and the concept come from.
-#[derive(Debug)]
-struct Source {
-    model: ModelSource,
-    /// Another U-Net than the model's own.
-    unet: Option<PathBuf>,
-    /// File of the learned concept.
-    embedding: Option<PathBuf>,
-}
-
-/// A learned concept and the token that stands for it.
-#[derive(Debug)]
-struct Concept {
-    embedding: LearnedEmbedding,
-    token: String,
+/// A model that is ready to draw, and how its concept is written, if it has one.
+struct Generator {
+    pipeline: StableDiffusionPipeline,
+    device: Device,
+    /// The concept's token and the positions that it takes.
+    token: Option<(String, usize)>,
 }
 
 /// Draws the images, or says why not before the long work begins.
@@ -143,113 +137,102 @@ struct Concept {
 /// # Errors
 /// Unreadable models, concepts and latents; prompts that do not fit; devices that are not there.
 pub fn run(args: &GenerateArgs) -> Result<()> {
-    let device = parse_device(&args.device)?;
+    parse_device(&args.device)?;
     let given = args
         .init_latents
         .as_deref()
         .map(|path| read_latents(path, args))
         .transpose()?;
-    let source = Source::new(args)?;
-    source.model.precision.check(&args.device)?;
-    let model = source.model.locate()?;
-    let mut pipeline =
-        StableDiffusionPipeline::load_with_unet(&model, source.unet.as_deref(), &device)?;
+    let generator = match (&args.model, &args.run) {
+        (Some(model), _) => Generator::of_model(args, model)?,
+        (None, Some(run)) => Generator::of_run(args, run)?,
+        (None, None) => bail!("name a model with --model or a run with --run"),
+    };
+    let Generator {
+        pipeline,
+        device,
+        token,
+    } = &generator;
     let kind = match args.scheduler {
         Some(kind) => kind,
         None => SchedulerKind::of(&pipeline.scheduler_config)?,
     };
     kind.build(&pipeline.scheduler_config, args.steps)?;
-    let width = pipeline.text_encoder.config().hidden_size;
-    let mut concept = source.concept(args, width)?;
-    if let (Some(concept), Some(run), Some(steps)) = (&mut concept, &args.run, args.optimize_steps)
-    {
-        let rate = args.optimize_learning_rate;
-        concept.embedding = optimize_for_prompt(run, &args.prompt, steps, rate, &device)?;
-    }
-    let placeholder_rows = match &concept {
-        Some(concept) => Some(pipeline.add_concept(&concept.embedding, &concept.token, &device)?),
-        None => None,
-    };
-    check_prompts(args, &pipeline, concept.as_ref())?;
+    check_prompts(args, pipeline, token.as_ref())?;
     let noise = match given {
-        Some((values, shape)) => from_file(values, shape, &pipeline, &device)?,
-        None => initial_noise(args, &pipeline, &device)?,
+        Some((values, shape)) => from_file(values, shape, pipeline, device)?,
+        None => initial_noise(args, pipeline, device)?,
     };
-    let encode =
-        |prompt: &str| pipeline.encode_prompts(&[prompt.to_string()], placeholder_rows.as_ref());
-    let contexts = [encode(&args.prompt), encode(&args.negative_prompt)];
-    draw(args, &pipeline, contexts, noise, kind)
+    let encode = |prompt: &str| pipeline.encode_prompts(&[prompt.to_string()]);
+    let states = [encode(&args.prompt), encode(&args.negative_prompt)];
+    draw(args, pipeline, states, noise, kind)
 }
 
-impl Source {
-    fn new(args: &GenerateArgs) -> Result<Self> {
-        match (&args.model, &args.run) {
-            (Some(model), _) => Ok(Self::from_model(args, model)),
-            (None, Some(run)) => Self::from_run(run),
-            (None, None) => bail!("name a model with --model or a run with --run"),
+impl Generator {
+    /// A model, with a concept and other networks where they are named.
+    fn of_model(args: &GenerateArgs, model: &Path) -> Result<Self> {
+        let source = ModelSource {
+            path: model.to_path_buf(),
+            variant: args.variant.clone(),
+            prediction_type: args.prediction_type,
+            precision: args.precision.map(Into::into).unwrap_or_default(),
+        };
+        let plain = Weights {
+            variant: None,
+            precision: source.precision,
+        };
+        source.precision.check(&args.device)?;
+        let base = BaseModel::open(source.locate()?, &args.device)?;
+        let mut pipeline = base.pipeline;
+        if let Some(folder) = &args.unet {
+            pipeline = pipeline.with_unet_of(folder, plain)?;
         }
-    }
-
-    fn from_model(args: &GenerateArgs, model: &Path) -> Self {
-        Self {
-            model: ModelSource {
-                path: model.to_path_buf(),
-                variant: args.variant.clone(),
-                prediction_type: args.prediction_type,
-                precision: args.precision.map(Into::into).unwrap_or_default(),
-            },
-            unet: args.unet.clone(),
-            embedding: args.embedding.clone(),
+        if let Some(folder) = &args.text_encoder {
+            pipeline = pipeline.with_text_encoder_of(folder, plain)?;
         }
-    }
-
-    /// What a run trained, and the model's own for the rest.
-    fn from_run(run: &Path) -> Result<Self> {
-        let model = model_of_run(run)?;
-        let unet = run.join("unet");
-        let embedding = run.join("learned_embeds.safetensors");
+        let mut token = None;
+        if let Some(file) = &args.embedding {
+            let width = pipeline.model.text_encoder().config().hidden_size;
+            let embedding = LearnedEmbedding::load_for_width(file, width)?;
+            let name = args.placeholder_token.as_ref().unwrap_or(&embedding.token);
+            pipeline.add_concept(&embedding, name)?;
+            token = Some((name.clone(), embedding.num_vectors));
+        }
         Ok(Self {
-            model,
-            unet: unet.is_dir().then_some(unet),
-            embedding: embedding.is_file().then_some(embedding),
+            pipeline,
+            device: base.device,
+            token,
         })
     }
 
-    /// The learned concept for a text encoder of this width, if there is one.
-    fn concept(&self, args: &GenerateArgs, width: usize) -> Result<Option<Concept>> {
-        let Some(path) = &self.embedding else {
-            return Ok(None);
+    /// What a run trained, and its base model's own for the rest.
+    fn of_run(args: &GenerateArgs, folder: &Path) -> Result<Self> {
+        let run = Run::open(folder)?;
+        let base = run.base_model(&args.device)?;
+        let pipeline = match args.optimize_steps {
+            Some(steps) => {
+                let rate = args.optimize_learning_rate;
+                optimize_for_prompt(&run, &base, &args.prompt, steps, rate)?
+            }
+            None => run.pipeline(&base)?,
         };
-        let embedding = LearnedEmbedding::load_for_width(path, width)?;
-        let token = args
-            .placeholder_token
-            .clone()
-            .unwrap_or_else(|| embedding.token.clone());
-        Ok(Some(Concept { embedding, token }))
+        let phrase = run.phrase();
+        let vectors = pipeline.model.concept().map(|c| c.vectors().dims()[0]);
+        Ok(Self {
+            token: Some((phrase.token().to_string(), vectors.unwrap_or(1))),
+            pipeline,
+            device: base.device,
+        })
     }
-}
-
-/// `[model]` of a run's resolved configuration, whose path is relative to the run folder.
-pub(super) fn model_of_run(run: &Path) -> Result<ModelSource> {
-    #[derive(Deserialize)]
-    struct OfRun {
-        model: ModelConfig,
-    }
-    let file = run.join("config.toml");
-    let text = read_to_string(&file)
-        .with_context(|| format!("{} is no run folder of `core-train train`", run.display()))?;
-    let OfRun { model } = toml::from_str(&text)
-        .with_context(|| format!("{}: no `model.path` that can be read", file.display()))?;
-    Ok(model.seen_from(run).source())
 }
 
 /// Fails when the placeholder would be cut off; warns about what else is unlikely to be meant.
 fn check_prompts(
     args: &GenerateArgs,
     pipeline: &StableDiffusionPipeline,
-    concept: Option<&Concept>,
+    token: Option<&(String, usize)>,
 ) -> Result<()> {
-    let token = concept.map(|concept| (concept.token.as_str(), concept.embedding.num_vectors));
+    let token = token.map(|(token, num_vectors)| (token.as_str(), *num_vectors));
     for prompt in [&args.prompt, &args.negative_prompt] {
         if pipeline.check_prompt(prompt, token)? {
             let limit = pipeline.tokenizer.context_length();

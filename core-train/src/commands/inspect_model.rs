@@ -19,8 +19,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::say;
-use crate::memory::{ModelSizes, StepSizes};
-use crate::trainable::TrainSet;
+use crate::adapters::AdapterConfig;
+use crate::cost::memory::{ModelSizes, StepSizes};
 
 /// Arguments of `core-train model inspect`.
 #[derive(Debug, Args)]
@@ -47,7 +47,8 @@ struct Weights {
 }
 
 impl Weights {
-    fn of(checkpoint: &Checkpoint, prefix: &str) -> Self {
+    /// The weights below `prefix`, which are those of the network `part`.
+    fn of(checkpoint: &Checkpoint, prefix: &str, part: &str) -> Self {
         let mut weights = Self::default();
         for key in checkpoint.keys().filter(|key| key.starts_with(prefix)) {
             let Some(info) = checkpoint.info(key) else {
@@ -56,18 +57,18 @@ impl Weights {
             let count: u64 = info.shape.iter().map(|n| *n as u64).product();
             let dtype = format!("{:?}", info.dtype);
             *weights.by_dtype.entry(dtype).or_default() += count;
-            for set in SETS {
-                if set.holds(key) {
-                    *weights.by_set.entry(set.name()).or_default() += count;
-                }
+            let name = format!("{part}.{key}");
+            for set in sets().filter(|set| set.adapter().moves(&name)) {
+                *weights.by_set.entry(set.kind()).or_default() += count;
             }
         }
         weights
     }
 
-    fn open(folder: &Path, name: &str, variant: Option<&str>) -> Result<Self> {
-        let checkpoint = Checkpoint::open_weights(folder, name, variant, canonical)?;
-        Ok(Self::of(&checkpoint, ""))
+    fn open(folder: &Path, part: &str, name: &str, variant: Option<&str>) -> Result<Self> {
+        let folder = folder.join(part);
+        let checkpoint = Checkpoint::open_weights(&folder, name, variant, canonical)?;
+        Ok(Self::of(&checkpoint, "", part))
     }
 
     fn parameters(&self) -> u64 {
@@ -84,12 +85,11 @@ impl Weights {
     }
 }
 
-/// The sets of weights, besides the embedding, whose training is estimated.
-const SETS: [TrainSet; 3] = [
-    TrainSet::CrossAttentionKv,
-    TrainSet::CrossAttention,
-    TrainSet::Unet,
-];
+/// The sets of weights with the defaults of their keys.
+fn sets() -> impl Iterator<Item = AdapterConfig> {
+    let kinds = AdapterConfig::KINDS.iter();
+    kinds.filter_map(|kind| AdapterConfig::named(kind))
+}
 
 /// Prints what the path holds.
 ///
@@ -152,7 +152,7 @@ fn model(args: &InspectArgs, folder: &Path) -> Result<()> {
         ("unet", DIFFUSERS_WEIGHTS),
         ("vae", DIFFUSERS_WEIGHTS),
     ]
-    .map(|(part, name)| Weights::open(&folder.join(part), name, variant));
+    .map(|(part, name)| Weights::open(folder, part, name, variant));
     let [text_weights, unet_weights, vae_weights] = weights;
     let (text_weights, unet_weights, vae_weights) = (text_weights?, unet_weights?, vae_weights?);
     let sizes = ModelSizes {
@@ -181,7 +181,7 @@ fn model(args: &InspectArgs, folder: &Path) -> Result<()> {
         "scheduler: {}, {own}; the U-Net predicts {prediction}",
         scheduler.class_name()
     ));
-    memory(args, &sizes, &unet_weights);
+    memory(args, &sizes, &[text_weights, unet_weights, vae_weights]);
     Ok(())
 }
 
@@ -196,11 +196,11 @@ fn one_file(args: &InspectArgs) -> Result<()> {
     ));
     let whole = Checkpoint::open(path, |key| Some(key.to_string()))?;
     let weights = [
-        "cond_stage_model.",
-        "model.diffusion_model.",
-        "first_stage_model.",
+        ("cond_stage_model.", "text_encoder"),
+        ("model.diffusion_model.", "unet"),
+        ("first_stage_model.", "vae"),
     ]
-    .map(|prefix| Weights::of(&whole, prefix));
+    .map(|(prefix, part)| Weights::of(&whole, prefix, part));
     let sizes = ModelSizes {
         unet: contents.unet,
         vae: contents.vae,
@@ -214,7 +214,7 @@ fn one_file(args: &InspectArgs) -> Result<()> {
                  model.prediction_type"
             .into(),
     });
-    memory(args, &sizes, &weights[1]);
+    memory(args, &sizes, &weights);
     Ok(())
 }
 
@@ -230,7 +230,7 @@ fn network(folder: &Path, variant: Option<&str>) -> Result<()> {
         Some(_) => DIFFUSERS_WEIGHTS,
         None => TRANSFORMERS_WEIGHTS,
     };
-    let weights = Weights::open(folder, name, variant)?;
+    let weights = Weights::open(folder, "", name, variant)?;
     say(&format!(
         "{}: {class}, {}",
         folder.display(),
@@ -275,7 +275,7 @@ fn networks(sizes: &ModelSizes, [text, unet, vae]: [&Weights; 3]) {
     ));
 }
 
-fn memory(args: &InspectArgs, sizes: &ModelSizes, unet: &Weights) {
+fn memory(args: &InspectArgs, sizes: &ModelSizes, weights: &[Weights; 3]) {
     let factor = 1 << sizes.vae.block_out_channels.len().saturating_sub(1);
     let own = sizes.unet.sample_size.unwrap_or(64) as u64 * factor;
     let side = args.resolution.unwrap_or(own);
@@ -317,13 +317,16 @@ fn memory(args: &InspectArgs, sizes: &ModelSizes, unet: &Weights) {
         ..step
     };
     line("embedding with context_attention", with_terms);
-    for set in SETS {
-        let trained = unet.by_set.get(set.name()).copied().unwrap_or(0);
+    for kind in AdapterConfig::KINDS
+        .iter()
+        .filter(|kind| **kind != "embedding")
+    {
+        let trained = weights.iter().filter_map(|part| part.by_set.get(kind));
         let step = StepSizes {
-            embedding: false,
-            trained,
+            embedding: weights[0].by_set.contains_key(kind),
+            trained: trained.sum(),
             ..step
         };
-        line(set.name(), step);
+        line(kind, step);
     }
 }

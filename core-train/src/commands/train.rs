@@ -6,10 +6,11 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use core_model::photos::PhotoFolder;
 
+use super::say;
 use crate::config::RunConfig;
-use crate::estimate;
+use crate::cost;
 use crate::interrupt::stop_on_ctrl_c;
-use crate::run_dir::{RunDir, Unfinished};
+use crate::run::folder::{RunDir, Unfinished};
 use crate::trainer::{self, RunOptions};
 
 /// Arguments of `core-train train`.
@@ -51,7 +52,8 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         photos.say_skipped();
     }
     if args.dry_run {
-        return say(&estimate::describe(&config, args.replay.as_deref())?);
+        say(cost::describe(&config, args.replay.as_deref())?.trim_end());
+        return Ok(());
     }
     let output = match &args.output {
         Some(output) => output.clone(),
@@ -60,7 +62,8 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let scratch = RunDir::scratch_of(&output);
     if args.resume && !scratch.exists() {
         if output.exists() {
-            return say(&format!("{} is complete\n", output.display()));
+            say(&format!("{} is complete", output.display()));
+            return Ok(());
         }
         bail!(
             "{} does not exist, so there is nothing to resume",
@@ -75,17 +78,11 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         } else {
             Unfinished::Refuse
         },
-        model: None,
         replay: args.replay.as_deref(),
         stop: &stop,
         show_progress: true,
     };
     let folder = trainer::run(&config, &options)?;
-    say(&format!("{}\n", folder.display()))
-}
-
-#[expect(clippy::print_stdout, reason = "this is what the command is asked for")]
-fn say(text: &str) -> Result<()> {
-    print!("{text}");
+    say(&folder.display().to_string());
     Ok(())
 }

@@ -1,19 +1,22 @@
-//! What the TOML files of `core-train train` say: one struct a section, the paper's values as
+//! What the TOML files of `core-train train` say: one struct per section, the paper's values as
 //! defaults, every unknown key an error.
 //!
-//! Reading goes in three steps: text to tree, `--set` edits of the tree ([`set_path`]), tree to
-//! structs; then paths are taken relative to the file, prompt files read, and values checked. The
+//! Reading goes in three steps: text to tree, the recipe's keys and `--set` edits of the tree
+//! ([`set_path`]), tree to structs; then paths are taken relative to the file, prompt files read, and values checked. The
 //! result says everything itself and is what a run folder keeps.
 
 mod concept;
 mod overrides;
 mod paths;
 mod prompt_source;
+mod recipe;
 mod stage;
+mod train_entry;
 mod validate;
 
 use std::path::{Path, PathBuf};
 
+use core_losses::LossTerm;
 use core_model::files::read_to_string;
 use core_model::noise_scheduler::PredictionType;
 use core_model::params::WeightPrecision;
@@ -24,9 +27,13 @@ use serde::{Deserialize, Serialize};
 pub use concept::{ConceptConfig, Group, Resize};
 pub use overrides::{set_argument, set_path};
 pub use prompt_source::PromptSource;
-pub use stage::{LrSchedule, OptimizerConfig, Recipe, Rescale, RescaleWindow, StageConfig};
+pub use recipe::Recipe;
+pub use stage::{LrSchedule, OptimizerConfig, Rescale, RescaleWindow, StageConfig};
+pub use train_entry::TrainEntry;
 
 use crate::error::{Error, Result};
+use crate::initializers::InitializerConfig;
+use crate::phrase::Phrase;
 
 /// Everything that determines a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,14 +45,29 @@ pub struct RunConfig {
     /// `cpu`, `wgpu[:i]` or `cuda[:i]`.
     #[serde(default = "cpu")]
     pub device: String,
+    /// A recipe file, whose stages and keys this file takes where it says nothing itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<PathBuf>,
+    /// What `{}` in prompts becomes; holds `{token}` and may hold `{class}`, the super-category.
+    /// `"{token}"` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phrase: Option<String>,
+    /// A word of the vocabulary that is the concept's token, instead of a learned one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rare_token: Option<String>,
+    /// Where learning the concept's embedding starts: `"super_category"` (the default),
+    /// `{ word = "toy" }` or `{ id = 42170 }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initializer: Option<InitializerConfig>,
     /// `[model]`.
     pub model: ModelConfig,
     /// `[concept]`.
     pub concept: ConceptConfig,
-    /// `[validation]`: pictures on the way.
+    /// `[validation]`: images during training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationConfig>,
     /// `[[stages]]`, first to last.
+    #[serde(default)]
     pub stages: Vec<StageConfig>,
 }
 
@@ -108,11 +130,19 @@ impl RunConfig {
     /// # Errors
     /// [`Error::Toml`], [`Error::Override`] and [`Error::Config`], each naming key and reason.
     pub fn load(path: &Path, sets: &[String]) -> Result<Self> {
-        let config: Self = if sets.is_empty() {
+        let mut tree = parse::<toml::Table>(path)?;
+        let config: Self = if sets.is_empty() && !tree.contains_key(RECIPE) {
+            // Errors of the text itself show the line.
             parse(path)?
         } else {
-            let mut tree = parse::<toml::Table>(path)?;
-            for set in sets {
+            // Another recipe comes before changes of its stages.
+            let names_recipe = |set: &&String| set.split('=').next().map(str::trim) == Some(RECIPE);
+            let (recipes, others): (Vec<_>, Vec<_>) = sets.iter().partition(names_recipe);
+            for set in recipes {
+                set_argument(&mut tree, set)?;
+            }
+            add_recipe(&mut tree, path)?;
+            for set in others {
                 set_argument(&mut tree, set)?;
             }
             from_tree(path, tree)?
@@ -129,7 +159,10 @@ impl RunConfig {
         let base = paths::folder_of(origin);
         self.model = self.model.seen_from(&base);
         self.concept.images = paths::resolve(&base, &self.concept.images);
-        self.concept.placeholder_token = Some(self.concept.placeholder_token());
+        validate::tokens(&self, origin)?;
+        if self.rare_token.is_none() {
+            self.concept.placeholder_token = Some(self.concept.placeholder_token());
+        }
         let group = self.concept.group;
         for (index, stage) in self.stages.iter_mut().enumerate() {
             stage.complete(index, &base, group, origin)?;
@@ -149,28 +182,58 @@ impl RunConfig {
         toml::to_string(&config).map_err(|error| Error::run_folder(folder, error.to_string()))
     }
 
-    /// Whether any stage changes weights of the U-Net.
-    pub fn trains_unet(&self) -> bool {
-        self.stages.iter().any(StageConfig::trains_unet)
+    /// How the concept is written in prompts.
+    pub fn phrase(&self) -> Phrase {
+        let placeholder = self.concept.placeholder_token();
+        let token = self.rare_token.as_deref().unwrap_or(&placeholder);
+        Phrase::new(self.phrase.as_deref(), token, &self.concept.super_category)
     }
 
-    /// The kinds of regularisers of all stages, in order of first appearance: the columns of
-    /// `metrics.csv`.
-    pub fn regularizer_kinds(&self) -> Vec<&'static str> {
+    /// The kinds of terms of all stages beside the diffusion loss, in order of first appearance:
+    /// columns of `metrics.csv`.
+    pub fn term_kinds(&self) -> Vec<&'static str> {
         let mut kinds = Vec::new();
-        for regularizer in self.stages.iter().flat_map(|stage| &stage.regularizers) {
-            if !kinds.contains(&regularizer.kind()) {
-                kinds.push(regularizer.kind());
+        for term in self.stages.iter().flat_map(|stage| &stage.regularizers) {
+            let is_diffusion = matches!(term, LossTerm::Diffusion(_));
+            if !is_diffusion && !kinds.contains(&term.kind()) {
+                kinds.push(term.kind());
             }
         }
         kinds
     }
 }
 
+/// The key that names a recipe.
+const RECIPE: &str = "recipe";
+
+/// Puts the recipe that a run file names into its tree; what the file says itself stays.
+fn add_recipe(tree: &mut toml::Table, file: &Path) -> Result<()> {
+    let Some(value) = tree.remove(RECIPE) else {
+        return Ok(());
+    };
+    let Some(path) = value.as_str() else {
+        return Err(Error::Config {
+            path: file.to_path_buf(),
+            key: RECIPE.into(),
+            reason: format!("is {value}, expected the path of a recipe file in quotes"),
+        });
+    };
+    let path = paths::resolve(&paths::folder_of(file), Path::new(path));
+    let recipe = parse::<Recipe>(&path)?.anchored(&path);
+    let recipe = toml::Table::try_from(&recipe).map_err(|error| Error::Toml {
+        path,
+        reason: error.to_string(),
+    })?;
+    for (key, value) in recipe {
+        tree.entry(key).or_insert(value);
+    }
+    Ok(())
+}
+
 /// Reads a TOML file; errors show line, column and, for names, what is valid.
 ///
 /// # Errors
-/// [`Error::Model`] when it cannot be read, [`Error::Toml`] when it does not fit.
+/// [`Error::File`] when it cannot be read, [`Error::Toml`] when it does not fit.
 pub fn parse<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = read_to_string(path)?;
     toml::from_str(&text).map_err(|error| toml_error(path, &error))

@@ -1,51 +1,16 @@
 //! `[[stages]]`: one after the other, each with its own weights, steps and terms.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use core_losses::RegularizerConfig;
+use core_losses::{Diffusion, LossTerm, Reading, Term};
+use core_model::personalized::ConceptEmbedding;
 use serde::{Deserialize, Serialize};
 
 use super::concept::Group;
-use super::paths;
 use super::prompt_source::PromptSource;
+use super::train_entry::TrainEntry;
 use crate::error::{Error, Result};
 use crate::optimizer::AdamWConfig;
-use crate::trainable::TrainSet;
-
-/// A method: `[[stages]]` and nothing else.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Recipe {
-    /// First to last.
-    pub stages: Vec<StageConfig>,
-}
-
-impl Recipe {
-    /// Takes prompt files relative to the recipe's own place, so that the stages can be put into
-    /// a [`RunConfig`](super::RunConfig) that lies elsewhere.
-    #[must_use]
-    pub fn anchored(mut self, path: &Path) -> Self {
-        let base = paths::folder_of(path);
-        let resolve = |file: &mut PathBuf| *file = paths::resolve(&base, file);
-        for stage in &mut self.stages {
-            let sources = [
-                Some(&mut stage.prompts),
-                stage.regularization_prompts.as_mut(),
-            ];
-            for source in sources.into_iter().flatten() {
-                match source {
-                    PromptSource::List(_) => {}
-                    PromptSource::File(file) => resolve(file),
-                    PromptSource::ByGroup { animate, inanimate } => {
-                        resolve(animate);
-                        resolve(inanimate);
-                    }
-                }
-            }
-        }
-        self
-    }
-}
 
 /// One entry of `[[stages]]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,7 +20,7 @@ pub struct StageConfig {
     #[serde(default)]
     pub name: String,
     /// Which weights move.
-    pub train: Vec<TrainSet>,
+    pub train: Vec<TrainEntry>,
     /// Optimiser steps.
     pub steps: usize,
     /// Samples of one forward pass.
@@ -74,15 +39,15 @@ pub struct StageConfig {
     /// Eq. 6: `{ from, to }`, or `false` for off.
     #[serde(default)]
     pub rescale: Rescale,
-    /// Recompute activations on the way back instead of keeping them.
+    /// Recompute activations in the backward pass instead of storing them (gradient checkpointing).
     #[serde(default)]
     pub gradient_checkpointing: bool,
     /// `[stages.optimizer]`.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
-    /// `[[stages.regularizers]]`; none when absent.
+    /// `[[stages.regularizers]]`: terms beside the diffusion loss; none when absent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub regularizers: Vec<RegularizerConfig>,
+    pub regularizers: Vec<LossTerm>,
 }
 
 fn one() -> usize {
@@ -90,14 +55,50 @@ fn one() -> usize {
 }
 
 impl StageConfig {
-    /// Whether the concept's embedding moves.
-    pub fn trains_embedding(&self) -> bool {
-        self.train.contains(&TrainSet::Embedding)
+    /// Whether the stage trains the tensor of this name.
+    pub fn moves(&self, name: &str) -> bool {
+        self.train.iter().any(|entry| entry.moves(name))
     }
 
-    /// Whether any weight of the U-Net moves.
-    pub fn trains_unet(&self) -> bool {
-        self.train.iter().any(|set| *set != TrainSet::Embedding)
+    /// Whether the concept's embedding moves.
+    pub fn trains_embedding(&self) -> bool {
+        self.moves(ConceptEmbedding::NAME)
+    }
+
+    /// The terms of the objective, the diffusion loss first; it has weight 1 where the file does
+    /// not list it.
+    pub fn terms(&self) -> Vec<LossTerm> {
+        let is_diffusion = |term: &&LossTerm| matches!(term, LossTerm::Diffusion(_));
+        let listed = self.regularizers.iter().find(is_diffusion).cloned();
+        let diffusion = listed.unwrap_or(LossTerm::Diffusion(Diffusion::default()));
+        let others = self.regularizers.iter().filter(|term| !is_diffusion(term));
+        std::iter::once(diffusion).chain(others.cloned()).collect()
+    }
+
+    /// Whether a term, whatever its weight, compares templates, so that the stage needs some.
+    pub fn reads_templates(&self) -> bool {
+        let mut reads = self.regularizers.iter().flat_map(|term| term.reads());
+        reads.any(|reading| Reading::needs_template(*reading))
+    }
+
+    /// The learning rate of step `step`, from 1, for sets that have none of their own.
+    pub fn learning_rate_of_step(&self, step: usize) -> f64 {
+        self.learning_rate * self.optimizer.lr_factor(step, self.steps)
+    }
+
+    /// The learning rate of the tensor of this name in step `step`, from 1.
+    pub fn learning_rate_of(&self, name: &str, step: usize) -> f64 {
+        let entry = self.train.iter().find(|entry| entry.moves(name));
+        match entry.and_then(|entry| entry.learning_rate) {
+            Some(own) => own * self.optimizer.lr_factor(step, self.steps),
+            None => self.learning_rate_of_step(step),
+        }
+    }
+
+    /// Where the stage takes its prompts from.
+    pub(super) fn prompt_sources(&mut self) -> impl Iterator<Item = &mut PromptSource> {
+        let templates = self.regularization_prompts.as_mut();
+        std::iter::once(&mut self.prompts).chain(templates)
     }
 
     /// The rescaling window, if there is one.
@@ -129,7 +130,7 @@ impl StageConfig {
         self.prompts = self.prompts.read(base, group, refuse("prompts"))?;
         let refuse = refuse("regularization_prompts");
         self.regularization_prompts = match (&self.regularization_prompts, group) {
-            _ if self.regularizers.is_empty() => None,
+            _ if !self.reads_templates() => None,
             (Some(source), _) => Some(source.read(base, group, refuse)?),
             (None, Some(group)) => Some(PromptSource::default_regularization(group)),
             (None, None) => {
@@ -206,7 +207,7 @@ pub struct OptimizerConfig {
     /// Largest norm of all gradients together; off when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_grad_norm: Option<f64>,
-    /// How the learning rate goes after the warm-up.
+    /// Learning-rate schedule after the warm-up.
     pub lr_schedule: LrSchedule,
     /// Steps in which the learning rate rises from 0.
     pub lr_warmup_steps: usize,
@@ -258,16 +259,16 @@ impl OptimizerConfig {
     }
 }
 
-/// The course of the learning rate after the warm-up.
+/// Learning-rate schedule after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LrSchedule {
-    /// Stays.
+    /// Stays as it is.
     #[default]
     Constant,
-    /// Falls to 0 in a line.
+    /// Falls linearly to 0.
     Linear,
-    /// Falls to 0 in half a cosine.
+    /// Falls to 0 along half a cosine.
     Cosine,
 }
 

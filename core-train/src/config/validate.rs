@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use core_losses::Regularizer;
+use core_losses::{LossTerm, Term};
 use core_model::files::is_plain_name;
 
 use super::{RunConfig, StageConfig, ValidationConfig};
 use crate::data::prompts::check_template;
 use crate::error::{Error, Result};
+use crate::phrase::{CLASS, TOKEN};
 
 /// Collects the file's name for errors.
 struct Checker<'a> {
@@ -38,6 +39,56 @@ impl Checker<'_> {
 
     fn at_least_one(&self, value: usize, key: String) -> Result<()> {
         self.require(value >= 1, key, "is 0, expected at least 1")
+    }
+}
+
+/// Checks how the concept is written.
+pub(super) fn tokens(config: &RunConfig, path: &Path) -> Result<()> {
+    let check = Checker { path };
+    if let Some(phrase) = &config.phrase {
+        let rest = phrase.replace(CLASS, "").replacen(TOKEN, "", 1);
+        check.require(
+            phrase.contains(TOKEN) && !rest.contains(['{', '}']),
+            "phrase",
+            format!(
+                "is {phrase:?}, expected words with {TOKEN} once, where the concept's token goes, \
+                 and, if wanted, {CLASS}, where the super-category goes"
+            ),
+        )?;
+    }
+    let Some(token) = &config.rare_token else {
+        return Ok(());
+    };
+    let concept = &config.concept;
+    let filled = !token.trim().is_empty() && !token.contains(['{', '}']);
+    check.require(
+        filled,
+        "rare_token",
+        format!("is {token:?}, expected a word"),
+    )?;
+    check.require(
+        concept.placeholder_token.is_none(),
+        "concept.placeholder_token",
+        "names a token beside `rare_token`; a concept has one of them",
+    )?;
+    check.require(
+        concept.num_vectors == 1,
+        "concept.num_vectors",
+        "needs a learned token, but `rare_token` is a word of the vocabulary; leave one of them out",
+    )?;
+    check.require(
+        config.initializer.is_none(),
+        "initializer",
+        "has no effect: `rare_token` is a word that the model has; leave one of them out",
+    )?;
+    let trains = config.stages.iter().position(StageConfig::trains_embedding);
+    match trains {
+        Some(index) => check.require(
+            false,
+            format!("stages.{index}.train"),
+            "holds `embedding`, but with `rare_token` there is none to train; leave one of them out",
+        ),
+        None => Ok(()),
     }
 }
 
@@ -118,6 +169,11 @@ fn check_stage(check: &Checker<'_>, index: usize, stage: &StageConfig) -> Result
     check.at_least_one(stage.steps, key("steps"))?;
     check.at_least_one(stage.batch_size, key("batch_size"))?;
     check.positive(stage.learning_rate, key("learning_rate"))?;
+    for (place, entry) in stage.train.iter().enumerate() {
+        if let Some(rate) = entry.learning_rate {
+            check.positive(rate, key(&format!("train.{place}.learning_rate")))?;
+        }
+    }
     check.at_least_one(
         stage.gradient_accumulation_steps,
         key("gradient_accumulation_steps"),
@@ -145,10 +201,7 @@ fn check_stage(check: &Checker<'_>, index: usize, stage: &StageConfig) -> Result
             key(&format!("regularizers.{place}.weight")),
             format!("is {weight}, expected 0 or more"),
         )?;
-        let kinds = stage
-            .regularizers
-            .iter()
-            .map(core_losses::RegularizerConfig::kind);
+        let kinds = stage.regularizers.iter().map(LossTerm::kind);
         check.require(
             kinds.filter(|kind| *kind == regularizer.kind()).count() == 1,
             key(&format!("regularizers.{place}.kind")),

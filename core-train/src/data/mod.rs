@@ -1,4 +1,7 @@
-//! What is trained on: photos and prompts.
+//! What is trained on: photos, prompts, and the randomness that chooses among them.
 
-pub mod concept;
+pub mod batch;
+pub mod draws;
+pub mod photos;
 pub mod prompts;
+pub mod replay;

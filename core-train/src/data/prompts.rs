@@ -4,6 +4,7 @@ use core_losses::{ContextPair, PromptSpan};
 use core_model::tokenizer::Tokenizer;
 
 use crate::error::{Error, Result};
+use crate::phrase::Phrase;
 
 /// What stands for the concept in a template.
 pub const SLOT: &str = "{}";
@@ -36,12 +37,19 @@ fn refuse(template: &str, reason: String) -> Error {
 /// The concept as the tokenizer knows it.
 #[derive(Debug, Clone, Copy)]
 pub struct ConceptWords<'a> {
-    /// With the placeholder added.
+    /// With the placeholder added, where there is one.
     pub tokenizer: &'a Tokenizer,
-    /// What stands for the concept.
-    pub placeholder_token: &'a str,
-    /// What kind of thing it is.
-    pub super_category: &'a str,
+    /// How the concept is written.
+    pub phrase: &'a Phrase,
+}
+
+/// A template filled with the concept.
+#[derive(Debug, Clone)]
+pub struct TrainingPrompt {
+    /// Its ids, padded.
+    pub ids: Vec<u32>,
+    /// Where the phrase stands.
+    pub span: PromptSpan,
 }
 
 /// A template filled with the learned concept and with the super-category.
@@ -55,13 +63,72 @@ pub struct RegularizationPrompt {
     pub pair: ContextPair,
 }
 
+/// The tokenised prompts of a stage.
+#[derive(Debug)]
+pub struct StagePrompts {
+    /// Those of the photos.
+    pub training: Vec<TrainingPrompt>,
+    /// Those that two prompts are made of; none where no term reads them.
+    pub templates: Vec<RegularizationPrompt>,
+}
+
+impl StagePrompts {
+    /// Fills and tokenises templates.
+    ///
+    /// # Errors
+    /// [`Error::Template`] naming the first that does not fit.
+    pub fn new(
+        words: &ConceptWords<'_>,
+        training: &[String],
+        regularization: &[String],
+    ) -> Result<Self> {
+        let training = training
+            .iter()
+            .map(|template| words.training_prompt(template));
+        let templates = regularization.iter();
+        let templates = templates.map(|template| words.regularization_prompt(template));
+        Ok(Self {
+            training: training.collect::<Result<_>>()?,
+            templates: templates.collect::<Result<_>>()?,
+        })
+    }
+}
+
 impl ConceptWords<'_> {
-    /// The ids of a template filled with the concept, padded.
+    /// A template filled with the concept.
     ///
     /// # Errors
     /// [`Error::Template`] when the concept would be cut off.
-    pub fn training_prompt(&self, template: &str) -> Result<Vec<u32>> {
-        Ok(self.learned(template)?.0)
+    pub fn training_prompt(&self, template: &str) -> Result<TrainingPrompt> {
+        check_template(template)?;
+        let words = self.phrase.words();
+        let encoding = self.tokenizer.encode(&fill(template, words));
+        let context_length = self.tokenizer.context_length();
+        // Begin of text, what stands before the concept, the concept.
+        let before = template.split(SLOT).next().unwrap_or_default();
+        let start = 1 + self.count(before);
+        let concept = start..start + self.count(words);
+        if concept.end >= encoding.length {
+            let reason = format!(
+                "is too long: the concept lies beyond the {context_length} tokens that the text \
+                 encoder reads; shorten what comes before it"
+            );
+            return Err(refuse(template, reason));
+        }
+        if encoding.ids[concept.clone()] != word_ids(self.tokenizer, words)[..] {
+            let reason =
+                format!("joins `{words}` to the words beside it; put spaces around the braces");
+            return Err(refuse(template, reason));
+        }
+        let span = PromptSpan {
+            length: encoding.length,
+            concept,
+            context_length,
+        };
+        Ok(TrainingPrompt {
+            ids: encoding.ids,
+            span,
+        })
     }
 
     /// A template filled both ways.
@@ -70,49 +137,33 @@ impl ConceptWords<'_> {
     /// [`Error::Template`] when the concept would be cut off or the context tokens do not
     /// correspond.
     pub fn regularization_prompt(&self, template: &str) -> Result<RegularizationPrompt> {
-        let (learned, learned_span) = self.learned(template)?;
-        // Start and end are no words.
-        let words = self.tokenizer.encode(self.super_category).length - 2;
-        let reference = self.tokenizer.encode(&fill(template, self.super_category));
-        let start = learned_span.concept.start;
+        let TrainingPrompt { ids, span } = self.training_prompt(template)?;
+        let reference = self
+            .tokenizer
+            .encode(&self.phrase.fill_with_class(template));
+        let start = span.concept.start;
         let reference_span = PromptSpan {
             length: reference.length,
-            concept: start..start + words,
+            concept: start..start + self.count(self.phrase.class()),
             context_length: self.tokenizer.context_length(),
         };
-        let pair = ContextPair::new(learned_span, reference_span)
+        let pair = ContextPair::new(span, reference_span)
             .map_err(|error| refuse(template, error.to_string()))?;
         Ok(RegularizationPrompt {
-            learned,
+            learned: ids,
             reference: reference.ids,
             pair,
         })
     }
 
-    fn learned(&self, template: &str) -> Result<(Vec<u32>, PromptSpan)> {
-        check_template(template)?;
-        let encoding = self
-            .tokenizer
-            .encode(&fill(template, self.placeholder_token));
-        let context_length = self.tokenizer.context_length();
-        let Some(concept) = encoding.placeholder else {
-            let reason = format!(
-                "is too long: the concept lies beyond the {context_length} tokens that the text \
-                 encoder reads; shorten what comes before it"
-            );
-            return Err(refuse(template, reason));
-        };
-        let span = PromptSpan {
-            length: encoding.length,
-            concept,
-            context_length,
-        };
-        Ok((encoding.ids, span))
+    /// How many tokens words have on their own; as many as a prompt can hold where there are more.
+    fn count(&self, words: &str) -> usize {
+        word_ids(self.tokenizer, words).len()
     }
 }
 
-/// The ids of words alone, without start and end.
-pub fn word_ids(tokenizer: &Tokenizer, words: &str) -> Vec<u32> {
+/// The ids of words alone, without begin and end of text.
+pub(crate) fn word_ids(tokenizer: &Tokenizer, words: &str) -> Vec<u32> {
     let encoding = tokenizer.encode(words);
     encoding.ids[1..encoding.length - 1].to_vec()
 }

@@ -9,6 +9,7 @@ use core_model::checkpoint::Precision;
 use core_model::files::write_png;
 use core_model::noise_scheduler::{DdpmScheduler, SchedulerConfig, SchedulerKind};
 use core_model::params::{ParamNames, to_vec};
+use core_model::personalized::PersonalizedModel;
 use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::{randn, rng, standard_normal};
 use core_model::text_encoder::TextEncoder;
@@ -355,8 +356,7 @@ impl UnetObjective<'_> {
         let model = &self.task.model;
         let pipeline = StableDiffusionPipeline {
             tokenizer: Tokenizer::from_dir(&model.join("tokenizer"))?,
-            text_encoder: self.text_encoder.clone(),
-            unet: network.clone(),
+            model: PersonalizedModel::new(self.text_encoder.clone(), network.clone()),
             vae: AutoencoderKl::load(&model.join("vae"), self.device)?,
             scheduler_config: SchedulerConfig::from_dir(&model.join("scheduler"))?,
         };
@@ -371,8 +371,8 @@ impl UnetObjective<'_> {
         for (index, batch) in asked.chunks(16).enumerate() {
             let prompts: Vec<String> = batch.iter().map(|scene| scene.caption.clone()).collect();
             let negative = vec![String::new(); batch.len()];
-            let cond = pipeline.encode_prompts(&prompts, None);
-            let uncond = pipeline.encode_prompts(&negative, None);
+            let cond = pipeline.encode_prompts(&prompts);
+            let uncond = pipeline.encode_prompts(&negative);
             let shape = [batch.len(), c, h, w];
             let noise = randn(shape, self.seed, "judged noise", index as u64, self.device);
             let latents = pipeline.sample(cond, uncond, noise, &options, &mut |_| {})?;

@@ -88,6 +88,23 @@ fn bad_values_are_named_with_reason_and_remedy() {
         ("model.path='absent'", &["absent", "model_index.json"]),
         ("model.path='owner/name'", &["owner/name", "download"]),
         (long, &["absent", "concept.images"]),
+        ("phrase='a dog'", &["phrase", "{token}"]),
+        ("phrase='{token} {word}'", &["phrase", "{word}"]),
+        (
+            "rare_token='red'",
+            &["stages.0.train", "embedding", "rare_token"],
+        ),
+        (
+            "stages.0.train=['unet', 'cross_attention']",
+            &["stages.0.train", "`unet` and `cross_attention`", "attn2"],
+        ),
+        (
+            "stages.0.train=[{kind='unet', rank=4}]",
+            &["`unet`", "rank"],
+        ),
+        ("initializer={id=999999}", &["initializer", "999999"]),
+        ("initializer='word'", &["initializer"]),
+        ("recipe='absent.toml'", &["absent.toml"]),
         ("device=tpu", &["tpu", "cpu"]),
         ("device='cuda:0'", &["cuda", "cpu"]),
     ] {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use core_train::run_dir::Unfinished;
+use core_train::run::folder::Unfinished;
 use core_train::{RunConfig, RunOptions};
 
 /// A file of `fixtures/trajectory`.
@@ -29,7 +29,7 @@ pub(crate) fn train(config: &Path, output: &Path, replay: Option<&Path>) {
     let options = RunOptions {
         output,
         unfinished: Unfinished::Refuse,
-        model: None,
+
         replay,
         stop: &AtomicBool::new(false),
         show_progress: false,

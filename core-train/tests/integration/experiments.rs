@@ -21,18 +21,11 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
 }
 
 /// A run with these stages on one of the shipped concepts.
-fn with_stages(recipe: Recipe, concept: &Path) -> RunConfig {
+fn with_stages(recipe: &Recipe, concept: &Path) -> RunConfig {
     let text = std::fs::read_to_string(concept).unwrap();
     let mut concept_config: ConceptConfig = toml::from_str(&text).unwrap();
     concept_config.images = concept.parent().unwrap().to_path_buf();
-    RunConfig {
-        seed: 0,
-        device: "cpu".into(),
-        model: PathBuf::from("model").into(),
-        concept: concept_config,
-        validation: None,
-        stages: recipe.stages,
-    }
+    recipe.run(0, "cpu", PathBuf::from("model").into(), concept_config)
 }
 
 #[test]
@@ -45,7 +38,7 @@ fn every_recipe_serves_both_groups() {
                     .join("concepts")
                     .join(concept)
                     .join("concept.toml");
-                let config = with_stages(recipe.clone().anchored(&path), &concept);
+                let config = with_stages(&recipe.clone().anchored(&path), &concept);
                 let config = config.complete(&concept).unwrap();
                 for stage in &config.stages {
                     assert_eq!(
@@ -61,7 +54,7 @@ fn every_recipe_serves_both_groups() {
 #[test]
 fn the_papers_settings_are_the_papers() {
     let path = experiments().join("paper/recipes/core.toml");
-    let Recipe { stages } = parse(&path).unwrap();
+    let Recipe { stages, .. } = parse(&path).unwrap();
     let [first, second] = stages.as_slice() else {
         panic!("CoRe has two stages");
     };
@@ -80,6 +73,47 @@ fn the_papers_settings_are_the_papers() {
         (adamw.beta1, adamw.beta2, adamw.eps, adamw.weight_decay),
         (0.9, 0.999, 1e-8, 1e-2)
     );
+}
+
+#[test]
+fn the_example_run_has_the_stages_of_the_recipe_that_it_names() {
+    let recipe = experiments().join("recipes/core.toml");
+    let recipe: Recipe = parse::<Recipe>(&recipe).unwrap().anchored(&recipe);
+    let config = RunConfig::load(&experiments().join("spotted-dog.toml"), &[]).unwrap();
+    let concept = experiments().join("concepts/spotted-dog/concept.toml");
+    let expected = with_stages(&recipe, &concept).complete(&concept).unwrap();
+    assert_eq!(config.stages, expected.stages);
+    assert_eq!(config.recipe, None, "what is kept says everything itself");
+}
+
+#[test]
+fn what_a_run_file_says_wins_over_its_recipe_and_set_over_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = "phrase = \"{token} {class}\"\n[[stages]]\ntrain = [\"unet\"]\nsteps = 5\n\
+                  batch_size = 1\nlearning_rate = 1e-3\nprompts = \"prompts.txt\"\n";
+    std::fs::create_dir(folder.path().join("recipes")).unwrap();
+    std::fs::write(folder.path().join("recipes/a.toml"), recipe).unwrap();
+    std::fs::write(folder.path().join("recipes/prompts.txt"), "a {}").unwrap();
+    let run = |keys: &str, sets: &[&str]| {
+        let text = format!(
+            "recipe = \"recipes/a.toml\"\n{keys}\n[model]\npath = \"m\"\n[concept]\n\
+             name = \"tom\"\nsuper_category = \"cat\"\n"
+        );
+        let path = folder.path().join("run.toml");
+        std::fs::write(&path, text).unwrap();
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_string()).collect();
+        RunConfig::load(&path, &sets).unwrap()
+    };
+    let plain = run("", &[]);
+    assert_eq!(plain.phrase().fill("a {}"), "a <tom> cat");
+    assert_eq!(plain.stages[0].prompts.templates(), ["a {}"]);
+    assert_eq!(run("phrase = \"{token}\"", &[]).phrase().words(), "<tom>");
+    let set = run(
+        "phrase = \"{token}\"",
+        &["phrase=my {token}", "stages.0.steps=7"],
+    );
+    assert_eq!(set.phrase().words(), "my <tom>");
+    assert_eq!(set.stages[0].steps, 7);
 }
 
 #[test]

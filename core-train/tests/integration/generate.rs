@@ -220,20 +220,30 @@ fn a_run_folder_brings_model_concept_and_tuned_network() {
             .run()
             .map(|()| command.latents("latents.safetensors"))
     };
-    let config = format!("seed = 0\n[model]\npath = {:?}\n", text(&fixture("model")));
+    let config = |model: &str, tuned: bool| {
+        let train = if tuned { "unet" } else { "embedding" };
+        format!(
+            "[model]\npath = {model:?}\n[concept]\nname = \"robot\"\nsuper_category = \"toy\"\n\
+             [[stages]]\ntrain = [{train:?}]\nsteps = 1\nbatch_size = 1\nlearning_rate = 1e-3\n\
+             prompts = [\"a {{}}\"]\n"
+        )
+    };
+    let model = text(&fixture("model"));
     for tuned in [false, true] {
         assert_eq!(
-            of_run(&config, tuned).unwrap(),
+            of_run(&config(&model, tuned), tuned).unwrap(),
             plain.latents("latents.safetensors")
         );
     }
     assert!(
         of_run("seed = 0", false)
             .unwrap_err()
-            .contains("model.path")
+            .contains("missing field `model`")
     );
+    let lost = of_run(&config(&model, true), false).unwrap_err();
+    assert!(lost.contains("unet") && lost.contains("missing"), "{lost}");
     assert!(
-        of_run("[model]\npath = \"absent\"", false)
+        of_run(&config("absent", false), false)
             .unwrap_err()
             .contains("model_index.json")
     );

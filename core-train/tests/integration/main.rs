@@ -11,6 +11,7 @@ mod frozen_weights;
 mod generate;
 mod hub;
 mod inspect_model;
+mod networks;
 mod one_file;
 mod pretrain;
 mod resume;

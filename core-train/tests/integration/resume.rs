@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use core_train::run_dir::{RunDir, Unfinished};
+use core_train::run::folder::{RunDir, Unfinished};
 use core_train::{Error, RunConfig, RunOptions};
 
 use crate::common::{fixture, photos, train, write};
@@ -59,7 +59,7 @@ fn a_run_stopped_after_every_single_step_ends_with_the_same_bytes() {
     let options = RunOptions {
         output: &parts,
         unfinished: Unfinished::Resume,
-        model: None,
+
         replay: None,
         stop: &stop,
         show_progress: false,
@@ -93,7 +93,7 @@ fn what_a_kill_left_behind_after_the_saved_state_is_of_no_consequence() {
     let mut options = RunOptions {
         output: &output,
         unfinished: Unfinished::Resume,
-        model: None,
+
         replay: None,
         stop: &stop,
         show_progress: false,
@@ -162,7 +162,7 @@ fn an_unfinished_run_is_only_continued_as_it_was_begun() {
     let options = RunOptions {
         output: &output,
         unfinished: Unfinished::Resume,
-        model: None,
+
         replay: None,
         stop: &stop,
         show_progress: false,

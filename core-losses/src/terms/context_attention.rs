@@ -17,8 +17,8 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::context::Context;
-use crate::regularizer::{Formulation, Regularizer, RegularizerInput, keep};
+use crate::span::Context;
+use crate::term::{Formulation, Observed, Reading, Term, keep};
 
 /// `kind = "context_attention"`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,20 +42,18 @@ impl Default for ContextAttention {
     }
 }
 
-impl Regularizer for ContextAttention {
+impl Term for ContextAttention {
     fn weight(&self) -> f64 {
         self.weight
     }
 
-    fn needs_attention(&self) -> bool {
-        true
+    fn reads(&self) -> &'static [Reading] {
+        &[Reading::TemplateAttention, Reading::ClassAttention]
     }
 
-    fn forward(&self, input: &RegularizerInput<'_>) -> Tensor<1> {
-        let Some(maps) = input.attention else {
-            panic!("context attention needs the attention of both prompts");
-        };
-        let [learned, reference] = keep(maps.map(means), 2, input.pair, self.context);
+    fn forward(&self, observed: &Observed) -> Tensor<1> {
+        let maps = observed.template_attention().map(means);
+        let [learned, reference] = keep(maps, 2, observed.pair(), self.context);
         let [batch, ..] = learned.dims();
         match self.formulation {
             Formulation::Paper => (learned.mean_dim(1) - reference.mean_dim(1))
@@ -86,7 +84,8 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::context::{ContextPair, PromptSpan};
+    use crate::span::{ContextPair, PromptSpan};
+    use crate::term::Pass;
 
     /// Two layers, batch 2, one head, one pixel, tokens BOS S* EOT; `shift` is what the learned
     /// prompt adds to EOT in the two layers of both samples.
@@ -97,24 +96,27 @@ mod tests {
             concept: 1..2,
             context_length: 3,
         };
-        let pair = ContextPair::new(span.clone(), span).unwrap();
         let map = |shift: f32| {
             let row = [0.5, 0.3, 0.2 + shift];
             Tensor::<2>::from_floats([row, row], &device).reshape([2, 1, 1, 3])
         };
-        let learned = shift.map(map);
-        let reference = [0.0, 0.0].map(map);
-        let embeddings = Tensor::<3>::zeros([1, 3, 1], &device);
-        let input = RegularizerInput {
-            pair: &pair,
-            embeddings: [&embeddings, &embeddings],
-            attention: Some([&learned, &reference]),
+        let pass = |shift: [f32; 2]| Pass {
+            spans: vec![span.clone()],
+            hidden: Tensor::zeros([1, 3, 1], &device),
+            prediction: None,
+            attention: Some(shift.map(map).to_vec()),
+        };
+        let observed = Observed {
+            template: Some(pass(shift)),
+            class_template: Some(pass([0.0, 0.0])),
+            pair: Some(ContextPair::new(span.clone(), span.clone()).unwrap()),
+            ..Default::default()
         };
         let term = ContextAttention {
             formulation,
             ..Default::default()
         };
-        term.forward(&input).into_scalar::<f32>()
+        term.forward(&observed).into_scalar::<f32>()
     }
 
     #[test]

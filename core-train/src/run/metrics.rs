@@ -4,9 +4,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use core_losses::Losses;
 
-/// The numbers of one step.
+use crate::error::{Error, Result};
+use crate::fault::{Fault, finite};
+
+/// The term that every file has a column for.
+const DIFFUSION: &str = "diffusion";
+
+/// The numbers of one step; sums are kept in double precision and written in single precision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     /// The stage's name.
@@ -14,15 +20,66 @@ pub struct Row {
     /// From 1 in each stage.
     pub step: usize,
     /// The weighted total.
-    pub loss: f32,
-    /// The diffusion loss.
-    pub diffusion: f32,
-    /// The unweighted regularisers that were computed, by kind.
-    pub terms: Vec<(&'static str, f32)>,
-    /// Of all vectors together, after the step and rescaling.
-    pub embedding_norm: f32,
+    pub loss: f64,
+    /// The unweighted terms that were computed, by kind.
+    pub terms: Vec<(&'static str, f64)>,
+    /// Of all vectors together, after the step and rescaling; absent where no vector is learned.
+    pub embedding_norm: Option<f32>,
     /// Of this step.
     pub learning_rate: f64,
+}
+
+impl Row {
+    /// A step of which nothing was computed yet.
+    pub fn new(stage: &str, step: usize, learning_rate: f64) -> Self {
+        Self {
+            stage: stage.to_string(),
+            step,
+            loss: 0.0,
+            terms: Vec::new(),
+            embedding_norm: None,
+            learning_rate,
+        }
+    }
+
+    /// Adds the values of one forward pass.
+    ///
+    /// # Errors
+    /// A value that is NaN or infinite, by the name of its term.
+    pub fn add(&mut self, losses: &Losses) -> Result<(), Fault> {
+        for (kind, value) in &losses.terms {
+            let Some(value) = value else { continue };
+            let value = f64::from(finite(&named(kind), value.clone().into_scalar::<f32>())?);
+            match self.terms.iter_mut().find(|(name, _)| name == kind) {
+                Some((_, sum)) => *sum += value,
+                None => self.terms.push((kind, value)),
+            }
+        }
+        let total = losses.total.clone().into_scalar::<f32>();
+        self.loss += f64::from(finite("the loss", total)?);
+        Ok(())
+    }
+
+    /// Multiplies all values, to make means of sums.
+    pub fn scale(&mut self, factor: f64) {
+        self.loss *= factor;
+        for (_, value) in &mut self.terms {
+            *value *= factor;
+        }
+    }
+
+    fn term(&self, kind: &str) -> String {
+        let value = self.terms.iter().find(|(name, _)| *name == kind);
+        value.map_or(String::new(), |(_, value)| shortest(*value as f32))
+    }
+}
+
+/// A term in messages.
+fn named(kind: &str) -> String {
+    match kind {
+        DIFFUSION => "the diffusion loss".into(),
+        other => other.into(),
+    }
 }
 
 /// Appends rows and makes sure that each is on its way to the disk before the next step.
@@ -35,12 +92,13 @@ pub struct MetricsWriter {
 
 impl MetricsWriter {
     /// Opens the file at `path` and keeps its header and first `rows` rows, so that a resumed run
-    /// continues where its state was saved. Makes the file when `rows` is 0.
+    /// continues where its state was saved. Makes the file when `rows` is 0. `kinds` are the columns of
+    /// the terms beside the diffusion loss.
     ///
     /// # Errors
-    /// [`Error::Model`] when it cannot be written, [`Error::RunFolder`] when rows are missing.
+    /// [`Error::File`] when it cannot be written, [`Error::RunFolder`] when rows are missing.
     pub fn open(path: &Path, kinds: Vec<&'static str>, rows: usize) -> Result<Self> {
-        let mut header = vec!["stage", "step", "loss", "diffusion"];
+        let mut header = vec!["stage", "step", "loss", DIFFUSION];
         header.extend(&kinds);
         header.extend(["embedding_norm", "learning_rate"]);
         let header = line(path, &header)?;
@@ -73,19 +131,16 @@ impl MetricsWriter {
     /// Appends a row.
     ///
     /// # Errors
-    /// [`Error::Model`] when the disk is full or gone.
+    /// [`Error::File`] when the disk is full or gone.
     pub fn write(&mut self, row: &Row) -> Result<()> {
         let mut fields = vec![
             row.stage.clone(),
             row.step.to_string(),
-            shortest(row.loss),
-            shortest(row.diffusion),
+            shortest(row.loss as f32),
+            row.term(DIFFUSION),
         ];
-        for kind in &self.kinds {
-            let value = row.terms.iter().find(|(name, _)| name == kind);
-            fields.push(value.map(|(_, value)| shortest(*value)).unwrap_or_default());
-        }
-        fields.push(shortest(row.embedding_norm));
+        fields.extend(self.kinds.iter().map(|kind| row.term(kind)));
+        fields.push(row.embedding_norm.map(shortest).unwrap_or_default());
         fields.push(format!("{:?}", row.learning_rate));
         let bytes = line(&self.path, &fields)?;
         self.file.write_all(&bytes).map_err(Error::io(&self.path))?;
@@ -95,7 +150,7 @@ impl MetricsWriter {
     /// Waits until all rows are on the disk.
     ///
     /// # Errors
-    /// [`Error::Model`].
+    /// [`Error::File`].
     pub fn sync(&self) -> Result<()> {
         self.file.sync_all().map_err(Error::io(&self.path))
     }
@@ -125,9 +180,8 @@ mod tests {
             stage: "embedding".into(),
             step,
             loss: 0.1,
-            diffusion: 1.5e-7,
-            terms: vec![("context_embedding", 0.25)],
-            embedding_norm: 1.0,
+            terms: vec![(DIFFUSION, 1.5e-7), ("context_embedding", 0.25)],
+            embedding_norm: Some(1.0),
             learning_rate: 5e-3,
         }
     }

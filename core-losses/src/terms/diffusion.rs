@@ -1,6 +1,38 @@
 //! The diffusion loss, Eq. 1 and 2 of the paper.
 
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::term::{Observed, Reading, Term};
+
+/// `kind = "diffusion"`: part of every stage with weight 1, whether it is listed or not.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Diffusion {
+    /// Its factor in the total; 0 leaves it out.
+    pub weight: f64,
+}
+
+impl Default for Diffusion {
+    fn default() -> Self {
+        Self { weight: 1.0 }
+    }
+}
+
+impl Term for Diffusion {
+    fn weight(&self) -> f64 {
+        self.weight
+    }
+
+    fn reads(&self) -> &'static [Reading] {
+        &[Reading::PhotoPrediction]
+    }
+
+    fn forward(&self, observed: &Observed) -> Tensor<1> {
+        let [model_pred, target] = observed.photo_prediction();
+        diffusion_loss(model_pred.clone(), target.clone())
+    }
+}
 
 /// `L = mean((target - model_pred)^2)` over batch, channels and pixels: shape `[1]`.
 ///

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// Writes the file.
 ///
 /// # Errors
-/// [`Error::Model`] when a model file cannot be read or the file not written.
+/// [`Error::File`] when a model file cannot be read or the file not written.
 pub(crate) fn write(path: &Path, config: &RunConfig, model: &ModelFolder) -> Result<()> {
     let environment = json!({
         "core_train": env!("CARGO_PKG_VERSION"),
@@ -32,7 +32,7 @@ pub(crate) fn write(path: &Path, config: &RunConfig, model: &ModelFolder) -> Res
 
 /// The version of a dependency that this program was built with.
 pub fn locked_version(package: &str) -> Option<&'static str> {
-    const LOCK: &str = include_str!("../../Cargo.lock");
+    const LOCK: &str = include_str!("../../../Cargo.lock");
     let (_, after) = LOCK.split_once(&format!("name = \"{package}\"\nversion = \""))?;
     after.split_once('"').map(|(version, _)| version)
 }

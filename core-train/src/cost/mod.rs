@@ -1,18 +1,19 @@
-//! `--dry-run`: what would run, and what it would cost, measured on real steps.
+//! What a run costs: measured on real steps, or computed from the sizes of the networks.
+
+pub mod memory;
 
 use std::fmt::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use core_model::device::parse_device;
-
+use crate::base_model::BaseModel;
 use crate::config::{RunConfig, StageConfig};
 use crate::error::Result;
-use crate::trainer::Learner;
+use crate::stepper::Stepper;
 
-/// The cost of a run.
+/// The measured cost of a run.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Estimate {
+pub struct Cost {
     /// Seconds of one step of each stage.
     pub step_seconds: Vec<f64>,
     /// Seconds of all steps of all stages.
@@ -25,38 +26,55 @@ pub struct Estimate {
 ///
 /// # Errors
 /// As [`run`](crate::run) before the first step.
-pub fn measure(config: &RunConfig, replay: Option<&Path>) -> Result<Estimate> {
-    let device = parse_device(&config.device)?;
-    let model = config.model.source().locate()?;
-    let learner = Learner::load(config, model, &device, replay, None)?;
+pub fn measure(base: &BaseModel, config: &RunConfig, replay: Option<&Path>) -> Result<Cost> {
     let mut step_seconds = Vec::new();
-    for (index, stage_config) in config.stages.iter().enumerate() {
-        let mut stage = learner.stage(index);
-        let mut weights = learner.first_weights();
-        weights.unet = stage.choose(weights.unet);
-        let mut seconds = 0.0;
-        for step in 1..=stage_config.steps.min(2) {
-            let start = Instant::now();
-            let Ok((gradients, terms)) = stage.gradients(&weights, step) else {
-                break;
-            };
-            weights = stage.update(weights, &gradients, step);
-            // Reads the weights back, so that the device has finished.
-            stage.row(&terms, &weights, step);
-            seconds = start.elapsed().as_secs_f64();
-        }
-        step_seconds.push(seconds);
+    let mut stepper = Stepper::new(config, &base.pipeline, replay, &base.device)?;
+    for stage in 0..config.stages.len() {
+        stepper.begin_stage(stage);
+        let mut last = 0.0;
+        let mut steps = 0;
+        time_steps_of(&mut stepper, stage, &mut |seconds| {
+            last = seconds;
+            steps += 1;
+            steps < 2
+        });
+        step_seconds.push(last);
     }
     let steps = config.stages.iter().map(|stage| stage.steps as f64);
-    let seconds = steps
-        .zip(&step_seconds)
-        .map(|(steps, seconds)| steps * seconds)
-        .sum();
-    Ok(Estimate {
+    let each = steps.zip(&step_seconds);
+    Ok(Cost {
+        seconds: each.map(|(steps, seconds)| steps * seconds).sum(),
         step_seconds,
-        seconds,
         peak_memory: peak_memory(),
     })
+}
+
+/// Makes steps of one stage, from the untrained weights, and tells `on_step` the seconds of each,
+/// until that says to stop or the stage is at its end.
+///
+/// # Errors
+/// As [`run`](crate::run) before the first step.
+pub fn time_steps(
+    config: &RunConfig,
+    stage: usize,
+    on_step: &mut dyn FnMut(f64) -> bool,
+) -> Result<()> {
+    let base = BaseModel::load(&config.model, &config.device)?;
+    let mut stepper = Stepper::new(config, &base.pipeline, None, &base.device)?;
+    stepper.begin_stage(stage);
+    time_steps_of(&mut stepper, stage, on_step);
+    Ok(())
+}
+
+fn time_steps_of(stepper: &mut Stepper<'_>, stage: usize, on_step: &mut dyn FnMut(f64) -> bool) {
+    let mut start = Instant::now();
+    // A step ends by reading the loss and the norm back, so the device has finished then.
+    while let Some(Ok(step)) = stepper.next_step() {
+        if step.position.stage != stage || !on_step(start.elapsed().as_secs_f64()) {
+            return;
+        }
+        start = Instant::now();
+    }
 }
 
 /// The text of `--dry-run`.
@@ -73,27 +91,28 @@ pub fn describe(config: &RunConfig, replay: Option<&Path>) -> Result<String> {
         config.device,
         config.model.path.display(),
     );
-    let estimate = if !config.model.source().is_present() {
+    let cost = if !config.model.source().is_present() {
         text.push_str("no estimate: model not present\n");
         None
     } else if replay.is_none() && !concept.images.exists() {
         text.push_str("no estimate: concept folder not present\n");
         None
     } else {
-        Some(measure(config, replay)?)
+        let base = BaseModel::load(&config.model, &config.device)?;
+        Some(measure(&base, config, replay)?)
     };
     for (index, stage) in config.stages.iter().enumerate() {
         let _ = write!(text, "{}", line(stage));
-        if let Some(estimate) = &estimate {
-            let seconds = estimate.step_seconds[index];
+        if let Some(cost) = &cost {
+            let seconds = cost.step_seconds[index];
             let whole = duration(seconds * stage.steps as f64);
-            let _ = write!(text, ", {seconds:.3} s a step, {whole}");
+            let _ = write!(text, ", {seconds:.3} s per step, {whole}");
         }
         text.push('\n');
     }
-    if let Some(estimate) = estimate {
-        let _ = writeln!(text, "time: about {}", duration(estimate.seconds));
-        match estimate.peak_memory {
+    if let Some(cost) = cost {
+        let _ = writeln!(text, "time: about {}", duration(cost.seconds));
+        match cost.peak_memory {
             Some(bytes) => {
                 let mib = bytes.div_ceil(1 << 20);
                 let _ = writeln!(text, "peak memory: about {mib} MiB");
@@ -105,7 +124,8 @@ pub fn describe(config: &RunConfig, replay: Option<&Path>) -> Result<String> {
 }
 
 fn line(stage: &StageConfig) -> String {
-    let train: Vec<&str> = stage.train.iter().map(|set| set.name()).collect();
+    let train = stage.train.iter().map(|entry| entry.adapter.kind());
+    let train: Vec<&str> = train.collect();
     let terms: Vec<&str> = stage.regularizers.iter().map(|term| term.kind()).collect();
     let mut line = format!(
         "stage {}: trains {}, {} steps of {} x {} samples, learning rate {:?}",

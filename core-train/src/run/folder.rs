@@ -1,12 +1,13 @@
-//! The layout of a run folder, and how one comes to be.
+//! The files of a run folder, and how it is created.
 //!
 //! | file | |
 //! |---|---|
 //! | `config.toml` | resolved; `core-train train` runs it again as it is |
 //! | `metrics.csv` | one row per optimiser step |
-//! | `learned_embeds.safetensors` | the concept, one key, the placeholder token |
-//! | `unet/` | diffusers layout, when a stage trained it |
-//! | `validation/` | pictures on the way, when asked for |
+//! | `learned_embeds.safetensors` | the concept, one key, the placeholder token; none with a rare token |
+//! | `unet/` | diffusers layout, when a stage trained any of it |
+//! | `text_encoder/` | transformers layout, when a stage trained it |
+//! | `validation/` | validation images, when asked for |
 //! | `environment.json` | versions, device, git revision, SHA-256 of every model file |
 //! | `state/` | for `--resume`; removed when the run is complete |
 //!
@@ -19,7 +20,7 @@ use core_model::files::{read_to_string, write_atomically};
 
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
-use crate::state::{Position, StateFolder};
+use crate::run::state::{Position, StateFolder};
 
 /// The resolved configuration.
 pub const CONFIG: &str = "config.toml";
@@ -29,7 +30,9 @@ pub const METRICS: &str = "metrics.csv";
 pub const EMBEDDING: &str = "learned_embeds.safetensors";
 /// The trained U-Net.
 pub const UNET: &str = "unet";
-/// Pictures on the way.
+/// The trained text encoder.
+pub const TEXT_ENCODER: &str = "text_encoder";
+/// Validation images.
 pub const VALIDATION: &str = "validation";
 /// Versions, device, model files.
 pub const ENVIRONMENT: &str = "environment.json";
@@ -65,7 +68,7 @@ impl RunDir {
     ///
     /// # Errors
     /// [`Error::RunFolder`] when a complete run, or an unfinished one that may not be continued,
-    /// is in the way; [`Error::Model`] when the folder cannot be written to.
+    /// is in the way; [`Error::File`] when the folder cannot be written to.
     pub fn open(
         output: &Path,
         config: &RunConfig,
@@ -137,7 +140,7 @@ impl RunDir {
     /// half removed must not lie in an unfinished run, which would be continued from it.
     ///
     /// # Errors
-    /// [`Error::Model`] naming the folder.
+    /// [`Error::File`] naming the folder.
     pub fn complete(self) -> Result<PathBuf> {
         std::fs::rename(&self.scratch, &self.output).map_err(Error::io(&self.output))?;
         StateFolder::of(&self.output).remove()?;

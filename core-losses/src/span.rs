@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
-/// Which context tokens the regularisers compare.
+/// Which context tokens the context terms compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Context {
@@ -83,6 +83,16 @@ impl ContextPair {
             });
         }
         Ok(Self { learned, reference })
+    }
+
+    /// Where the concept stands.
+    pub fn learned(&self) -> &PromptSpan {
+        &self.learned
+    }
+
+    /// Where the super-category stands.
+    pub fn reference(&self) -> &PromptSpan {
+        &self.reference
     }
 
     /// The corresponding positions in the learned and in the reference prompt, in order and equal

@@ -6,13 +6,13 @@
 //! E(v) is [1, n, d] with S*, E(v') the same with the super-category, k the concept's positions.
 //! `paper` takes the cosine of each kept token over its d channels, then the mean over tokens.
 //! `reference_code` takes the cosine of each channel over the kept tokens, then the mean over
-//! channels, as the authors' code does without a word about it.
+//! channels, as the authors' code does; the paper does not mention it.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::context::Context;
-use crate::regularizer::{Formulation, Regularizer, RegularizerInput, keep};
+use crate::span::Context;
+use crate::term::{Formulation, Observed, Reading, Term, keep};
 
 /// Norms below this count as this, as in `torch.nn.functional.cosine_similarity`.
 const EPS: f64 = 1e-8;
@@ -39,18 +39,18 @@ impl Default for ContextEmbedding {
     }
 }
 
-impl Regularizer for ContextEmbedding {
+impl Term for ContextEmbedding {
     fn weight(&self) -> f64 {
         self.weight
     }
 
-    fn needs_attention(&self) -> bool {
-        false
+    fn reads(&self) -> &'static [Reading] {
+        &[Reading::TemplateHidden, Reading::ClassHidden]
     }
 
-    fn forward(&self, input: &RegularizerInput<'_>) -> Tensor<1> {
-        let embeddings = input.embeddings.map(Clone::clone);
-        let [learned, reference] = keep(embeddings, 1, input.pair, self.context);
+    fn forward(&self, observed: &Observed) -> Tensor<1> {
+        let hidden = observed.template_hidden().map(Clone::clone);
+        let [learned, reference] = keep(hidden, 1, observed.pair(), self.context);
         let axis = match self.formulation {
             Formulation::Paper => 2,
             Formulation::ReferenceCode => 1,
@@ -72,7 +72,8 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::context::{ContextPair, PromptSpan};
+    use crate::span::{ContextPair, PromptSpan};
+    use crate::term::Pass;
 
     fn value(formulation: Formulation, learned: [[f32; 2]; 4], reference: [[f32; 2]; 4]) -> f32 {
         let device = Device::flex();
@@ -81,19 +82,23 @@ mod tests {
             concept: 1..2,
             context_length: 4,
         };
-        let pair = ContextPair::new(span.clone(), span).unwrap();
-        let [x, y] = [learned, reference]
-            .map(|rows| Tensor::<2>::from_floats(rows, &device).unsqueeze::<3>());
+        let pass = |rows| Pass {
+            spans: vec![span.clone()],
+            hidden: Tensor::<2>::from_floats(rows, &device).unsqueeze::<3>(),
+            prediction: None,
+            attention: None,
+        };
         let term = ContextEmbedding {
             formulation,
             ..Default::default()
         };
-        let input = RegularizerInput {
-            pair: &pair,
-            embeddings: [&x, &y],
-            attention: None,
+        let observed = Observed {
+            template: Some(pass(learned)),
+            class_template: Some(pass(reference)),
+            pair: Some(ContextPair::new(span.clone(), span.clone()).unwrap()),
+            ..Default::default()
         };
-        term.forward(&input).into_scalar::<f32>()
+        term.forward(&observed).into_scalar::<f32>()
     }
 
     const BASE: [[f32; 2]; 4] = [[1.0, 0.0], [9.0, 9.0], [0.0, 2.0], [3.0, 4.0]];

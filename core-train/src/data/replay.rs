@@ -6,15 +6,16 @@
 //! | `latents` | [steps, batch, channels, h, w] | scaled latents of the photos |
 //! | `noise` | same | |
 //! | `timesteps` | [steps, batch] | integers |
-//! | `template_index` | `[steps]` | integers into `regularization_prompts`; unused without terms |
+//! | `template_index` | `[steps]` | integers into `regularization_prompts`; only where a term reads a template |
 
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::checkpoint::Checkpoint;
 
+use super::batch::Batch;
 use crate::config::StageConfig;
-use crate::draws::Batch;
+
 use crate::error::{Error, Result};
 
 /// A replay file in memory.
@@ -95,7 +96,7 @@ impl Reader<'_> {
         let (steps, batch) = (stage.steps, stage.batch_size);
         if stage.gradient_accumulation_steps != 1 {
             return Err(self.refuse(
-                "a replay holds one forward pass a step; set gradient_accumulation_steps to 1",
+                "a replay holds one forward pass per step; set gradient_accumulation_steps to 1",
             ));
         }
         let (latents, shape) = self.images("latents")?;
@@ -108,8 +109,8 @@ impl Reader<'_> {
         let limit = self.fit.num_train_timesteps;
         let timesteps =
             self.numbers("timesteps", &[steps, batch], limit, "the noise schedule's")?;
-        let templates = match (&stage.regularization_prompts, stage.regularizers.is_empty()) {
-            (Some(source), false) => {
+        let templates = match (&stage.regularization_prompts, stage.reads_templates()) {
+            (Some(source), true) => {
                 let count = source.templates().len();
                 self.numbers("template_index", &[steps], count, "regularization_prompts'")?
             }

@@ -8,7 +8,7 @@ use core_model::vae::AutoencoderKl;
 use image::RgbImage;
 
 use crate::config::{ConceptConfig, Resize};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The photos of a concept as squares of `side` pixels.
 ///
@@ -19,6 +19,10 @@ pub fn load_photos(concept: &ConceptConfig, side: u32) -> Result<Vec<RgbImage>> 
         Resize::Crop => crop,
         Resize::Squash => squash,
     };
+    if !concept.images.is_dir() {
+        let reason = "is no folder; `concept.images` names a folder of photos";
+        return Err(Error::run_folder(&concept.images, reason));
+    }
     let folder = PhotoFolder::read(&concept.images)?;
     let files = folder.files.iter();
     files

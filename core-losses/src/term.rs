@@ -1,0 +1,177 @@
+//! What every term of the objective is, and what a training step can show it.
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::span::{Context, ContextPair, PromptSpan};
+
+/// Whether a term is computed as the paper writes it or as the authors' code does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Formulation {
+    /// The equation in the paper.
+    #[default]
+    Paper,
+    /// The public PyTorch code, to which the published weights belong.
+    ReferenceCode,
+}
+
+/// A quantity of a training step that a term can read. A step computes what its terms read and
+/// nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reading {
+    /// [`Pass::prediction`] of [`Observed::photos`].
+    PhotoPrediction,
+    /// [`Pass::attention`] of [`Observed::photos`].
+    PhotoAttention,
+    /// [`Pass::hidden`] of [`Observed::template`].
+    TemplateHidden,
+    /// [`Pass::attention`] of [`Observed::template`].
+    TemplateAttention,
+    /// [`Pass::hidden`] of [`Observed::class_template`].
+    ClassHidden,
+    /// [`Pass::attention`] of [`Observed::class_template`].
+    ClassAttention,
+    /// [`Observed::embedding`].
+    Embedding,
+}
+
+impl Reading {
+    /// Whether a regularisation template must be drawn for it.
+    pub fn needs_template(self) -> bool {
+        matches!(
+            self,
+            Self::TemplateHidden
+                | Self::TemplateAttention
+                | Self::ClassHidden
+                | Self::ClassAttention
+        )
+    }
+}
+
+/// What the networks computed for some prompts over one batch of noisy latents, as far as a term
+/// reads it.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    /// Where the concept stands: one span for each of the prompts in `hidden`.
+    pub spans: Vec<PromptSpan>,
+    /// Last hidden states of the text encoder, [prompts, tokens, channels]; of one template that
+    /// serves the whole batch, [1, tokens, channels].
+    pub hidden: Tensor<3>,
+    /// The U-Net's prediction and what it should be, [batch, channels, h, w] each.
+    pub prediction: Option<[Tensor<4>; 2]>,
+    /// Cross-attention probabilities, one tensor [batch, heads, pixels, tokens] per layer in the
+    /// order in which the layers are passed.
+    pub attention: Option<Vec<Tensor<4>>>,
+}
+
+/// What a step has computed, as far as one of its terms declared to read it.
+///
+/// The passes of the template and of the class template share noisy latents and timesteps with
+/// the pass over the photos.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// The training prompts, one for each photo of the batch.
+    pub photos: Option<Pass>,
+    /// One regularisation template filled with the concept (y* of the paper).
+    pub template: Option<Pass>,
+    /// The same template filled with the super-category (y_cat); never on the tape.
+    pub class_template: Option<Pass>,
+    /// Which positions of the two templates correspond.
+    pub pair: Option<ContextPair>,
+    /// The concept's input embeddings now and at the start of the run, [vectors, channels] each.
+    pub embedding: Option<[Tensor<2>; 2]>,
+}
+
+impl Observed {
+    /// The hidden states of the template with the concept and of the one with the super-category.
+    ///
+    /// # Panics
+    /// When the step did not compute them: the term must declare
+    /// [`Reading::TemplateHidden`] and [`Reading::ClassHidden`].
+    pub fn template_hidden(&self) -> [&Tensor<3>; 2] {
+        match (&self.template, &self.class_template) {
+            (Some(template), Some(class)) => [&template.hidden, &class.hidden],
+            _ => panic!("this term does not declare that it reads the hidden states of templates"),
+        }
+    }
+
+    /// The cross-attention of the template with the concept and of the one with the
+    /// super-category, layer by layer.
+    ///
+    /// # Panics
+    /// When the step did not compute them: the term must declare
+    /// [`Reading::TemplateAttention`] and [`Reading::ClassAttention`].
+    pub fn template_attention(&self) -> [&[Tensor<4>]; 2] {
+        match (attention(&self.template), attention(&self.class_template)) {
+            (Some(template), Some(class)) => [template, class],
+            _ => panic!("this term does not declare that it reads the attention of templates"),
+        }
+    }
+
+    /// Which positions of the two templates correspond.
+    ///
+    /// # Panics
+    /// When the term declares no reading of templates.
+    pub fn pair(&self) -> &ContextPair {
+        match &self.pair {
+            Some(pair) => pair,
+            None => panic!("this term does not declare that it reads templates"),
+        }
+    }
+
+    /// The prediction for the noisy photos and its target.
+    ///
+    /// # Panics
+    /// When the term does not declare [`Reading::PhotoPrediction`].
+    pub fn photo_prediction(&self) -> [&Tensor<4>; 2] {
+        match self
+            .photos
+            .as_ref()
+            .and_then(|pass| pass.prediction.as_ref())
+        {
+            Some([prediction, target]) => [prediction, target],
+            None => panic!("this term does not declare that it reads the prediction"),
+        }
+    }
+}
+
+fn attention(pass: &Option<Pass>) -> Option<&[Tensor<4>]> {
+    pass.as_ref().and_then(|pass| pass.attention.as_deref())
+}
+
+/// One term of the objective: a formula on what a step observed.
+pub trait Term {
+    /// Its factor in the total, lambda of Eq. 5. A term of weight zero is not computed.
+    fn weight(&self) -> f64;
+
+    /// What it reads of a step; everything else is absent from [`Observed`].
+    fn reads(&self) -> &'static [Reading];
+
+    /// The unweighted value, shape `[1]`.
+    ///
+    /// # Panics
+    /// When something that it reads is absent, or shapes do not fit: a programmer's error.
+    fn forward(&self, observed: &Observed) -> Tensor<1>;
+}
+
+/// The kept positions of `dim` in both tensors of a pair.
+pub(crate) fn keep<const D: usize>(
+    tensors: [Tensor<D>; 2],
+    dim: usize,
+    pair: &ContextPair,
+    context: Context,
+) -> [Tensor<D>; 2] {
+    let [learned, reference] = pair.kept(context);
+    let [x, y] = tensors;
+    [select(x, dim, &learned), select(y, dim, &reference)]
+}
+
+/// Selects ascending positions as a few contiguous pieces: the concept leaves one gap.
+fn select<const D: usize>(tensor: Tensor<D>, dim: usize, positions: &[usize]) -> Tensor<D> {
+    let pieces = positions
+        .chunk_by(|a, b| a + 1 == *b)
+        .map(|run| tensor.clone().narrow(dim, run[0], run.len()))
+        .collect();
+    Tensor::cat(pieces, dim)
+}

@@ -1,0 +1,5 @@
+//! The terms of the objective, one per file.
+
+pub mod context_attention;
+pub mod context_embedding;
+pub mod diffusion;

@@ -1,0 +1,285 @@
+//! The networks that learning a concept may change, as one module in which every tensor has one
+//! name: `concept.…`, `text_encoder.…`, `unet.…`, and below that the names of its checkpoint.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::checkpoint::{Checkpoint, TensorToWrite};
+use crate::error::{Error, Result};
+use crate::learned_embedding::LearnedEmbedding;
+use crate::network::Network;
+use crate::params::{ParamNames, set_trainable, to_vec};
+use crate::text_encoder::TextEncoder;
+use crate::unet::UNet2DConditionModel;
+
+/// The concept's input embeddings, which stand where its placeholder stands in a prompt.
+#[derive(Module, Debug)]
+pub struct ConceptEmbedding {
+    /// [vectors, channels].
+    embedding: Param<Tensor<2>>,
+}
+
+impl ConceptEmbedding {
+    /// The name of the embedding among the tensors of a [`PersonalizedModel`].
+    pub const NAME: &'static str = "concept.embedding";
+
+    /// A concept of these vectors, [vectors, channels].
+    pub fn new(vectors: Tensor<2>) -> Self {
+        Self {
+            embedding: Param::initialized(ParamId::new(), vectors),
+        }
+    }
+
+    /// The vectors, [vectors, channels]; on the tape while they are trained.
+    pub fn vectors(&self) -> Tensor<2> {
+        self.embedding.val()
+    }
+
+    /// The same parameter with other values; it is trained if it was.
+    #[must_use]
+    pub fn with_vectors(&self, vectors: Tensor<2>) -> Self {
+        let vectors = match self.vectors().is_require_grad() {
+            true => vectors.inner().autodiff().require_grad(),
+            false => vectors.inner(),
+        };
+        Self {
+            embedding: Param::initialized(self.embedding.id, vectors),
+        }
+    }
+
+    /// The Euclidean norm of all vectors together, as `torch.norm` of the whole parameter: what
+    /// the authors' code rescales. With one vector it is the vector's norm.
+    pub fn norm(&self) -> f32 {
+        let values = to_vec(self.vectors());
+        let squares = values.iter().map(|v| f64::from(*v) * f64::from(*v));
+        squares.sum::<f64>().sqrt() as f32
+    }
+
+    fn names(&self) -> ParamNames {
+        let shape = self.embedding.dims().to_vec();
+        ParamNames::one(self.embedding.id, Self::NAME, shape)
+    }
+}
+
+/// Text encoder, U-Net and, where one is learned, the concept.
+#[derive(Module, Debug)]
+pub struct PersonalizedModel {
+    concept: Option<ConceptEmbedding>,
+    text_encoder: TextEncoder,
+    unet: UNet2DConditionModel,
+    #[module(skip)]
+    names: ParamNames,
+}
+
+impl PersonalizedModel {
+    /// The networks of a base model; there is no concept yet.
+    pub fn new(text_encoder: TextEncoder, unet: UNet2DConditionModel) -> Self {
+        Self::of_parts(None, text_encoder, unet)
+    }
+
+    fn of_parts(
+        concept: Option<ConceptEmbedding>,
+        text_encoder: TextEncoder,
+        unet: UNet2DConditionModel,
+    ) -> Self {
+        let below = |names: &ParamNames, part: &str| names.renamed(|key| format!("{part}.{key}"));
+        let mut names =
+            below(text_encoder.names(), "text_encoder").with(&below(unet.names(), "unet"));
+        if let Some(concept) = &concept {
+            names = concept.names().with(&names);
+        }
+        Self {
+            concept,
+            text_encoder,
+            unet,
+            names,
+        }
+    }
+
+    /// The same networks with this concept.
+    #[must_use]
+    pub fn with_concept(self, concept: ConceptEmbedding) -> Self {
+        Self::of_parts(Some(concept), self.text_encoder, self.unet)
+    }
+
+    /// The same with another U-Net.
+    #[must_use]
+    pub fn with_unet(self, unet: UNet2DConditionModel) -> Self {
+        Self::of_parts(self.concept, self.text_encoder, unet)
+    }
+
+    /// The same with another text encoder.
+    #[must_use]
+    pub fn with_text_encoder(self, text_encoder: TextEncoder) -> Self {
+        Self::of_parts(self.concept, text_encoder, self.unet)
+    }
+
+    /// Gives the concept other vectors, if there is one; it is trained if it was.
+    pub fn set_vectors(&mut self, vectors: Tensor<2>) {
+        if let Some(concept) = &mut self.concept {
+            *concept = concept.with_vectors(vectors);
+        }
+    }
+
+    /// Whether parts of the U-Net keep only their inputs and are computed again in the backward
+    /// pass: less memory, about a third more time.
+    #[must_use]
+    pub fn with_gradient_checkpointing(mut self, on: bool) -> Self {
+        self.unet = self.unet.with_gradient_checkpointing(on);
+        self
+    }
+
+    /// The concept, if there is one.
+    pub fn concept(&self) -> Option<&ConceptEmbedding> {
+        self.concept.as_ref()
+    }
+
+    /// Token numbers to hidden states.
+    pub fn text_encoder(&self) -> &TextEncoder {
+        &self.text_encoder
+    }
+
+    /// The noise predictor.
+    pub fn unet(&self) -> &UNet2DConditionModel {
+        &self.unet
+    }
+
+    /// The name of every tensor.
+    pub fn names(&self) -> &ParamNames {
+        &self.names
+    }
+
+    /// The last hidden states [prompts, tokens, channels] of prompts, in which the concept's
+    /// vectors stand where its placeholder does.
+    ///
+    /// # Panics
+    /// When prompts differ in length, or hold a placeholder and there is no concept.
+    pub fn encode(&self, ids: &[Vec<u32>]) -> Tensor<3> {
+        let vectors = self.concept.as_ref().map(ConceptEmbedding::vectors);
+        self.text_encoder.forward(ids, vectors)
+    }
+
+    /// Trains the tensors whose name satisfies `moves`, and freezes all others.
+    #[must_use]
+    pub fn train_only(self, moves: impl Fn(&str) -> bool) -> Self {
+        let names = self.names.clone();
+        set_trainable(self, &names, moves)
+    }
+
+    /// The tensors whose name satisfies `of`, to be written to a file, in the shapes of their
+    /// checkpoints.
+    pub fn tensors(&self, of: impl Fn(&str) -> bool) -> Vec<TensorToWrite> {
+        struct Collector<'a, F> {
+            names: &'a ParamNames,
+            of: F,
+            tensors: Vec<TensorToWrite>,
+        }
+        impl<F: Fn(&str) -> bool> ModuleVisitor for Collector<'_, F> {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                let name = self.names.name(param.id);
+                if (self.of)(name) {
+                    self.tensors.push(TensorToWrite {
+                        name: name.to_string(),
+                        shape: self.names.shape(param.id).to_vec(),
+                        values: to_vec(param.val()),
+                    });
+                }
+            }
+        }
+        let mut collector = Collector {
+            names: &self.names,
+            of,
+            tensors: Vec::new(),
+        };
+        self.visit(&mut collector);
+        collector.tensors
+    }
+
+    /// The same with the tensors that a file holds under their names, in float32; the others stay
+    /// as they are.
+    ///
+    /// # Errors
+    /// [`Error::Format`] or [`Error::Shape`] for a tensor that this model does not have, or has in
+    /// another shape.
+    pub fn with_tensors(self, file: &Checkpoint, device: &Device) -> Result<Self> {
+        struct Reader<'a> {
+            names: &'a ParamNames,
+            file: &'a Checkpoint,
+            device: &'a Device,
+            read: usize,
+            failure: Option<Error>,
+        }
+        impl Reader<'_> {
+            fn value<const D: usize>(
+                &mut self,
+                param: &Param<Tensor<D>>,
+            ) -> Result<Option<Tensor<D>>> {
+                let name = self.names.name(param.id);
+                let Some((values, shape)) = self.file.read_f32(name)? else {
+                    return Ok(None);
+                };
+                let expected = self.names.shape(param.id);
+                if shape != expected {
+                    return Err(Error::Shape {
+                        path: self.file.path().to_path_buf(),
+                        key: name.to_string(),
+                        found: shape,
+                        expected: expected.to_vec(),
+                    });
+                }
+                self.read += 1;
+                let data = TensorData::new(values, param.dims());
+                Ok(Some(Tensor::from_data(data, self.device)))
+            }
+        }
+        impl ModuleMapper for Reader<'_> {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                match self.value(&param) {
+                    Ok(Some(value)) => Param::initialized(param.id, value),
+                    Ok(None) => param,
+                    Err(error) => {
+                        self.failure.get_or_insert(error);
+                        param
+                    }
+                }
+            }
+        }
+        let names = self.names.clone();
+        let mut reader = Reader {
+            names: &names,
+            file,
+            device,
+            read: 0,
+            failure: None,
+        };
+        let model = self.map(&mut reader);
+        match reader.failure {
+            Some(error) => Err(error),
+            None if reader.read < file.keys().count() => Err(Error::format(
+                file.path(),
+                "holds tensors that this model does not have",
+            )),
+            None => Ok(model),
+        }
+    }
+
+    /// The concept as a file of it says it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the vectors are not as wide as the text encoder's tokens.
+    pub(crate) fn with_learned(
+        self,
+        embedding: &LearnedEmbedding,
+        device: &Device,
+    ) -> Result<Self> {
+        let width = self.text_encoder.config().hidden_size;
+        if embedding.dim != width {
+            return Err(Error::Invalid(format!(
+                "the learned embedding `{}` has {} values per vector but the text encoder's tokens \
+                 have {width}; it was learned with another base model",
+                embedding.token, embedding.dim
+            )));
+        }
+        Ok(self.with_concept(ConceptEmbedding::new(embedding.to_tensor(device))))
+    }
+}

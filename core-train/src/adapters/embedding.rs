@@ -1,0 +1,75 @@
+//! `embedding`: the concept's input embeddings (Textual Inversion, CoRe's first stage).
+
+use std::path::Path;
+
+use core_model::learned_embedding::LearnedEmbedding;
+use core_model::params::to_vec;
+use core_model::personalized::{ConceptEmbedding, PersonalizedModel};
+use core_model::pipeline::StableDiffusionPipeline;
+use serde::{Deserialize, Serialize};
+
+use super::{Adapter, Trained};
+use crate::config::RunConfig;
+use crate::error::Result;
+use crate::run::folder::EMBEDDING;
+
+/// The vectors that stand for the concept's placeholder token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Embedding {}
+
+impl Adapter for Embedding {
+    fn moves(&self, name: &str) -> bool {
+        name == ConceptEmbedding::NAME
+    }
+
+    fn file(&self) -> &'static str {
+        EMBEDDING
+    }
+
+    fn save(&self, trained: &Trained<'_>, path: &Path) -> Result<()> {
+        match learned_embedding(trained.config, trained.model)? {
+            Some(embedding) => Ok(embedding.save(path)?),
+            None => Ok(()),
+        }
+    }
+
+    fn load(
+        &self,
+        path: &Path,
+        config: &RunConfig,
+        mut pipeline: StableDiffusionPipeline,
+    ) -> Result<StableDiffusionPipeline> {
+        let embedding = LearnedEmbedding::load(path)?;
+        pipeline.add_concept(&embedding, config.phrase().token())?;
+        Ok(pipeline)
+    }
+}
+
+/// The concept of a model under its placeholder token, with super-category and base model in its
+/// metadata; `None` for a model without one.
+///
+/// # Errors
+/// Vectors that are NaN or infinite.
+pub fn learned_embedding(
+    config: &RunConfig,
+    model: &PersonalizedModel,
+) -> Result<Option<LearnedEmbedding>> {
+    let Some(concept) = model.concept() else {
+        return Ok(None);
+    };
+    let vectors = concept.vectors();
+    let [_, width] = vectors.dims();
+    let values = to_vec(vectors);
+    let rows: Vec<Vec<f32>> = values.chunks(width).map(<[f32]>::to_vec).collect();
+    let mut embedding = LearnedEmbedding::new(config.phrase().token(), &rows)?;
+    let model = &config.model.path;
+    let name = model.file_name().unwrap_or(model.as_os_str());
+    let metadata = &mut embedding.metadata;
+    metadata.insert(
+        "super_category".into(),
+        config.concept.super_category.clone(),
+    );
+    metadata.insert("base_model".into(), name.to_string_lossy().into_owned());
+    Ok(Some(embedding))
+}

@@ -1,0 +1,149 @@
+//! The sets of weights that a stage may train, by their names in `train = [..]`.
+//!
+//! A set is one file here and one line in the table below. It says which tensors of a
+//! [`PersonalizedModel`] it moves and how its result lies in a run folder; the training loop knows
+//! none of them by name.
+
+mod embedding;
+mod network;
+
+use std::fmt::Debug;
+use std::path::Path;
+
+use core_model::folder::ModelFolder;
+use core_model::personalized::PersonalizedModel;
+use core_model::pipeline::StableDiffusionPipeline;
+use serde::Deserialize;
+use toml::Table;
+
+pub use embedding::{Embedding, learned_embedding};
+pub use network::{CrossAttention, CrossAttentionKv, TextEncoderAll, Unet};
+
+use crate::config::RunConfig;
+use crate::error::Result;
+
+/// One set of weights.
+pub trait Adapter: Debug {
+    /// Whether it trains the tensor of this name, as [`PersonalizedModel::names`] spells it.
+    fn moves(&self, name: &str) -> bool;
+
+    /// The file or folder of a run folder that holds its result.
+    fn file(&self) -> &'static str;
+
+    /// Writes its result to `path`, which ends in [`file`](Self::file).
+    ///
+    /// # Errors
+    /// An unwritable folder.
+    fn save(&self, trained: &Trained<'_>, path: &Path) -> Result<()>;
+
+    /// Puts the result at `path` into a pipeline of the base model.
+    ///
+    /// # Errors
+    /// A damaged file, or one that does not fit the base model.
+    fn load(
+        &self,
+        path: &Path,
+        config: &RunConfig,
+        pipeline: StableDiffusionPipeline,
+    ) -> Result<StableDiffusionPipeline>;
+}
+
+/// A trained model on its way into a run folder.
+#[derive(Debug, Clone, Copy)]
+pub struct Trained<'a> {
+    /// The run's.
+    pub config: &'a RunConfig,
+    /// What it was trained from.
+    pub base: &'a ModelFolder,
+    /// What came out.
+    pub model: &'a PersonalizedModel,
+}
+
+/// Makes the enum that TOML files name from one line per set.
+macro_rules! adapters {
+    ($($variant:ident => $kind:literal),+ $(,)?) => {
+        /// An entry of `train`, told apart by its `kind`; each has keys of its own.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum AdapterConfig {
+            $(
+                #[doc = concat!("`", $kind, "`.")]
+                $variant($variant),
+            )+
+        }
+
+        impl AdapterConfig {
+            /// Every `kind` there is.
+            pub const KINDS: &'static [&'static str] = &[$($kind),+];
+
+            /// The name in TOML files.
+            pub fn kind(&self) -> &'static str {
+                match self { $(Self::$variant(_) => $kind),+ }
+            }
+
+            /// The set of this name with the default of every key; `None` for an unknown name.
+            pub fn named(kind: &str) -> Option<Self> {
+                match kind {
+                    $($kind => Some(Self::$variant($variant::default())),)+
+                    _ => None,
+                }
+            }
+
+            /// The same set with these keys.
+            pub(crate) fn with_keys(&self, keys: Table) -> Result<Self, toml::de::Error> {
+                Ok(match self { $(Self::$variant(_) => Self::$variant($variant::deserialize(keys)?)),+ })
+            }
+
+            /// The keys that differ from their defaults, to be written as TOML.
+            pub(crate) fn keys(&self) -> Result<Table, toml::ser::Error> {
+                match self {
+                    $(Self::$variant(set) if *set == $variant::default() => Ok(Table::new()),)+
+                    $(Self::$variant(set) => Table::try_from(set),)+
+                }
+            }
+
+            /// What the training loop sees of it.
+            pub fn adapter(&self) -> &dyn Adapter {
+                match self { $(Self::$variant(set) => set),+ }
+            }
+        }
+    };
+}
+
+adapters! {
+    Embedding => "embedding",
+    Unet => "unet",
+    CrossAttention => "cross_attention",
+    CrossAttentionKv => "cross_attention_kv",
+    TextEncoderAll => "text_encoder",
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::AdapterConfig;
+
+    #[test]
+    fn sets_are_chosen_by_the_names_of_diffusers_tensors() {
+        let block = "unet.down_blocks.1.attentions.0.transformer_blocks.0";
+        let names = [
+            "concept.embedding".to_string(),
+            "text_encoder.final_layer_norm.bias".into(),
+            format!("{block}.attn1.to_k.weight"),
+            format!("{block}.attn2.to_out.0.weight"),
+            format!("{block}.attn2.to_k.weight"),
+            format!("{block}.attn2.to_v.weight"),
+        ];
+        let yes = |letters: &str| letters.chars().map(|c| c == 'x').collect::<Vec<_>>();
+        for (kind, chosen) in [
+            ("embedding", "x....."),
+            ("text_encoder", ".x...."),
+            ("unet", "..xxxx"),
+            ("cross_attention", "...xxx"),
+            ("cross_attention_kv", "....xx"),
+        ] {
+            let set = AdapterConfig::named(kind).unwrap();
+            let found: Vec<bool> = names.iter().map(|name| set.adapter().moves(name)).collect();
+            assert_eq!(found, yes(chosen), "{kind}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Sets of weights that a checkpoint holds: all or some of the U-Net's (DreamBooth, Custom
+//! Diffusion, CoRe's second stage) or of the text encoder's. A run folder keeps the whole network
+//! in the layout of diffusers, in float32.
+
+use std::path::Path;
+
+use core_model::Network as _;
+use core_model::checkpoint::Precision;
+use core_model::files::{read, write_atomically};
+use core_model::params::Weights;
+use core_model::pipeline::StableDiffusionPipeline;
+use serde::{Deserialize, Serialize};
+
+use super::{Adapter, Trained};
+use crate::config::RunConfig;
+use crate::error::{Error, Result};
+use crate::run::folder::{TEXT_ENCODER, UNET};
+
+/// A network of the base model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Network {
+    Unet,
+    TextEncoder,
+}
+
+impl Network {
+    /// The folder in model and run folders, and the first part of its tensors' names.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unet => UNET,
+            Self::TextEncoder => TEXT_ENCODER,
+        }
+    }
+
+    /// The weights, beside a copy of the base model's `config.json`.
+    fn save(self, trained: &Trained<'_>, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        match self {
+            Self::Unet => trained.model.unet().save(folder, Precision::Full)?,
+            Self::TextEncoder => trained.model.text_encoder().save(folder, Precision::Full)?,
+        }
+        let published = trained.base.path().join(self.name()).join("config.json");
+        let config = folder.join("config.json");
+        Ok(write_atomically(&config, &read(&published)?)?)
+    }
+
+    fn load(
+        self,
+        folder: &Path,
+        config: &RunConfig,
+        pipeline: StableDiffusionPipeline,
+    ) -> Result<StableDiffusionPipeline> {
+        let weights = Weights {
+            variant: None,
+            precision: config.model.precision.unwrap_or_default(),
+        };
+        Ok(match self {
+            Self::Unet => pipeline.with_unet_of(folder, weights)?,
+            Self::TextEncoder => pipeline.with_text_encoder_of(folder, weights)?,
+        })
+    }
+}
+
+/// A set of weights of one network.
+pub(super) trait NetworkWeights {
+    /// Whose weights.
+    const NETWORK: Network;
+
+    /// Whether the set holds the weight with this key of the network's checkpoint.
+    fn holds(&self, key: &str) -> bool;
+}
+
+impl<T: NetworkWeights + std::fmt::Debug> Adapter for T {
+    fn moves(&self, name: &str) -> bool {
+        let below = name.strip_prefix(T::NETWORK.name());
+        let key = below.and_then(|rest| rest.strip_prefix('.'));
+        key.is_some_and(|key| self.holds(key))
+    }
+
+    fn file(&self) -> &'static str {
+        T::NETWORK.name()
+    }
+
+    fn save(&self, trained: &Trained<'_>, path: &Path) -> Result<()> {
+        T::NETWORK.save(trained, path)
+    }
+
+    fn load(
+        &self,
+        path: &Path,
+        config: &RunConfig,
+        pipeline: StableDiffusionPipeline,
+    ) -> Result<StableDiffusionPipeline> {
+        T::NETWORK.load(path, config, pipeline)
+    }
+}
+
+/// All weights of the U-Net.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unet {}
+
+impl NetworkWeights for Unet {
+    const NETWORK: Network = Network::Unet;
+
+    fn holds(&self, _: &str) -> bool {
+        true
+    }
+}
+
+/// The cross-attention layers of the U-Net.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrossAttention {}
+
+impl NetworkWeights for CrossAttention {
+    const NETWORK: Network = Network::Unet;
+
+    fn holds(&self, key: &str) -> bool {
+        key.contains(".attn2.")
+    }
+}
+
+/// What those layers read from the prompt: keys and values (Custom Diffusion).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrossAttentionKv {}
+
+impl NetworkWeights for CrossAttentionKv {
+    const NETWORK: Network = Network::Unet;
+
+    fn holds(&self, key: &str) -> bool {
+        key.contains(".attn2.to_k.") || key.contains(".attn2.to_v.")
+    }
+}
+
+/// All weights of the text encoder: token table, positions, layers and final norm, but not the
+/// vectors of a placeholder, which are `embedding`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextEncoderAll {}
+
+impl NetworkWeights for TextEncoderAll {
+    const NETWORK: Network = Network::TextEncoder;
+
+    fn holds(&self, _: &str) -> bool {
+        true
+    }
+}

@@ -1,0 +1,71 @@
+//! A recipe: a method without a concept.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::paths;
+use super::prompt_source::PromptSource;
+use super::stage::StageConfig;
+use super::{ConceptConfig, ModelConfig, RunConfig};
+use crate::initializers::InitializerConfig;
+
+/// A recipe file: how a concept is written and where learning starts, then the stages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// What `{}` in prompts becomes; holds `{token}` and may hold `{class}`, the super-category.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phrase: Option<String>,
+    /// A word of the vocabulary that is the concept's token, instead of a learned one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rare_token: Option<String>,
+    /// Where learning the concept's embedding starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initializer: Option<InitializerConfig>,
+    /// First to last.
+    pub stages: Vec<StageConfig>,
+}
+
+impl Recipe {
+    /// Takes prompt files relative to the recipe's own place, so that the stages can be put into
+    /// a [`RunConfig`] that lies elsewhere.
+    #[must_use]
+    pub fn anchored(mut self, path: &Path) -> Self {
+        let base = paths::folder_of(path);
+        let resolve = |file: &mut PathBuf| *file = paths::resolve(&base, file);
+        for source in self.stages.iter_mut().flat_map(StageConfig::prompt_sources) {
+            match source {
+                PromptSource::List(_) => {}
+                PromptSource::File(file) => resolve(file),
+                PromptSource::ByGroup { animate, inanimate } => {
+                    resolve(animate);
+                    resolve(inanimate);
+                }
+            }
+        }
+        self
+    }
+
+    /// The run that trains this recipe on a concept.
+    pub fn run(
+        &self,
+        seed: u64,
+        device: &str,
+        model: ModelConfig,
+        concept: ConceptConfig,
+    ) -> RunConfig {
+        RunConfig {
+            seed,
+            device: device.to_string(),
+            recipe: None,
+            phrase: self.phrase.clone(),
+            rare_token: self.rare_token.clone(),
+            initializer: self.initializer.clone(),
+            model,
+            concept,
+            validation: None,
+            stages: self.stages.clone(),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Where learning a concept starts from: `initializer = ..` of a recipe. An initialiser is one
+//! file here, one variant below and its line.
+
+mod vocabulary;
+
+use core_model::personalized::PersonalizedModel;
+use core_model::tokenizer::Tokenizer;
+use serde::{Deserialize, Serialize};
+
+pub use vocabulary::{Id, SuperCategory, Word};
+
+use crate::config::ConceptConfig;
+use crate::error::Result;
+
+/// What an initialiser may look at.
+#[derive(Debug, Clone, Copy)]
+pub struct Start<'a> {
+    /// The base model's.
+    pub tokenizer: &'a Tokenizer,
+    /// The base model's networks.
+    pub model: &'a PersonalizedModel,
+    /// The concept to be learned.
+    pub concept: &'a ConceptConfig,
+}
+
+/// One way to begin.
+pub trait Initializer {
+    /// The first vectors of the concept, `num_vectors` rows as wide as the text encoder's tokens.
+    ///
+    /// # Errors
+    /// A word or an id that the vocabulary does not have.
+    fn vectors(&self, start: &Start<'_>) -> Result<Vec<Vec<f32>>>;
+}
+
+/// `initializer = "NAME"` for those without a value, `initializer = { NAME = VALUE }` for the
+/// others.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InitializerConfig {
+    /// The mean of the super-category's token embeddings.
+    #[default]
+    SuperCategory,
+    /// The mean of a word's token embeddings.
+    Word(Word),
+    /// One entry of the vocabulary, by its number.
+    Id(Id),
+}
+
+impl InitializerConfig {
+    /// What computes the vectors.
+    pub fn initializer(&self) -> &dyn Initializer {
+        match self {
+            Self::SuperCategory => &SuperCategory,
+            Self::Word(word) => word,
+            Self::Id(id) => id,
+        }
+    }
+}

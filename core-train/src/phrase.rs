@@ -1,0 +1,68 @@
+//! How the concept is written in prompts: what `{}` in a template becomes.
+
+use crate::data::prompts::fill;
+
+/// The place of the concept's token in a phrase.
+pub const TOKEN: &str = "{token}";
+
+/// The place of the super-category in a phrase.
+pub const CLASS: &str = "{class}";
+
+/// The words for a concept, wherever a template has `{}`: in training, validation and evaluation
+/// prompts and in the learned side of regularisation prompts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Phrase {
+    token: String,
+    class: String,
+    words: String,
+}
+
+impl Phrase {
+    /// `pattern` holds `{token}` once and may hold `{class}`; absent, it is the token alone.
+    pub fn new(pattern: Option<&str>, token: &str, class: &str) -> Self {
+        let words = pattern.unwrap_or(TOKEN);
+        Self {
+            words: words.replace(CLASS, class).replace(TOKEN, token),
+            token: token.to_string(),
+            class: class.to_string(),
+        }
+    }
+
+    /// The concept's token: its placeholder, or a rare word of the vocabulary.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// The super-category.
+    pub fn class(&self) -> &str {
+        &self.class
+    }
+
+    /// What `{}` becomes.
+    pub fn words(&self) -> &str {
+        &self.words
+    }
+
+    /// A template about the concept.
+    pub fn fill(&self, template: &str) -> String {
+        fill(template, &self.words)
+    }
+
+    /// The same template about the super-category.
+    pub fn fill_with_class(&self, template: &str) -> String {
+        fill(template, &self.class)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Phrase;
+
+    #[test]
+    fn braces_become_the_phrase_or_the_super_category() {
+        let phrase = Phrase::new(Some("{token} {class}"), "<tom>", "cat");
+        assert_eq!(phrase.fill("a {} in space"), "a <tom> cat in space");
+        assert_eq!(phrase.fill_with_class("a {} in space"), "a cat in space");
+        assert_eq!(Phrase::new(None, "<tom>", "cat").words(), "<tom>");
+    }
+}

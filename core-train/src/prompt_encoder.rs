@@ -1,0 +1,170 @@
+//! The text encoder's side of a step: each distinct prompt once, then repeated for the batch.
+//!
+//! What does not depend on weights that the stage trains is encoded once, when it is first needed,
+//! and alone, so that its bits do not depend on when that was.
+
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use burn::tensor::{Int, Tensor, TensorData};
+use core_model::personalized::PersonalizedModel;
+
+use crate::data::batch::Batch;
+use crate::data::prompts::StagePrompts;
+
+/// What a stage trains, as far as it decides which encodings stay the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moving {
+    /// The concept's vectors.
+    pub concept: bool,
+    /// Any weight of the text encoder.
+    pub text_encoder: bool,
+}
+
+/// Which hidden states a step needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// Those of the training prompts.
+    pub photos: bool,
+    /// Those of the template with the concept.
+    pub template: bool,
+    /// Those of the template with the super-category.
+    pub class_template: bool,
+}
+
+/// The hidden states of one step, as far as they are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Encoded {
+    /// Of each sample's training prompt, [batch, n, d].
+    pub photos: Option<Tensor<3>>,
+    /// Of y*, [1, n, d].
+    pub template: Option<Tensor<3>>,
+    /// Of y_cat, [1, n, d]; never tracked.
+    pub class_template: Option<Tensor<3>>,
+}
+
+/// Encodes the prompts of one stage's steps.
+#[derive(Debug, Default)]
+pub struct PromptEncoder {
+    moving: Moving,
+    photos: BTreeMap<usize, Tensor<3>>,
+    templates: BTreeMap<usize, Tensor<3>>,
+    class_templates: BTreeMap<usize, Tensor<3>>,
+}
+
+impl PromptEncoder {
+    /// An encoder for a stage that has encoded nothing yet.
+    pub fn new(moving: Moving) -> Self {
+        Self {
+            moving,
+            ..Self::default()
+        }
+    }
+
+    /// The hidden states for a batch.
+    pub fn encode(
+        &mut self,
+        model: &PersonalizedModel,
+        prompts: &StagePrompts,
+        batch: &Batch,
+        wanted: Wanted,
+    ) -> Encoded {
+        let class_template = wanted
+            .class_template
+            .then(|| self.encode_class(model, prompts, batch.template));
+        let encoded = match self.moving.concept || self.moving.text_encoder {
+            true => encode_moving(model, prompts, batch, wanted),
+            false => self.look_up(model, prompts, batch, wanted),
+        };
+        Encoded {
+            class_template,
+            ..encoded
+        }
+    }
+
+    fn encode_class(
+        &mut self,
+        model: &PersonalizedModel,
+        prompts: &StagePrompts,
+        template: usize,
+    ) -> Tensor<3> {
+        let ids = std::slice::from_ref(&prompts.templates[template].reference);
+        if self.moving.text_encoder {
+            return model.text_encoder().valid().forward(ids, None);
+        }
+        let entry = self.class_templates.entry(template);
+        let encode = || model.text_encoder().forward(ids, None);
+        entry.or_insert_with(encode).clone()
+    }
+
+    /// Prompts that no trained weight changes.
+    fn look_up(
+        &mut self,
+        model: &PersonalizedModel,
+        prompts: &StagePrompts,
+        batch: &Batch,
+        wanted: Wanted,
+    ) -> Encoded {
+        let encode = |ids: &Vec<u32>| model.encode(std::slice::from_ref(ids));
+        let photos = wanted.photos.then(|| {
+            let states = batch.prompts.iter().map(|prompt| {
+                let entry = self.photos.entry(*prompt);
+                let ids = &prompts.training[*prompt].ids;
+                entry.or_insert_with(|| encode(ids)).clone()
+            });
+            Tensor::cat(states.collect(), 0)
+        });
+        let template = wanted.template.then(|| {
+            let entry = self.templates.entry(batch.template);
+            let ids = &prompts.templates[batch.template].learned;
+            entry.or_insert_with(|| encode(ids)).clone()
+        });
+        Encoded {
+            photos,
+            template,
+            class_template: None,
+        }
+    }
+}
+
+/// The distinct prompts of the batch and y* as one forward pass.
+fn encode_moving(
+    model: &PersonalizedModel,
+    prompts: &StagePrompts,
+    batch: &Batch,
+    wanted: Wanted,
+) -> Encoded {
+    let mut distinct = match wanted.photos {
+        true => batch.prompts.clone(),
+        false => Vec::new(),
+    };
+    distinct.sort_unstable();
+    distinct.dedup();
+    let mut ids: Vec<Vec<u32>> = distinct
+        .iter()
+        .map(|prompt| prompts.training[*prompt].ids.clone())
+        .collect();
+    if wanted.template {
+        ids.push(prompts.templates[batch.template].learned.clone());
+    }
+    if ids.is_empty() {
+        return Encoded::default();
+    }
+    let hidden = model.encode(&ids);
+    let photos = wanted.photos.then(|| {
+        let count = batch.prompts.len();
+        if distinct.len() == 1 {
+            return hidden.clone().narrow(0, 0, 1).repeat_dim(0, count);
+        }
+        let place = |prompt: &usize| distinct.binary_search(prompt).unwrap_or(0) as i64;
+        let places: Vec<i64> = batch.prompts.iter().map(place).collect();
+        let places = TensorData::new(places, [count]);
+        let places = Tensor::<1, Int>::from_data(places, &hidden.device());
+        hidden.clone().select(0, places)
+    });
+    Encoded {
+        photos,
+        template: wanted.template.then(|| hidden.narrow(0, distinct.len(), 1)),
+        class_template: None,
+    }
+}

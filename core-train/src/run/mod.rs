@@ -1,0 +1,122 @@
+//! What a run leaves behind, and how it is opened again.
+
+pub mod environment;
+pub mod folder;
+pub mod metrics;
+pub mod state;
+
+use std::path::{Path, PathBuf};
+
+use core_model::pipeline::StableDiffusionPipeline;
+
+use crate::adapters::{Adapter, Embedding, Trained};
+use crate::base_model::BaseModel;
+use crate::config::RunConfig;
+use crate::error::{Error, Result};
+use crate::phrase::Phrase;
+use folder::{CONFIG, UNET};
+
+/// A finished run.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// What was trained, and how; its paths are absolute.
+    pub config: RunConfig,
+    folder: PathBuf,
+}
+
+impl Run {
+    /// Opens a run folder.
+    ///
+    /// # Errors
+    /// [`Error::RunFolder`] for a folder without `config.toml`; what is wrong with that file.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let config = folder.join(CONFIG);
+        if !config.is_file() {
+            let reason = "is no run folder of `core-train train`: there is no config.toml";
+            return Err(Error::run_folder(folder, reason));
+        }
+        Ok(Self {
+            config: RunConfig::load(&config, &[])?,
+            folder: folder.to_path_buf(),
+        })
+    }
+
+    /// Where it lies.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// How the concept is written in its prompts.
+    pub fn phrase(&self) -> Phrase {
+        self.config.phrase()
+    }
+
+    /// The run's own base model.
+    ///
+    /// # Errors
+    /// As [`BaseModel::load`].
+    pub fn base_model(&self, device: &str) -> Result<BaseModel> {
+        BaseModel::load(&self.config.model, device)
+    }
+
+    /// The base model with everything that the run has trained.
+    ///
+    /// # Errors
+    /// [`Error::RunFolder`] for a result that is missing; files that are damaged or do not fit the
+    /// base model.
+    pub fn pipeline(&self, base: &BaseModel) -> Result<StableDiffusionPipeline> {
+        self.load(base, |_| true)
+    }
+
+    /// The same with the base model's U-Net, for work that only encodes prompts.
+    ///
+    /// # Errors
+    /// As [`pipeline`](Self::pipeline).
+    pub fn prompt_pipeline(&self, base: &BaseModel) -> Result<StableDiffusionPipeline> {
+        self.load(base, |adapter| adapter.file() != UNET)
+    }
+
+    fn load(
+        &self,
+        base: &BaseModel,
+        wanted: impl Fn(&dyn Adapter) -> bool,
+    ) -> Result<StableDiffusionPipeline> {
+        let mut pipeline = base.pipeline.clone();
+        for adapter in results(&self.config).into_iter().filter(|a| wanted(*a)) {
+            let path = self.folder.join(adapter.file());
+            if !path.exists() {
+                let reason = "is missing; the run is damaged, or another program removed the file";
+                return Err(Error::run_folder(path, reason));
+            }
+            pipeline = adapter.load(&path, &self.config, pipeline)?;
+        }
+        Ok(pipeline)
+    }
+}
+
+/// The sets of weights whose results a run leaves behind, one for each file: those of all stages,
+/// and the concept in any case, unless it is a word of the vocabulary.
+fn results(config: &RunConfig) -> Vec<&dyn Adapter> {
+    let mut results: Vec<&dyn Adapter> = Vec::new();
+    if config.rare_token.is_none() {
+        results.push(&Embedding {});
+    }
+    for entry in config.stages.iter().flat_map(|stage| &stage.train) {
+        let adapter = entry.adapter.adapter();
+        if results.iter().all(|other| other.file() != adapter.file()) {
+            results.push(adapter);
+        }
+    }
+    results
+}
+
+/// Writes what every set of weights has trained.
+///
+/// # Errors
+/// An unwritable folder.
+pub(crate) fn save_results(trained: &Trained<'_>, folder: &Path) -> Result<()> {
+    for adapter in results(trained.config) {
+        adapter.save(trained, &folder.join(adapter.file()))?;
+    }
+    Ok(())
+}

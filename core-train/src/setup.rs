@@ -1,0 +1,169 @@
+//! From a configuration and a base model to everything that the first step needs. All that can be
+//! wrong with it is found here.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use core_model::Network;
+use core_model::noise_scheduler::DdpmScheduler;
+use core_model::params::ParamNames;
+use core_model::personalized::ConceptEmbedding;
+use core_model::pipeline::StableDiffusionPipeline;
+use core_model::tokenizer::Tokenizer;
+
+use crate::config::{PromptSource, RunConfig};
+use crate::data::draws::Source;
+use crate::data::photos::{ConceptLatents, load_photos};
+use crate::data::prompts::{ConceptWords, StagePrompts, word_ids};
+use crate::data::replay::{Replay, ReplayFit};
+use crate::error::{Error, Result};
+use crate::initializers::Start;
+
+/// The base model with the concept as learning begins. A rare token is a word that the model has;
+/// nothing is added for it.
+///
+/// # Errors
+/// A token or an initialiser that the vocabulary does not allow.
+pub(crate) fn with_concept(
+    config: &RunConfig,
+    mut pipeline: StableDiffusionPipeline,
+    device: &Device,
+) -> Result<StableDiffusionPipeline> {
+    if let Some(token) = &config.rare_token {
+        check_rare_token(token, &pipeline.tokenizer)?;
+        return Ok(pipeline);
+    }
+    let concept = &config.concept;
+    let start = Start {
+        tokenizer: &pipeline.tokenizer,
+        model: &pipeline.model,
+        concept,
+    };
+    let initializer = config.initializer.clone().unwrap_or_default();
+    let rows = initializer.initializer().vectors(&start)?;
+    let shape = [rows.len(), rows.first().map_or(0, Vec::len)];
+    let vectors = Tensor::from_data(TensorData::new(rows.concat(), shape), device);
+    let token = concept.placeholder_token();
+    pipeline
+        .tokenizer
+        .add_placeholder(&token, concept.num_vectors)?;
+    pipeline.model = pipeline.model.with_concept(ConceptEmbedding::new(vectors));
+    Ok(pipeline)
+}
+
+fn check_rare_token(token: &str, tokenizer: &Tokenizer) -> Result<()> {
+    let ids = word_ids(tokenizer, token);
+    if ids.len() == 1 {
+        return Ok(());
+    }
+    let pieces: Vec<String> = ids
+        .iter()
+        .map(|id| format!("`{}` ({id})", tokenizer.token(*id)))
+        .collect();
+    let reason = format!(
+        "`rare_token` is {token:?}, which is no single word of the vocabulary but {}; choose a \
+         word that is one token and that prompts do not use",
+        pieces.join(", ")
+    );
+    Err(core_model::Error::Invalid(reason).into())
+}
+
+/// Refuses stages that train nothing of this model, and two sets that train the same tensor.
+///
+/// # Errors
+/// [`Error::Config`] naming stage and sets.
+pub(crate) fn check_sets(config: &RunConfig, names: &ParamNames) -> Result<()> {
+    for (index, stage) in config.stages.iter().enumerate() {
+        let refuse = |reason: String| Error::Config {
+            path: config.model.path.clone(),
+            key: format!("stages.{index}.train"),
+            reason,
+        };
+        for entry in &stage.train {
+            if !names.keys().any(|name| entry.moves(name)) {
+                let kind = entry.adapter.kind();
+                return Err(refuse(format!(
+                    "holds `{kind}`, which names no weight that this model has"
+                )));
+            }
+        }
+        let twice = names.keys().find_map(|name| {
+            let mut sets = stage.train.iter().filter(|entry| entry.moves(name));
+            Some((
+                sets.next()?.adapter.kind(),
+                sets.next()?.adapter.kind(),
+                name,
+            ))
+        });
+        if let Some((first, second, name)) = twice {
+            return Err(refuse(format!(
+                "holds `{first}` and `{second}`, which both train `{name}`; leave one of them out"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The tokenised prompts of every stage.
+///
+/// # Errors
+/// [`Error::Template`] naming the first that does not fit.
+pub(crate) fn prompts(config: &RunConfig, tokenizer: &Tokenizer) -> Result<Vec<StagePrompts>> {
+    let phrase = config.phrase();
+    let words = ConceptWords {
+        tokenizer,
+        phrase: &phrase,
+    };
+    let stages = config.stages.iter().map(|stage| {
+        let templates = stage.regularization_prompts.as_ref();
+        let templates = templates.map_or(&[][..], PromptSource::templates);
+        StagePrompts::new(&words, stage.prompts.templates(), templates)
+    });
+    stages.collect()
+}
+
+/// Where the batches of every stage come from. A replayed first stage needs no photos.
+///
+/// # Errors
+/// Photos that cannot be read, a replay that does not fit.
+pub(crate) fn sources(
+    config: &RunConfig,
+    pipeline: &StableDiffusionPipeline,
+    noise_scheduler: &DdpmScheduler,
+    replay: Option<&Path>,
+    device: &Device,
+) -> Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    if let Some(path) = replay {
+        let fit = ReplayFit {
+            stage: &config.stages[0],
+            channels: pipeline.model.unet().config().in_channels,
+            num_train_timesteps: noise_scheduler.num_train_timesteps(),
+        };
+        sources.push(Source::Replay(Replay::open(path, fit)?));
+    }
+    if sources.len() == config.stages.len() {
+        return Ok(sources);
+    }
+    let latents = Arc::new(encode_photos(config, pipeline, device)?);
+    let others = sources.len()..config.stages.len();
+    sources.extend(others.map(|stage| Source::Random {
+        latents: Arc::clone(&latents),
+        seed: config.seed,
+        stage,
+    }));
+    Ok(sources)
+}
+
+fn encode_photos(
+    config: &RunConfig,
+    pipeline: &StableDiffusionPipeline,
+    device: &Device,
+) -> Result<ConceptLatents> {
+    let [_, side, _] = pipeline.latent_shape()?;
+    let side = side * pipeline.vae.config().factor();
+    let photos = load_photos(&config.concept, side as u32)?;
+    let flip = config.concept.flip;
+    Ok(ConceptLatents::new(&pipeline.vae, &photos, flip, device))
+}

@@ -1,0 +1,355 @@
+//! One optimiser step after the other: what training, estimates, benchmarks and test-time
+//! optimisation have in common.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use core_losses::{LossTerm, total_loss};
+use core_model::noise_scheduler::DdpmScheduler;
+use core_model::personalized::{ConceptEmbedding, PersonalizedModel};
+use core_model::pipeline::StableDiffusionPipeline;
+
+use crate::config::{RunConfig, StageConfig};
+use crate::data::batch::BatchSizes;
+use crate::data::draws::Source;
+use crate::data::prompts::StagePrompts;
+use crate::error::Result;
+use crate::fault::{Fault, finite};
+use crate::observe::{Reads, Scene, observe};
+use crate::optimizer::{GradientSet, Optimizer};
+use crate::prompt_encoder::{Moving, PromptEncoder};
+use crate::rescale::Rescaling;
+use crate::run::metrics::Row;
+use crate::run::state::Position;
+use crate::setup;
+
+/// A run at some step: model, optimiser and all that the next step needs.
+#[derive(Debug)]
+pub struct Stepper<'a> {
+    config: &'a RunConfig,
+    device: Device,
+    /// Tokenizer, autoencoder and schedule; its networks are those before training.
+    pipeline: StableDiffusionPipeline,
+    model: PersonalizedModel,
+    first_vectors: Option<Tensor<2>>,
+    noise_scheduler: DdpmScheduler,
+    prompts: Vec<StagePrompts>,
+    sources: Vec<Source>,
+    stage: Stage,
+    position: Position,
+}
+
+/// What belongs to one stage.
+#[derive(Debug)]
+struct Stage {
+    terms: Vec<LossTerm>,
+    reads: Reads,
+    encoder: PromptEncoder,
+    optimizer: Optimizer,
+    rescaling: Rescaling,
+    /// Whether more moves than the concept.
+    trains_network: bool,
+}
+
+/// A step that was made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Where the run is after it.
+    pub position: Position,
+    /// Its line of `metrics.csv`.
+    pub row: Row,
+}
+
+impl<'a> Stepper<'a> {
+    /// A run before its first step, on the networks of a pipeline. Everything that can be wrong
+    /// with photos, prompts, sets of weights and replay is found here.
+    ///
+    /// # Errors
+    /// What does not fit, by file, key or prompt.
+    pub fn new(
+        config: &'a RunConfig,
+        base: &StableDiffusionPipeline,
+        replay: Option<&Path>,
+        device: &Device,
+    ) -> Result<Self> {
+        let pipeline = setup::with_concept(config, base.clone(), device)?;
+        Self::on(config, pipeline, replay, device)
+    }
+
+    /// The same on a pipeline that knows the concept already.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) fn on(
+        config: &'a RunConfig,
+        pipeline: StableDiffusionPipeline,
+        replay: Option<&Path>,
+        device: &Device,
+    ) -> Result<Self> {
+        setup::check_sets(config, pipeline.model.names())?;
+        let prompts = setup::prompts(config, &pipeline.tokenizer)?;
+        let noise_scheduler = DdpmScheduler::new(&pipeline.scheduler_config)?;
+        let sources = setup::sources(config, &pipeline, &noise_scheduler, replay, device)?;
+        let vectors = pipeline.model.concept().map(ConceptEmbedding::vectors);
+        let (model, stage) = enter(&config.stages[0], pipeline.model.clone());
+        Ok(Self {
+            config,
+            device: device.clone(),
+            model,
+            first_vectors: vectors.map(Tensor::inner),
+            pipeline,
+            noise_scheduler,
+            prompts,
+            sources,
+            stage,
+            position: Position::default(),
+        })
+    }
+
+    /// Goes to the start of a stage with the weights as they are.
+    pub(crate) fn begin_stage(&mut self, index: usize) {
+        let model = self.take_model();
+        (self.model, self.stage) = enter(&self.config.stages[index], model);
+        self.position = Position {
+            stage: index,
+            step: 0,
+            ..self.position
+        };
+    }
+
+    /// The networks, to be put back: one owner lets the optimiser move weights in place.
+    fn take_model(&mut self) -> PersonalizedModel {
+        std::mem::replace(&mut self.model, self.pipeline.model.clone())
+    }
+
+    /// Makes the next step; `None` when the run is at its end. After a fault the run is where it
+    /// was before the step.
+    pub fn next_step(&mut self) -> Option<Result<Step, Fault>> {
+        if self.position.step == self.config.stages[self.position.stage].steps {
+            let next = self.position.stage + 1;
+            if next == self.config.stages.len() {
+                return None;
+            }
+            self.begin_stage(next);
+        }
+        Some(self.step())
+    }
+
+    /// One step: gradients of all forward passes, then the optimiser, then Eq. 6.
+    fn step(&mut self) -> Result<Step, Fault> {
+        let config = &self.config.stages[self.position.stage];
+        let step = self.position.step + 1;
+        let mut gradients = GradientSet::default();
+        let mut row = Row::new(&config.name, step, config.learning_rate_of_step(step));
+        for pass in 0..config.gradient_accumulation_steps {
+            let index = self.position.step * config.gradient_accumulation_steps + pass;
+            let observed = self.observe(index);
+            let Some(losses) = total_loss(&self.stage.terms, &observed) else {
+                continue;
+            };
+            row.add(&losses)?;
+            let mut grads = losses.total.backward();
+            gradients.add_module(&self.model, self.model.names(), &mut grads);
+        }
+        let passes = config.gradient_accumulation_steps;
+        if passes > 1 {
+            gradients.scale(1.0 / passes as f64);
+            row.scale(1.0 / passes as f64);
+        }
+        finite("the gradient", gradients.sum())?;
+        if let Some(max_norm) = config.optimizer.max_grad_norm {
+            gradients.clip_norm(max_norm);
+        }
+        self.update(gradients, step)?;
+        row.embedding_norm = self.model.concept().map(ConceptEmbedding::norm);
+        self.position.step = step;
+        self.position.total += 1;
+        Ok(Step {
+            position: self.position,
+            row,
+        })
+    }
+
+    /// The passes of the stage's forward pass `index`, from 0.
+    fn observe(&mut self, index: usize) -> core_losses::Observed {
+        let number = self.position.stage;
+        let prompts = &self.prompts[number];
+        let sizes = BatchSizes {
+            batch_size: self.config.stages[number].batch_size,
+            prompts: prompts.training.len(),
+            templates: prompts.templates.len(),
+            num_train_timesteps: self.noise_scheduler.num_train_timesteps(),
+            flip: self.config.concept.flip,
+        };
+        let batch = self.sources[number].batch(index, &sizes, &self.device);
+        let scene = Scene {
+            batch: &batch,
+            prompts,
+            noise_scheduler: &self.noise_scheduler,
+            first_vectors: self.first_vectors.as_ref(),
+        };
+        observe(
+            &self.model,
+            &mut self.stage.encoder,
+            scene,
+            &self.stage.reads,
+        )
+    }
+
+    /// Moves the weights. The concept goes first: when it becomes NaN or infinite although its
+    /// gradient was finite, it stays where it was and nothing else has moved.
+    fn update(&mut self, gradients: GradientSet, step: usize) -> Result<(), Fault> {
+        const CONCEPT: &str = ConceptEmbedding::NAME;
+        let config = &self.config.stages[self.position.stage];
+        let Stage {
+            optimizer,
+            rescaling,
+            ..
+        } = &mut self.stage;
+        let rate = |name: &str| config.learning_rate_of(name, step);
+        let (of_concept, others) = gradients.split(CONCEPT);
+        optimizer.begin_step();
+        if let Some(concept) = self.model.concept().cloned() {
+            let moments = optimizer.moments_of(CONCEPT);
+            let vectors = concept.vectors().inner();
+            let moved = optimizer.update(CONCEPT, vectors, &of_concept, rate(CONCEPT));
+            let moved = rescaling.after_step(concept.with_vectors(moved), step);
+            if let Err(fault) = finite("the norm of the embedding", moved.norm()) {
+                optimizer.undo_step(CONCEPT, moments);
+                return Err(fault);
+            }
+            self.model.set_vectors(moved.vectors());
+        }
+        if !others.is_empty() {
+            let model = self.take_model();
+            let names = model.names().clone();
+            self.model = self
+                .stage
+                .optimizer
+                .update_module(model, &names, &others, rate);
+        }
+        Ok(())
+    }
+
+    /// Whether enough steps were made since the last state that a kill would cost more than saving
+    /// does: what is written grows with what is trained.
+    pub(crate) fn is_save_point(&self) -> bool {
+        let config = self.stage_config();
+        let trains_network = self.stage.trains_network;
+        let every = if trains_network { 100 } else { 50 };
+        let step = self.position.step;
+        step.is_multiple_of(every) || step == config.steps
+    }
+
+    /// Whether all trained weights are finite.
+    pub(crate) fn is_finite(&self) -> bool {
+        let config = self.stage_config();
+        let tensors = self.model.tensors(|name| config.moves(name));
+        let mut values = tensors.iter().flat_map(|tensor| &tensor.values);
+        values.all(|value| value.is_finite())
+    }
+
+    /// What is trained, and how.
+    pub fn config(&self) -> &'a RunConfig {
+        self.config
+    }
+
+    /// Where the tensors are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Where the run is.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The stage that the run is in.
+    pub fn stage_config(&self) -> &'a StageConfig {
+        &self.config.stages[self.position.stage]
+    }
+
+    /// The networks as they are now.
+    pub fn model(&self) -> &PersonalizedModel {
+        &self.model
+    }
+
+    /// Draws images with the networks as they are now.
+    pub fn pipeline(&self) -> StableDiffusionPipeline {
+        StableDiffusionPipeline {
+            model: self.model.valid(),
+            ..self.pipeline.clone()
+        }
+    }
+
+    /// The optimiser of the stage, and the norm that Eq. 6 restores.
+    pub(crate) fn optimizer(&self) -> (&Optimizer, Option<f32>) {
+        (&self.stage.optimizer, self.stage.rescaling.recorded_norm())
+    }
+
+    /// Puts the run where an interrupted one was.
+    pub(crate) fn resume(
+        &mut self,
+        position: Position,
+        model: PersonalizedModel,
+        optimizer: Optimizer,
+        recorded_norm: Option<f32>,
+    ) {
+        self.model = model;
+        self.begin_stage(position.stage);
+        self.stage.optimizer = optimizer;
+        self.stage.rescaling = self.stage.rescaling.with_recorded_norm(recorded_norm);
+        self.position = position;
+    }
+
+    /// Draws from other random numbers than the stages of a run: those of stage `number`.
+    pub(crate) fn with_draws_of_stage(mut self, number: usize) -> Self {
+        for source in &mut self.sources {
+            if let Source::Random { stage, .. } = source {
+                *stage = number;
+            }
+        }
+        self
+    }
+
+    /// Replaces the terms of the current stage.
+    pub(crate) fn with_terms(mut self, terms: Vec<LossTerm>) -> Self {
+        self.stage.reads = Reads::of(&terms);
+        self.stage.terms = terms;
+        self
+    }
+}
+
+/// The networks as a stage trains them, and the stage before its first step.
+fn enter(config: &StageConfig, model: PersonalizedModel) -> (PersonalizedModel, Stage) {
+    let model = model
+        .train_only(|name| config.moves(name))
+        .with_gradient_checkpointing(config.gradient_checkpointing);
+    let stage = Stage::new(config, &model);
+    (model, stage)
+}
+
+impl Stage {
+    fn new(config: &StageConfig, model: &PersonalizedModel) -> Self {
+        let terms = config.terms();
+        let any = |part: &str| {
+            let names = model.names();
+            names
+                .keys()
+                .any(|name| name.starts_with(part) && config.moves(name))
+        };
+        let moving = Moving {
+            concept: any("concept."),
+            text_encoder: any("text_encoder."),
+        };
+        Self {
+            reads: Reads::of(&terms),
+            terms,
+            encoder: PromptEncoder::new(moving),
+            optimizer: Optimizer::new(config.optimizer.adamw()),
+            rescaling: Rescaling::new(config.rescale_window(), model.concept()),
+            trains_network: any("unet.") || moving.text_encoder,
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Stages that train the text encoder, several sets of weights at their own learning rates, and
+//! concepts written with a phrase, against PyTorch (fixtures from `generate_fixtures/networks.py`).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use core_model::checkpoint::Checkpoint;
+use core_train::{BaseModel, Run};
+use serde::Deserialize;
+
+use crate::common::{fixture, photos, train, write};
+
+const TOLERANCE: f64 = 1e-3;
+
+#[derive(Deserialize)]
+struct Facts {
+    steps: usize,
+    batch_size: usize,
+    super_category: String,
+    prompt: String,
+    templates: Vec<String>,
+    weights: BTreeMap<String, f64>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    sets: BTreeMap<String, f64>,
+    phrase: Option<String>,
+    rare_token: Option<String>,
+    regularized: bool,
+    max_grad_norm: Option<f64>,
+    schedule: String,
+    warmup: usize,
+    metrics: Vec<BTreeMap<String, f64>>,
+}
+
+fn networks(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/networks");
+    folder.join(name)
+}
+
+fn open(path: &Path) -> Checkpoint {
+    let rule = |key: &str| Some(key.strip_prefix("text_model.").unwrap_or(key).to_string());
+    Checkpoint::open(path, rule).unwrap()
+}
+
+fn read(file: &Checkpoint, key: &str) -> Vec<f32> {
+    let found = file.read_f32(key).unwrap();
+    found.unwrap_or_else(|| panic!("{key}")).0
+}
+
+impl Facts {
+    fn load() -> Self {
+        serde_json::from_str(&std::fs::read_to_string(networks("cases.json")).unwrap()).unwrap()
+    }
+
+    fn toml(&self, case: &Case) -> String {
+        let mut text = String::new();
+        for (key, value) in [("phrase", &case.phrase), ("rare_token", &case.rare_token)] {
+            if let Some(value) = value {
+                text.push_str(&format!("{key} = {value:?}\n"));
+            }
+        }
+        let sets = case.sets.iter();
+        let sets =
+            sets.map(|(kind, rate)| format!("{{ kind = {kind:?}, learning_rate = {rate:e} }}"));
+        let sets: Vec<String> = sets.collect();
+        let clip = case
+            .max_grad_norm
+            .map(|norm| format!("max_grad_norm = {norm}"));
+        text.push_str(&format!(
+            "[model]\npath = {:?}\n[concept]\nname = \"robot\"\nimages = \"absent\"\n\
+             super_category = {:?}\n[[stages]]\ntrain = [{}]\nsteps = {}\nbatch_size = {}\n\
+             learning_rate = 5e-3\nprompts = [{:?}]\nregularization_prompts = {:?}\n\
+             [stages.optimizer]\nlr_schedule = {:?}\nlr_warmup_steps = {}\n{}\n",
+            fixture("model"),
+            self.super_category,
+            sets.join(", "),
+            self.steps,
+            self.batch_size,
+            self.prompt,
+            self.templates,
+            case.schedule,
+            case.warmup,
+            clip.unwrap_or_default(),
+        ));
+        for (kind, weight) in self.weights.iter().filter(|_| case.regularized) {
+            text.push_str(&format!(
+                "[[stages.regularizers]]\nkind = {kind:?}\nweight = {weight}\n"
+            ));
+        }
+        text
+    }
+
+    fn check(&self, name: &str) {
+        let case = self.cases.iter().find(|case| case.name == name).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let config = write(folder.path(), "run.toml", &self.toml(case));
+        let output = folder.path().join("out");
+        train(&config, &output, Some(&fixture("replay.safetensors")));
+        check_metrics(case, &output);
+        let kinds: Vec<&str> = case.sets.keys().map(String::as_str).collect();
+        assert_eq!(
+            output.join("learned_embeds.safetensors").exists(),
+            case.rare_token.is_none()
+        );
+        if kinds.contains(&"embedding") {
+            let found = open(&output.join("learned_embeds.safetensors"));
+            let expected = read(
+                &open(&networks("final.safetensors")),
+                &format!("{name}/rows"),
+            );
+            assert_close(&read(&found, "<robot>"), &expected, "rows");
+        }
+        let unet = kinds.contains(&"unet") || kinds.contains(&"cross_attention_kv");
+        let network = "diffusion_pytorch_model.safetensors";
+        check_network(name, &output, "unet", network, unet);
+        let text_encoder = kinds.contains(&"text_encoder");
+        check_network(
+            name,
+            &output,
+            "text_encoder",
+            "model.safetensors",
+            text_encoder,
+        );
+    }
+}
+
+fn check_metrics(case: &Case, output: &Path) {
+    let mut reader = csv::Reader::from_path(output.join("metrics.csv")).unwrap();
+    let header = reader.headers().unwrap().clone();
+    let records: Vec<_> = reader.records().map(Result::unwrap).collect();
+    assert_eq!(records.len(), case.metrics.len());
+    for (record, expected) in records.iter().zip(&case.metrics) {
+        for (key, expected) in expected.iter().filter(|(key, _)| *key != "learning_rate") {
+            let column = header.iter().position(|name| name == key).unwrap();
+            if key == "embedding_norm" && case.rare_token.is_some() {
+                assert_eq!(&record[column], "", "no vector is learned");
+                continue;
+            }
+            let found: f64 = record[column].parse().unwrap();
+            let off = (found - expected).abs() / expected.abs().max(1e-9);
+            let step = &record[1];
+            assert!(
+                off < TOLERANCE,
+                "step {step}, {key}: {found}, not {expected}"
+            );
+        }
+    }
+}
+
+/// What the stage trains is PyTorch's; all else keeps its bits.
+fn check_network(case: &str, output: &Path, part: &str, file: &str, trained: bool) {
+    assert_eq!(output.join(part).exists(), trained, "{case}: {part}");
+    if !trained {
+        return;
+    }
+    let changes = open(&networks("final.safetensors"));
+    let start = open(&fixture("model").join(part).join(file));
+    let found = open(&output.join(part).join(file));
+    let mut changed = 0;
+    // A softmax does not see the bias of the keys: its gradient is rounding, which AdamW blows up.
+    for key in start.keys().filter(|key| !key.ends_with("k_proj.bias")) {
+        let mut expected = read(&start, key);
+        match changes.read_f32(&format!("{case}/{part}.{key}")).unwrap() {
+            Some((change, _)) => {
+                changed += 1;
+                let pairs = expected.iter_mut().zip(change);
+                pairs.for_each(|(value, change)| *value += change);
+                assert_close(&read(&found, key), &expected, key);
+            }
+            None => assert_eq!(read(&found, key), expected, "{key}"),
+        }
+    }
+    assert!(changed > 0, "{case}: {part}");
+    let config = |folder: &Path| std::fs::read(folder.join(part).join("config.json")).unwrap();
+    assert_eq!(config(output), config(&fixture("model")));
+}
+
+fn assert_close(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let largest = expected.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+    let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    let off = f64::from(differences.fold(0.0_f32, f32::max) / largest);
+    assert!(off < TOLERANCE, "{what}: off by {off}");
+}
+
+#[test]
+fn the_text_encoder_equals_pytorch() {
+    Facts::load().check("text-encoder");
+}
+
+#[test]
+fn context_terms_follow_a_text_encoder_that_moves() {
+    Facts::load().check("text-encoder-with-terms");
+}
+
+#[test]
+fn a_rare_token_with_all_weights_equals_pytorch() {
+    Facts::load().check("rare-token");
+}
+
+#[test]
+fn every_set_has_its_own_learning_rate_and_all_are_clipped_together() {
+    Facts::load().check("own-rates");
+}
+
+#[test]
+fn every_case_of_the_fixtures_is_a_test() {
+    let names: Vec<String> = Facts::load()
+        .cases
+        .into_iter()
+        .map(|case| case.name)
+        .collect();
+    let expected = [
+        "text-encoder",
+        "text-encoder-with-terms",
+        "rare-token",
+        "own-rates",
+    ];
+    assert_eq!(names, expected);
+}
+
+/// A run on three photos of a concept that is a word of the vocabulary.
+fn rare_token_run(folder: &Path) -> PathBuf {
+    photos(&folder.join("photos"));
+    let text = format!(
+        "phrase = \"{{token}} {{class}}\"\nrare_token = \"red\"\n[model]\npath = {:?}\n[concept]\n\
+         name = \"robot\"\nimages = \"photos\"\nsuper_category = \"toy dog\"\n[validation]\n\
+         every = 2\nprompts = [\"a photo of a {{}}\"]\n[[stages]]\n\
+         train = [\"unet\", \"text_encoder\"]\nsteps = 2\nbatch_size = 1\nlearning_rate = 1e-3\n\
+         prompts = [\"a photo of a {{}}\"]\n",
+        fixture("model")
+    );
+    let config = write(folder, "run.toml", &text);
+    let output = folder.join("out");
+    train(&config, &output, None);
+    output
+}
+
+#[test]
+fn a_run_with_a_rare_token_opens_and_writes_the_concept_as_in_its_prompts() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = rare_token_run(folder.path());
+    assert!(output.join("validation/stage-1-00002-00.png").exists());
+    let run = Run::open(&output).unwrap();
+    assert_eq!(run.phrase().fill("a {} in space"), "a red toy dog in space");
+    let base: BaseModel = run.base_model("cpu").unwrap();
+    let pipeline = run.pipeline(&base).unwrap();
+    assert!(pipeline.model.concept().is_none());
+    let states = |pipeline: &core_model::pipeline::StableDiffusionPipeline| {
+        let prompts = ["a red toy dog".to_string()];
+        core_model::params::to_vec(pipeline.encode_prompts(&prompts))
+    };
+    assert_ne!(
+        states(&pipeline),
+        states(&base.pipeline),
+        "the text encoder is the run's"
+    );
+    assert_eq!(
+        states(&pipeline),
+        states(&run.prompt_pipeline(&base).unwrap())
+    );
+}
+
+#[test]
+fn an_unfinished_run_of_another_version_is_refused_with_one_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = rare_token_run(folder.path());
+    // As a kill would have left it, and as the first version wrote its position.
+    let scratch = folder.path().join("out.partial");
+    std::fs::rename(&output, &scratch).unwrap();
+    let state = scratch.join("state/00000001");
+    std::fs::create_dir_all(&state).unwrap();
+    let position = r#"{"stage":0,"step":1,"total":1}"#;
+    std::fs::write(state.join("position.json"), position).unwrap();
+    let mut command = assert_cmd::Command::cargo_bin("core-train").unwrap();
+    let result = command
+        .arg("train")
+        .arg(folder.path().join("run.toml"))
+        .arg("--output")
+        .arg(&output)
+        .arg("--resume")
+        .output()
+        .unwrap();
+    assert_eq!(result.status.code(), Some(1));
+    let message = String::from_utf8(result.stderr).unwrap();
+    assert_eq!(message.matches("error:").count(), 1, "{message}");
+    assert!(
+        message.contains("position.json") && message.contains("another version"),
+        "{message}"
+    );
+    assert!(scratch.exists(), "nothing is removed");
+}
