@@ -18,7 +18,6 @@
 
 pub mod adapters;
 pub mod base_model;
-pub mod commands;
 pub mod config;
 pub mod cost;
 pub mod data;

@@ -1,9 +1,10 @@
 //! Personalisation, pretraining and the mini world from the command line.
 
+mod commands;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use core_train::commands;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

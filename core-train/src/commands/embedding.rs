@@ -20,7 +20,7 @@ const NEAREST: usize = 5;
 
 /// Arguments of `core-train embedding`.
 #[derive(Debug, Args)]
-pub struct EmbeddingArgs {
+pub(crate) struct EmbeddingArgs {
     #[command(subcommand)]
     command: Command,
 }
@@ -54,7 +54,7 @@ enum Command {
 ///
 /// # Errors
 /// Unreadable files and models, vectors of another width than the model's, an unwritable output.
-pub fn run(args: &EmbeddingArgs) -> Result<()> {
+pub(crate) fn run(args: &EmbeddingArgs) -> Result<()> {
     match &args.command {
         Command::Inspect { file, model } => inspect(file, model.as_deref()),
         Command::Convert {

@@ -8,12 +8,12 @@ use core_model::export::export;
 
 use super::model::Dtype;
 use super::say;
-use crate::adapters::learned_embedding;
-use crate::run::Run;
+use core_train::adapters::learned_embedding;
+use core_train::run::Run;
 
 /// Arguments of `core-train export`.
 #[derive(Debug, Args)]
-pub struct ExportArgs {
+pub(crate) struct ExportArgs {
     /// Run folder of `core-train train`
     run: PathBuf,
     /// The folder to write
@@ -27,7 +27,7 @@ pub struct ExportArgs {
 ///
 /// # Errors
 /// No run folder, an unreadable model, an existing or unwritable folder.
-pub fn run(args: &ExportArgs) -> Result<()> {
+pub(crate) fn run(args: &ExportArgs) -> Result<()> {
     let run = Run::open(&args.run)?;
     let base = run.base_model(&run.config.device)?;
     let pipeline = run.pipeline(&base)?;

@@ -19,10 +19,10 @@ use core_model::rng::randn;
 use core_model::source::ModelSource;
 
 use super::model::{FrozenPrecision, prediction_types};
-use crate::base_model::BaseModel;
-use crate::optimize::optimize_for_prompt;
-use crate::progress::Progress;
-use crate::run::Run;
+use core_train::base_model::BaseModel;
+use core_train::optimize::optimize_for_prompt;
+use core_train::progress::Progress;
+use core_train::run::Run;
 
 /// The key of latents in `--init-latents` and `--save-latents` files.
 const LATENTS: &str = "latents";
@@ -30,7 +30,7 @@ const LATENTS: &str = "latents";
 /// Draws images for one prompt.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("source").required(true).args(["model", "run"])))]
-pub struct GenerateArgs {
+pub(crate) struct GenerateArgs {
     /// Model folder as diffusers writes it, one-file checkpoint, or repository of the hub
     #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
@@ -136,7 +136,7 @@ struct Generator {
 ///
 /// # Errors
 /// Unreadable models, concepts and latents; prompts that do not fit; devices that are not there.
-pub fn run(args: &GenerateArgs) -> Result<()> {
+pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     parse_device(&args.device)?;
     let given = args
         .init_latents

@@ -19,12 +19,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::say;
-use crate::adapters::AdapterConfig;
-use crate::cost::memory::{ModelSizes, StepSizes};
+use core_train::adapters::AdapterConfig;
+use core_train::cost::memory::{ModelSizes, StepSizes};
 
 /// Arguments of `core-train model inspect`.
 #[derive(Debug, Args)]
-pub(super) struct InspectArgs {
+pub(crate) struct InspectArgs {
     /// Model folder, folder of one network, one-file checkpoint, or repository of the hub
     path: PathBuf,
     /// Variant of the weights, as fp16 for model.fp16.safetensors
@@ -95,7 +95,7 @@ fn sets() -> impl Iterator<Item = AdapterConfig> {
 ///
 /// # Errors
 /// A path that does not exist, damaged files, or an unknown architecture.
-pub(super) fn run(args: &InspectArgs) -> Result<()> {
+pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     let (path, variant) = (&args.path, args.variant.as_deref());
     if path.is_file() {
         return one_file(args);

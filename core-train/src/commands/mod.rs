@@ -1,18 +1,18 @@
 //! The subcommands of `core-train`, one file each.
 
-pub mod embedding;
-pub mod export;
-pub mod generate;
+pub(crate) mod embedding;
+pub(crate) mod export;
+pub(crate) mod generate;
 mod inspect_model;
-pub mod model;
-pub mod pretrain;
-pub mod train;
-pub mod world;
+pub(crate) mod model;
+pub(crate) mod pretrain;
+pub(crate) mod train;
+pub(crate) mod world;
 
 use std::io::Write;
 
 /// Writes a line of a report to standard output. A reader that has seen enough, as `head`, is no
 /// failure: what was made is in files.
-pub fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }

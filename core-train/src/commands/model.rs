@@ -16,7 +16,7 @@ use super::say;
 
 /// Arguments of `core-train model`.
 #[derive(Debug, Args)]
-pub struct ModelArgs {
+pub(crate) struct ModelArgs {
     #[command(subcommand)]
     command: Command,
 }
@@ -41,13 +41,13 @@ enum Command {
 }
 
 /// The names of prediction types, as an argument.
-pub(super) fn prediction_types() -> impl TypedValueParser<Value = PredictionType> {
+pub(crate) fn prediction_types() -> impl TypedValueParser<Value = PredictionType> {
     let names = PredictionType::ALL.map(PredictionType::name);
     PossibleValuesParser::new(names).try_map(|name| name.parse::<PredictionType>())
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum FrozenPrecision {
+pub(crate) enum FrozenPrecision {
     /// As trained weights.
     Float32,
     /// Half the memory.
@@ -67,7 +67,7 @@ impl From<FrozenPrecision> for WeightPrecision {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum Dtype {
+pub(crate) enum Dtype {
     /// Half the size.
     Float16,
     /// Nothing is rounded.
@@ -87,7 +87,7 @@ impl From<Dtype> for Precision {
 ///
 /// # Errors
 /// A file that is not a complete model of the family, an existing or unwritable folder.
-pub fn run(args: &ModelArgs) -> Result<()> {
+pub(crate) fn run(args: &ModelArgs) -> Result<()> {
     match &args.command {
         Command::Inspect(args) => inspect_model::run(args),
         Command::Import {

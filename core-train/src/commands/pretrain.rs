@@ -7,11 +7,11 @@ use clap::Args;
 use core_model::device::parse_device;
 
 use super::say;
-use crate::pretrain;
+use core_train::pretrain;
 
 /// Arguments of `core-train pretrain`.
 #[derive(Debug, Args)]
-pub struct PretrainArgs {
+pub(crate) struct PretrainArgs {
     /// The network's TOML file, as in experiments/pretrain/.
     config: PathBuf,
     /// Device to compute on: cpu, wgpu, wgpu:1, cuda and so on.
@@ -26,7 +26,7 @@ pub struct PretrainArgs {
 ///
 /// # Errors
 /// A wrong file or device, absent parts, an unwritable output, a loss that is NaN or infinite.
-pub fn run(args: &PretrainArgs) -> Result<()> {
+pub(crate) fn run(args: &PretrainArgs) -> Result<()> {
     let device = parse_device(&args.device)?;
     let quality = pretrain::run(&args.config, &device, args.evaluate)?;
     for (name, value) in quality {

@@ -7,15 +7,15 @@ use clap::Args;
 use core_model::photos::PhotoFolder;
 
 use super::say;
-use crate::config::RunConfig;
-use crate::cost;
-use crate::interrupt::stop_on_ctrl_c;
-use crate::run::folder::{RunDir, Unfinished};
-use crate::trainer::{self, RunOptions};
+use core_train::config::RunConfig;
+use core_train::cost;
+use core_train::interrupt::stop_on_ctrl_c;
+use core_train::run::folder::{RunDir, Unfinished};
+use core_train::trainer::{self, RunOptions};
 
 /// Arguments of `core-train train`.
 #[derive(Debug, Args)]
-pub struct TrainArgs {
+pub(crate) struct TrainArgs {
     /// What to learn and how; see experiments/
     config: PathBuf,
     /// Where to compute: cpu, wgpu[:i] or cuda[:i]; wins over the file
@@ -42,7 +42,7 @@ pub struct TrainArgs {
 ///
 /// # Errors
 /// Everything that can be wrong with the file, the model, the photos and the folder.
-pub fn run(args: &TrainArgs) -> Result<()> {
+pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let mut config = RunConfig::load(&args.config, &args.sets)?;
     if let Some(device) = &args.device {
         config.device.clone_from(device);

@@ -9,9 +9,9 @@ use core_model::files::{write_atomically, write_png};
 use core_model::rng::rng;
 
 use super::say;
-use crate::progress::Progress;
-use crate::world::contact_sheet::contact_sheet;
-use crate::world::{Caption, Identity, View, WorldConcept, render};
+use core_train::progress::Progress;
+use core_train::world::contact_sheet::contact_sheet;
+use core_train::world::{Caption, Identity, View, WorldConcept, render};
 
 /// Largest number of scenes on the contact sheet.
 const ON_SHEET: usize = 96;
@@ -34,7 +34,7 @@ const COLUMNS: [&str; 9] = [
 
 /// Arguments of `core-train world`.
 #[derive(Debug, Args)]
-pub struct WorldArgs {
+pub(crate) struct WorldArgs {
     /// The folder to write to.
     folder: PathBuf,
     /// Seed of the scenes.
@@ -52,7 +52,7 @@ pub struct WorldArgs {
 ///
 /// # Errors
 /// A folder that cannot be created or written to.
-pub fn run(args: &WorldArgs) -> Result<()> {
+pub(crate) fn run(args: &WorldArgs) -> Result<()> {
     let folder = &args.folder;
     let written = if args.concepts {
         write_concepts(folder)?;
@@ -77,7 +77,7 @@ pub fn run(args: &WorldArgs) -> Result<()> {
 ///
 /// # Errors
 /// A folder that cannot be created or written to.
-pub fn write_scenes(folder: &Path, seed: u64, count: u32) -> Result<()> {
+pub(crate) fn write_scenes(folder: &Path, seed: u64, count: u32) -> Result<()> {
     let masks = folder.join("masks");
     make_folder(&masks)?;
     let mut table = csv::Writer::from_writer(Vec::new());
@@ -123,7 +123,7 @@ pub fn write_scenes(folder: &Path, seed: u64, count: u32) -> Result<()> {
 ///
 /// # Errors
 /// A folder that cannot be created or written to.
-pub fn write_concepts(folder: &Path) -> Result<()> {
+pub(crate) fn write_concepts(folder: &Path) -> Result<()> {
     for concept in WorldConcept::ALL {
         let home = folder.join(concept.folder());
         make_folder(&home)?;
