@@ -9,7 +9,7 @@
 //! | which weights move, and how | [`adapters`], [`optimizer`], [`rescale`] |
 //! | how the concept is written, where it starts | [`phrase`], [`initializers`] |
 //! | test-time optimisation of the embedding for one prompt | [`optimize`] |
-//! | photos, prompts, randomness | [`data`] |
+//! | photos, prompts, randomness | [`data`], [`augmentations`] |
 //! | what a run leaves behind, and opening it again | [`run`] |
 //! | time and memory | [`cost`] |
 //! | Ctrl-C | [`interrupt`] |
@@ -17,6 +17,7 @@
 //! | how the mini models were trained | [`pretrain`] |
 
 pub mod adapters;
+pub mod augmentations;
 pub mod base_model;
 pub mod config;
 pub mod cost;

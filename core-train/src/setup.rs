@@ -12,11 +12,13 @@ use core_model::personalized::ConceptEmbedding;
 use core_model::pipeline::StableDiffusionPipeline;
 use core_model::tokenizer::Tokenizer;
 
+use crate::augmentations::AugmentationConfig;
 use crate::config::{PromptSource, RunConfig};
 use crate::data::draws::Source;
-use crate::data::photos::{ConceptLatents, load_photos};
+use crate::data::photos::{ConceptLatents, load_photos, read_photos};
 use crate::data::prompts::{ConceptWords, StagePrompts, word_ids};
 use crate::data::replay::{Replay, ReplayFit};
+use crate::data::shots::{AugmentedPhotos, Photos};
 use crate::error::{Error, Result};
 use crate::initializers::Start;
 
@@ -146,24 +148,54 @@ pub(crate) fn sources(
     if sources.len() == config.stages.len() {
         return Ok(sources);
     }
-    let latents = Arc::new(encode_photos(config, pipeline, device)?);
-    let others = sources.len()..config.stages.len();
-    sources.extend(others.map(|stage| Source::Random {
-        latents: Arc::clone(&latents),
-        seed: config.seed,
-        stage,
-    }));
+    let mut encoded: Option<Arc<Photos>> = None;
+    for stage in sources.len()..config.stages.len() {
+        let photos = match (config.stages[stage].augmentation, &encoded) {
+            (Some(augmentation), _) => Arc::new(augmented(config, pipeline, augmentation, device)?),
+            (None, Some(photos)) => Arc::clone(photos),
+            (None, None) => {
+                let photos = Arc::new(encode_photos(config, pipeline, device)?);
+                Arc::clone(encoded.insert(photos))
+            }
+        };
+        sources.push(Source::Random {
+            photos,
+            seed: config.seed,
+            stage,
+        });
+    }
     Ok(sources)
+}
+
+/// The side of a photo that the model was trained on, in pixels.
+fn side(pipeline: &StableDiffusionPipeline) -> Result<u32> {
+    let [_, side, _] = pipeline.latent_shape()?;
+    Ok((side * pipeline.vae.config().factor()) as u32)
 }
 
 fn encode_photos(
     config: &RunConfig,
     pipeline: &StableDiffusionPipeline,
     device: &Device,
-) -> Result<ConceptLatents> {
-    let [_, side, _] = pipeline.latent_shape()?;
-    let side = side * pipeline.vae.config().factor();
-    let photos = load_photos(&config.concept, side as u32)?;
-    let flip = config.concept.flip;
-    Ok(ConceptLatents::new(&pipeline.vae, &photos, flip, device))
+) -> Result<Photos> {
+    let photos = load_photos(&config.concept, side(pipeline)?)?;
+    let (vae, flip) = (&pipeline.vae, config.concept.flip);
+    Ok(Photos::Encoded(ConceptLatents::new(
+        vae, &photos, flip, device,
+    )))
+}
+
+fn augmented(
+    config: &RunConfig,
+    pipeline: &StableDiffusionPipeline,
+    augmentation: AugmentationConfig,
+    device: &Device,
+) -> Result<Photos> {
+    Ok(Photos::Augmented(Box::new(AugmentedPhotos {
+        photos: read_photos(&config.concept)?,
+        augmentation,
+        side: side(pipeline)?,
+        vae: pipeline.vae.clone(),
+        device: device.clone(),
+    })))
 }

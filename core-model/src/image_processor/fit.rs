@@ -24,6 +24,15 @@ pub fn crop(image: &RgbImage, side: u32) -> RgbImage {
     )
 }
 
+/// The whole picture with `side` pixels on its shorter side, in its proportions.
+///
+/// # Panics
+/// When the picture or `side` has no pixel.
+pub fn resize_shortest_side(image: &RgbImage, side: u32, filter: Filter) -> RgbImage {
+    let (width, height) = shortest_side(image.dimensions(), side);
+    resize(image, width, height, filter)
+}
+
 /// The whole picture, bicubic, stretched to `side` by `side` pixels.
 ///
 /// # Panics

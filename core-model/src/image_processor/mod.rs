@@ -8,6 +8,7 @@ mod fit;
 mod jpeg;
 mod load;
 mod resample;
+mod rotate;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -18,11 +19,12 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use fit::{crop, squash};
+pub use fit::{crop, resize_shortest_side, squash};
 pub(crate) use load::FORMATS;
 pub use load::load_image;
 use resample::resize_part;
 pub use resample::{Filter, resize, resize_gray};
+pub use rotate::rotate;
 
 use crate::config::{read_object, write_json};
 use crate::error::{Error, Result};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::concept::Group;
 use super::prompt_source::PromptSource;
 use super::train_entry::TrainEntry;
+use crate::augmentations::AugmentationConfig;
 use crate::error::{Error, Result};
 use crate::optimizer::AdamWConfig;
 
@@ -36,6 +37,10 @@ pub struct StageConfig {
     /// the concept's group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub regularization_prompts: Option<PromptSource>,
+    /// What happens to a photo each time it is shown: `"rotation"`, as in the authors' code; nothing
+    /// when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augmentation: Option<AugmentationConfig>,
     /// Eq. 6: `{ from, to }`, or `false` for off.
     #[serde(default)]
     pub rescale: Rescale,

@@ -8,8 +8,8 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 
 use super::batch::{Batch, BatchSizes};
-use super::photos::ConceptLatents;
 use super::replay::Replay;
+use super::shots::{Photos, Shot};
 
 /// Where the batches of a stage come from.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub enum Source {
     /// Photos and the run's seed.
     Random {
         /// The photos.
-        latents: Arc<ConceptLatents>,
+        photos: Arc<Photos>,
         /// The run's seed.
         seed: u64,
         /// Number of the stage.
@@ -33,10 +33,10 @@ impl Source {
     pub fn batch(&self, index: usize, sizes: &BatchSizes, device: &Device) -> Batch {
         match self {
             Self::Random {
-                latents,
+                photos,
                 seed,
                 stage,
-            } => draw(latents, *seed, *stage, index, sizes, device),
+            } => draw(photos, *seed, *stage, index, sizes, device),
             Self::Replay(replay) => {
                 let prompts = pick(0, "replay: training prompt", index, sizes);
                 replay.batch(index, prompts, device)
@@ -46,7 +46,7 @@ impl Source {
 }
 
 fn draw(
-    latents: &ConceptLatents,
+    photos: &Photos,
     seed: u64,
     stage: usize,
     index: usize,
@@ -54,21 +54,24 @@ fn draw(
     device: &Device,
 ) -> Batch {
     let purpose = |what: &str| format!("stage {stage}: {what}");
-    let [channels, height, width] = latents.shape();
+    let [channels, height, width] = photos.shape();
     let shape = [sizes.batch_size, channels, height, width];
     let normal = |what: &str| randn(shape, seed, &purpose(what), index as u64, device);
     let mut timesteps = rng(seed, &purpose("timestep"), index as u64);
     let mut mirror = rng(seed, &purpose("mirror"), index as u64);
-    let photos: Vec<(usize, bool)> = (0..sizes.batch_size)
+    let shots: Vec<Shot> = (0..sizes.batch_size)
         .map(|sample| {
             let number = index * sizes.batch_size + sample;
-            let photo = photo(seed, &purpose("photo order"), number, latents.photos());
-            (photo, mirror.random_bool(0.5) && sizes.flip)
+            Shot {
+                photo: photo(seed, &purpose("photo order"), number, photos.count()),
+                mirrored: mirror.random_bool(0.5) && sizes.flip,
+                rng: rng(seed, &purpose("augmentation"), number as u64),
+            }
         })
         .collect();
     let mut template = rng(seed, &purpose("template"), index as u64);
     Batch {
-        latents: latents.sample(&photos, normal("posterior")),
+        latents: photos.sample(shots, normal("posterior")),
         noise: normal("noise"),
         timesteps: (0..sizes.batch_size)
             .map(|_| timesteps.random_range(0..sizes.num_train_timesteps))

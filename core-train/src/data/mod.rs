@@ -5,3 +5,4 @@ pub mod draws;
 pub mod photos;
 pub mod prompts;
 pub mod replay;
+pub mod shots;

@@ -19,15 +19,24 @@ pub fn load_photos(concept: &ConceptConfig, side: u32) -> Result<Vec<RgbImage>> 
         Resize::Crop => crop,
         Resize::Squash => squash,
     };
+    let photos = read_photos(concept)?;
+    Ok(photos.iter().map(|photo| fit(photo, side)).collect())
+}
+
+/// The photos of a concept as they are.
+///
+/// # Errors
+/// As [`load_photos`].
+pub fn read_photos(concept: &ConceptConfig) -> Result<Vec<RgbImage>> {
     if !concept.images.is_dir() {
         let reason = "is no folder; `concept.images` names a folder of photos";
         return Err(Error::run_folder(&concept.images, reason));
     }
     let folder = PhotoFolder::read(&concept.images)?;
     let files = folder.files.iter();
-    files
-        .map(|file| Ok(fit(&load_image(file)?, side)))
-        .collect()
+    Ok(files
+        .map(|file| load_image(file))
+        .collect::<core_model::Result<_>>()?)
 }
 
 /// The posterior moments of every photo and of its mirror image, computed once; latents are drawn

@@ -104,6 +104,7 @@ fn bad_values_are_named_with_reason_and_remedy() {
         ),
         ("initializer={id=999999}", &["initializer", "999999"]),
         ("initializer='word'", &["initializer"]),
+        ("stages.0.augmentation='rotate'", &["rotate", "rotation"]),
         ("recipe='absent.toml'", &["absent.toml"]),
         ("device=tpu", &["tpu", "cpu"]),
         ("device='cuda:0'", &["cuda", "cpu"]),

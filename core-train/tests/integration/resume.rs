@@ -11,7 +11,8 @@ use core_train::{Error, RunConfig, RunOptions};
 
 use crate::common::{fixture, photos, train, write};
 
-/// Two stages on photos: all terms, rescaling inside the first, accumulation in the second.
+/// Two stages on photos: all terms, rescaling inside the first; accumulation and augmented photos in
+/// the second.
 fn config(folder: &Path, steps: [usize; 2]) -> std::path::PathBuf {
     photos(&folder.join("photos"));
     let text = format!(
@@ -24,7 +25,7 @@ fn config(folder: &Path, steps: [usize; 2]) -> std::path::PathBuf {
          [[stages.regularizers]]\nkind = \"context_embedding\"\nweight = 0.5\n\
          [[stages.regularizers]]\nkind = \"context_attention\"\nweight = 100.0\n\
          [[stages]]\nname = \"identity\"\ntrain = [\"unet\"]\nsteps = {}\nbatch_size = 1\n\
-         gradient_accumulation_steps = 2\nlearning_rate = 1e-4\n\
+         gradient_accumulation_steps = 2\nlearning_rate = 1e-4\naugmentation = \"rotation\"\n\
          prompts = [\"a photo of a {{}}\"]\n",
         fixture("model"),
         steps[0],

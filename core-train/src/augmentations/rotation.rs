@@ -1,0 +1,57 @@
+//! `rotation`: what the public code of CoRe and AttnDreamBooth does to photos.
+
+use core_model::image_processor::{Filter, resize_shortest_side, rotate};
+use image::RgbImage;
+use image::imageops::{crop_imm, flip_horizontal};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use super::Augmentation;
+
+/// How often a photo is turned, and by how many degrees to either side at most.
+const ROTATED: f64 = 0.75;
+const DEGREES: f64 = 45.0;
+
+/// How often it is mirrored.
+const MIRRORED: f64 = 0.25;
+
+/// Turns a photo by a random angle on a canvas that grows to hold it, black outside; then the
+/// shorter side becomes the model's, bilinear; then it is mirrored or not; then a random square is
+/// cut out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotation;
+
+impl Augmentation for Rotation {
+    fn apply(&self, photo: &RgbImage, side: u32, rng: &mut ChaCha8Rng) -> RgbImage {
+        let angle = match rng.random_bool(ROTATED) {
+            true => rng.random_range(-DEGREES..=DEGREES),
+            false => 0.0,
+        };
+        let resized = resize_shortest_side(&rotate(photo, angle), side, Filter::Bilinear);
+        let turned = match rng.random_bool(MIRRORED) {
+            true => flip_horizontal(&resized),
+            false => resized,
+        };
+        let (width, height) = turned.dimensions();
+        let left = rng.random_range(0..=width - side);
+        let top = rng.random_range(0..=height - side);
+        crop_imm(&turned, left, top, side, side).to_image()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core_model::rng::rng;
+
+    use super::*;
+
+    #[test]
+    fn a_photo_becomes_another_square_in_every_draw_and_the_same_from_the_same_numbers() {
+        let photo = RgbImage::from_fn(40, 30, |x, y| image::Rgb([x as u8 * 6, y as u8 * 8, 200]));
+        let draw = |index: u64| Rotation.apply(&photo, 16, &mut rng(3, "augmentation", index));
+        let first = draw(0);
+        assert_eq!(first.dimensions(), (16, 16));
+        assert_eq!(first, draw(0));
+        assert_ne!(first, draw(1));
+    }
+}
