@@ -179,10 +179,8 @@ fn encode_photos(
     device: &Device,
 ) -> Result<Photos> {
     let photos = load_photos(&config.concept, side(pipeline)?)?;
-    let (vae, flip) = (&pipeline.vae, config.concept.flip);
-    Ok(Photos::Encoded(ConceptLatents::new(
-        vae, &photos, flip, device,
-    )))
+    let latents = ConceptLatents::new(&pipeline.vae, &photos, config.concept.flip, device);
+    Ok(Photos::Encoded(Box::new(latents)))
 }
 
 fn augmented(

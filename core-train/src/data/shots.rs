@@ -25,7 +25,7 @@ pub struct Shot {
 #[derive(Debug)]
 pub enum Photos {
     /// As squares, encoded once.
-    Encoded(ConceptLatents),
+    Encoded(Box<ConceptLatents>),
     /// Changed and encoded for every sample.
     Augmented(Box<AugmentedPhotos>),
 }
