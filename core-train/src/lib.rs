@@ -10,7 +10,7 @@
 //! | how the concept is written, where it starts | [`phrase`], [`initializers`] |
 //! | test-time optimisation of the embedding for one prompt | [`optimize`] |
 //! | photos, prompts, randomness | [`data`], [`augmentations`] |
-//! | what a run leaves behind, and opening it again | [`run`] |
+//! | what a run leaves behind, and opening it again | [`mod@run`] |
 //! | time and memory | [`cost`] |
 //! | Ctrl-C | [`interrupt`] |
 //! | scenes of the mini world, drawn by code | [`world`] |

@@ -25,7 +25,7 @@ pub struct Cost {
 /// Takes two steps of every stage and times the second.
 ///
 /// # Errors
-/// As [`run`](crate::run) before the first step.
+/// As [`run`](crate::run()) before the first step.
 pub fn measure(base: &BaseModel, config: &RunConfig, replay: Option<&Path>) -> Result<Cost> {
     let mut step_seconds = Vec::new();
     let mut stepper = Stepper::new(config, &base.pipeline, replay, &base.device)?;
@@ -53,7 +53,7 @@ pub fn measure(base: &BaseModel, config: &RunConfig, replay: Option<&Path>) -> R
 /// until that says to stop or the stage is at its end.
 ///
 /// # Errors
-/// As [`run`](crate::run) before the first step.
+/// As [`run`](crate::run()) before the first step.
 pub fn time_steps(
     config: &RunConfig,
     stage: usize,
