@@ -53,6 +53,7 @@ pub use term::{Formulation, Observed, Pass, Reading, Term};
 pub use terms::context_attention::ContextAttention;
 pub use terms::context_embedding::ContextEmbedding;
 pub use terms::diffusion::{Diffusion, diffusion_loss};
+pub use terms::embedding_anchor::EmbeddingAnchor;
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -101,4 +102,5 @@ terms! {
     Diffusion => "diffusion",
     ContextEmbedding => "context_embedding",
     ContextAttention => "context_attention",
+    EmbeddingAnchor => "embedding_anchor",
 }

@@ -120,6 +120,17 @@ impl Observed {
         }
     }
 
+    /// The concept's vectors now and at the start.
+    ///
+    /// # Panics
+    /// When the term does not declare [`Reading::Embedding`], or no vector is learned.
+    pub fn vectors(&self) -> [&Tensor<2>; 2] {
+        match &self.embedding {
+            Some([now, start]) => [now, start],
+            None => panic!("this term does not declare that it reads the embedding"),
+        }
+    }
+
     /// The prediction for the noisy photos and its target.
     ///
     /// # Panics

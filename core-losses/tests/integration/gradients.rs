@@ -2,8 +2,8 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use core_losses::{
-    Context, ContextAttention, ContextEmbedding, ContextPair, Formulation, Observed, Pass,
-    PromptSpan, Term, diffusion_loss,
+    Context, ContextAttention, ContextEmbedding, ContextPair, EmbeddingAnchor, Formulation,
+    Observed, Pass, PromptSpan, Term, diffusion_loss,
 };
 
 const STEP: f64 = 1e-5;
@@ -110,6 +110,18 @@ fn context_embedding_has_the_right_slope() {
             term.forward(&observed([x, reference.clone()], None))
         });
     }
+}
+
+#[test]
+fn the_embedding_anchor_has_the_right_slope() {
+    let device = Device::flex();
+    let start = tensor(numbers(9, 8), [2, 4], &device);
+    check(&numbers(10, 8), [2, 4], |x| {
+        EmbeddingAnchor::default().forward(&Observed {
+            embedding: Some([x, start.clone()]),
+            ..Observed::default()
+        })
+    });
 }
 
 #[test]
