@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use core_losses::{LossTerm, Term};
+use core_losses::{LossTerm, Reading, Term};
 use core_model::files::is_plain_name;
 
 use super::{RunConfig, StageConfig, ValidationConfig};
@@ -81,6 +81,20 @@ pub(super) fn tokens(config: &RunConfig, path: &Path) -> Result<()> {
         "initializer",
         "has no effect: `rare_token` is a word that the model has; leave one of them out",
     )?;
+    let reads = |term: &&LossTerm| term.reads().contains(&Reading::Embedding);
+    for (index, stage) in config.stages.iter().enumerate() {
+        if let Some(term) = stage.regularizers.iter().find(reads) {
+            check.require(
+                false,
+                format!("stages.{index}.regularizers"),
+                format!(
+                    "holds `{}`, which reads the learned embedding, but with `rare_token` there is \
+                     none; leave one of them out",
+                    term.kind()
+                ),
+            )?;
+        }
+    }
     let trains = config.stages.iter().position(StageConfig::trains_embedding);
     match trains {
         Some(index) => check.require(
