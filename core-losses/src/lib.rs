@@ -17,8 +17,8 @@
 //! use core_losses::{Context, ContextPair, LossTerm, Observed, Pass, PromptSpan, Term};
 //!
 //! // "a <robot> in space" beside "a stuffed animal in space": BOS, words, EOT.
-//! let learned = PromptSpan { length: 6, concept: 2..3, context_length: 77 };
-//! let reference = PromptSpan { length: 7, concept: 2..4, context_length: 77 };
+//! let learned = PromptSpan::of_token(6, 2..3, 77);
+//! let reference = PromptSpan::of_token(7, 2..4, 77);
 //! let pair = ContextPair::new(learned.clone(), reference.clone())?;
 //! assert_eq!(pair.kept(Context::Prompt), [vec![0, 1, 3, 4, 5], vec![0, 1, 4, 5, 6]]);
 //!
@@ -50,17 +50,15 @@ pub use error::Error;
 pub use objective::{Losses, total_loss};
 pub use span::{Context, ContextPair, PromptSpan};
 pub use term::{Formulation, Observed, Pass, Reading, Term};
-pub use terms::context_attention::ContextAttention;
-pub use terms::context_embedding::ContextEmbedding;
-pub use terms::diffusion::{Diffusion, diffusion_loss};
-pub use terms::embedding_anchor::EmbeddingAnchor;
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 /// Makes the enum that TOML files name by `kind` from one line per term.
 macro_rules! terms {
-    ($($variant:ident => $kind:literal),+ $(,)?) => {
+    ($($module:ident::$variant:ident => $kind:literal),+ $(,)?) => {
+        $(pub use terms::$module::$variant;)+
+
         /// One term of a stage's objective, chosen by its key `kind`.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "kind")]
@@ -99,8 +97,9 @@ macro_rules! terms {
 }
 
 terms! {
-    Diffusion => "diffusion",
-    ContextEmbedding => "context_embedding",
-    ContextAttention => "context_attention",
-    EmbeddingAnchor => "embedding_anchor",
+    diffusion::Diffusion => "diffusion",
+    context_embedding::ContextEmbedding => "context_embedding",
+    context_attention::ContextAttention => "context_attention",
+    embedding_anchor::EmbeddingAnchor => "embedding_anchor",
+    attention_statistics::AttentionStatistics => "attention_statistics",
 }

@@ -54,11 +54,7 @@ mod tests {
     #[test]
     fn terms_are_weighted_in_the_sum_and_unweighted_in_the_list() {
         let device = Device::flex();
-        let span = PromptSpan {
-            length: 3,
-            concept: 1..2,
-            context_length: 3,
-        };
+        let span = PromptSpan::of_token(3, 1..2, 3);
         let pass = |rows: [[f32; 2]; 3]| Pass {
             spans: vec![span.clone()],
             hidden: Tensor::<2>::from_floats(rows, &device).unsqueeze::<3>(),

@@ -27,18 +27,35 @@ pub enum Context {
 pub struct PromptSpan {
     /// Tokens from BOS to the first EOT, both counted.
     pub length: usize,
-    /// Positions of the concept, between BOS and EOT.
+    /// Positions of the concept as it is written, between BOS and EOT: of the whole phrase.
     pub concept: Range<usize>,
+    /// Positions of the concept's token in it: one for each of its vectors.
+    pub token: Range<usize>,
+    /// Position of the first token of the super-category that follows the concept's token, where
+    /// the phrase has it.
+    pub class_word: Option<usize>,
     /// Positions with padding: what the text encoder sees.
     pub context_length: usize,
 }
 
 impl PromptSpan {
+    /// A concept that is written as its token alone.
+    pub fn of_token(length: usize, token: Range<usize>, context_length: usize) -> Self {
+        Self {
+            length,
+            concept: token.clone(),
+            token,
+            class_word: None,
+            context_length,
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
         let Self {
             length,
             concept,
             context_length,
+            ..
         } = self;
         // BOS comes before it and EOT after it.
         let inside = concept.start >= 1 && !concept.is_empty() && concept.end < *length;
@@ -119,11 +136,7 @@ mod tests {
     use super::*;
 
     fn span(length: usize, concept: Range<usize>) -> PromptSpan {
-        PromptSpan {
-            length,
-            concept,
-            context_length: 8,
-        }
+        PromptSpan::of_token(length, concept, 8)
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub enum Reading {
     ClassAttention,
     /// [`Observed::embedding`].
     Embedding,
+    /// [`PromptSpan::class_word`] of the training prompts.
+    ClassWord,
 }
 
 impl Reading {
@@ -128,6 +130,18 @@ impl Observed {
         match &self.embedding {
             Some([now, start]) => [now, start],
             None => panic!("this term does not declare that it reads the embedding"),
+        }
+    }
+
+    /// The cross-attention of the pass over the photos, layer by layer, and where the concept stands
+    /// in the prompt of every sample.
+    ///
+    /// # Panics
+    /// When the term does not declare [`Reading::PhotoAttention`].
+    pub fn photo_attention(&self) -> (&[Tensor<4>], &[PromptSpan]) {
+        match (&self.photos, attention(&self.photos)) {
+            (Some(pass), Some(maps)) => (maps, &pass.spans),
+            _ => panic!("this term does not declare that it reads the attention of the photos"),
         }
     }
 

@@ -12,6 +12,7 @@ pub const CLASS: &str = "{class}";
 /// prompts and in the learned side of regularisation prompts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Phrase {
+    pattern: String,
     token: String,
     class: String,
     words: String,
@@ -20,12 +21,33 @@ pub struct Phrase {
 impl Phrase {
     /// `pattern` holds `{token}` once and may hold `{class}`; absent, it is the token alone.
     pub fn new(pattern: Option<&str>, token: &str, class: &str) -> Self {
-        let words = pattern.unwrap_or(TOKEN);
-        Self {
-            words: words.replace(CLASS, class).replace(TOKEN, token),
+        let mut phrase = Self {
+            pattern: pattern.unwrap_or(TOKEN).to_string(),
             token: token.to_string(),
             class: class.to_string(),
-        }
+            words: String::new(),
+        };
+        phrase.words = phrase.filled(&phrase.pattern);
+        phrase
+    }
+
+    fn filled(&self, pattern: &str) -> String {
+        pattern
+            .replace(CLASS, &self.class)
+            .replace(TOKEN, &self.token)
+    }
+
+    /// The words before the concept's token.
+    pub fn before_token(&self) -> String {
+        let before = self.pattern.split(TOKEN).next();
+        self.filled(before.unwrap_or_default())
+    }
+
+    /// The words before the super-category, where it follows the concept's token.
+    pub fn before_class(&self) -> Option<String> {
+        let (before, after) = self.pattern.split_once(TOKEN)?;
+        let (between, _) = after.split_once(CLASS)?;
+        Some(self.filled(&format!("{before}{TOKEN}{between}")))
     }
 
     /// The concept's token: its placeholder, or a rare word of the vocabulary.
@@ -64,5 +86,15 @@ mod tests {
         assert_eq!(phrase.fill("a {} in space"), "a <tom> cat in space");
         assert_eq!(phrase.fill_with_class("a {} in space"), "a cat in space");
         assert_eq!(Phrase::new(None, "<tom>", "cat").words(), "<tom>");
+    }
+
+    #[test]
+    fn the_places_of_token_and_super_category_in_the_phrase_are_known() {
+        let phrase = Phrase::new(Some("my {token} {class}"), "<tom>", "cat");
+        assert_eq!(phrase.before_token(), "my ");
+        assert_eq!(phrase.before_class().as_deref(), Some("my <tom> "));
+        for without in [None, Some("{class} {token}")] {
+            assert_eq!(Phrase::new(without, "<tom>", "cat").before_class(), None);
+        }
     }
 }

@@ -91,11 +91,7 @@ mod tests {
     /// prompt adds to EOT in the two layers of both samples.
     fn value(formulation: Formulation, shift: [f32; 2]) -> f32 {
         let device = Device::flex();
-        let span = PromptSpan {
-            length: 3,
-            concept: 1..2,
-            context_length: 3,
-        };
+        let span = PromptSpan::of_token(3, 1..2, 3);
         let map = |shift: f32| {
             let row = [0.5, 0.3, 0.2 + shift];
             Tensor::<2>::from_floats([row, row], &device).reshape([2, 1, 1, 3])

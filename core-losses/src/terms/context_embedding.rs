@@ -77,11 +77,7 @@ mod tests {
 
     fn value(formulation: Formulation, learned: [[f32; 2]; 4], reference: [[f32; 2]; 4]) -> f32 {
         let device = Device::flex();
-        let span = PromptSpan {
-            length: 4,
-            concept: 1..2,
-            context_length: 4,
-        };
+        let span = PromptSpan::of_token(4, 1..2, 4);
         let pass = |rows| Pass {
             spans: vec![span.clone()],
             hidden: Tensor::<2>::from_floats(rows, &device).unsqueeze::<3>(),

@@ -1,5 +1,6 @@
 //! The terms of the objective, one per file.
 
+pub mod attention_statistics;
 pub mod context_attention;
 pub mod context_embedding;
 pub mod diffusion;

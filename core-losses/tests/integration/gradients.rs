@@ -2,8 +2,8 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use core_losses::{
-    Context, ContextAttention, ContextEmbedding, ContextPair, EmbeddingAnchor, Formulation,
-    Observed, Pass, PromptSpan, Term, diffusion_loss,
+    AttentionStatistics, Context, ContextAttention, ContextEmbedding, ContextPair, EmbeddingAnchor,
+    Formulation, Observed, Pass, PromptSpan, Term, terms::diffusion::diffusion_loss,
 };
 
 const STEP: f64 = 1e-5;
@@ -60,11 +60,7 @@ fn check<const D: usize>(values: &[f64], shape: [usize; D], loss: impl Fn(Tensor
 
 /// A super-category of two tokens in a prompt padded to seven positions.
 fn spans() -> [PromptSpan; 2] {
-    let span = |length, concept| PromptSpan {
-        length,
-        concept,
-        context_length: 7,
-    };
+    let span = |length, concept| PromptSpan::of_token(length, concept, 7);
     [span(5, 1..2), span(6, 1..3)]
 }
 
@@ -119,6 +115,31 @@ fn the_embedding_anchor_has_the_right_slope() {
     check(&numbers(10, 8), [2, 4], |x| {
         EmbeddingAnchor::default().forward(&Observed {
             embedding: Some([x, start.clone()]),
+            ..Observed::default()
+        })
+    });
+}
+
+#[test]
+fn attention_statistics_have_the_right_slope() {
+    let device = Device::flex();
+    let hidden = tensor::<3>(vec![0.0; 14], [2, 7, 1], &device);
+    let span = PromptSpan {
+        length: 6,
+        concept: 1..4,
+        token: 1..3,
+        class_word: Some(3),
+        context_length: 7,
+    };
+    let other = tensor(numbers(11, 84), [2, 2, 3, 7], &device);
+    check(&numbers(12, 84), [2, 2, 3, 7], |x| {
+        AttentionStatistics::default().forward(&Observed {
+            photos: Some(Pass {
+                spans: vec![span.clone(), span.clone()],
+                hidden: hidden.clone(),
+                prediction: None,
+                attention: Some(vec![x, other.clone()]),
+            }),
             ..Observed::default()
         })
     });

@@ -20,11 +20,11 @@ struct Prompt {
 
 impl Prompt {
     fn span(&self) -> PromptSpan {
-        PromptSpan {
-            length: self.length,
-            concept: self.concept[0]..self.concept[1],
-            context_length: CONTEXT_LENGTH,
-        }
+        PromptSpan::of_token(
+            self.length,
+            self.concept[0]..self.concept[1],
+            CONTEXT_LENGTH,
+        )
     }
 }
 

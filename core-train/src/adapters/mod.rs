@@ -16,8 +16,7 @@ use core_model::pipeline::StableDiffusionPipeline;
 use serde::Deserialize;
 use toml::Table;
 
-pub use embedding::{Embedding, learned_embedding};
-pub use network::{CrossAttention, CrossAttentionKv, TextEncoderAll, Unet};
+pub use embedding::learned_embedding;
 
 use crate::config::RunConfig;
 use crate::error::Result;
@@ -61,7 +60,9 @@ pub struct Trained<'a> {
 
 /// Makes the enum that TOML files name from one line per set.
 macro_rules! adapters {
-    ($($variant:ident => $kind:literal),+ $(,)?) => {
+    ($($module:ident::$variant:ident => $kind:literal),+ $(,)?) => {
+        $(pub use $module::$variant;)+
+
         /// An entry of `train`, told apart by its `kind`; each has keys of its own.
         #[derive(Debug, Clone, PartialEq)]
         pub enum AdapterConfig {
@@ -110,11 +111,11 @@ macro_rules! adapters {
 }
 
 adapters! {
-    Embedding => "embedding",
-    Unet => "unet",
-    CrossAttention => "cross_attention",
-    CrossAttentionKv => "cross_attention_kv",
-    TextEncoderAll => "text_encoder",
+    embedding::Embedding => "embedding",
+    network::Unet => "unet",
+    network::CrossAttention => "cross_attention",
+    network::CrossAttentionKv => "cross_attention_kv",
+    network::TextEncoderAll => "text_encoder",
 }
 
 #[cfg(test)]

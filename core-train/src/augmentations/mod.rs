@@ -7,8 +7,6 @@ use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-pub use rotation::Rotation;
-
 /// One way to change photos.
 pub trait Augmentation {
     /// The photo as a square of `side` pixels, changed as the random numbers say.
@@ -17,7 +15,9 @@ pub trait Augmentation {
 
 /// Makes the enum that TOML files name from one line per augmentation.
 macro_rules! augmentations {
-    ($($variant:ident => $kind:literal),+ $(,)?) => {
+    ($($module:ident::$variant:ident => $kind:literal),+ $(,)?) => {
+        $(pub use $module::$variant;)+
+
         /// `augmentation = "NAME"` of a stage.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
         pub enum AugmentationConfig {
@@ -42,5 +42,5 @@ macro_rules! augmentations {
 }
 
 augmentations! {
-    Rotation => "rotation",
+    rotation::Rotation => "rotation",
 }

@@ -56,6 +56,19 @@ pub(super) fn tokens(config: &RunConfig, path: &Path) -> Result<()> {
             ),
         )?;
     }
+    let needs_class = |term: &LossTerm| term.reads().contains(&Reading::ClassWord);
+    let mut terms = config.stages.iter().flat_map(|stage| &stage.regularizers);
+    if let Some(term) = terms.find(|term| needs_class(term)) {
+        check.require(
+            config.phrase().before_class().is_some(),
+            "phrase",
+            format!(
+                "has no {CLASS} after {TOKEN}, whose attention `{}` compares; write \
+                 \"{TOKEN} {CLASS}\"",
+                term.kind()
+            ),
+        )?;
+    }
     let Some(token) = &config.rare_token else {
         return Ok(());
     };

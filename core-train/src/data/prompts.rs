@@ -1,5 +1,7 @@
 //! Prompt templates: checked, filled and tokenised before the first step.
 
+use std::ops::Range;
+
 use core_losses::{ContextPair, PromptSpan};
 use core_model::tokenizer::Tokenizer;
 
@@ -122,6 +124,8 @@ impl ConceptWords<'_> {
         }
         let span = PromptSpan {
             length: encoding.length,
+            token: self.token(start),
+            class_word: self.class_word(start),
             concept,
             context_length,
         };
@@ -142,11 +146,9 @@ impl ConceptWords<'_> {
             .tokenizer
             .encode(&self.phrase.fill_with_class(template));
         let start = span.concept.start;
-        let reference_span = PromptSpan {
-            length: reference.length,
-            concept: start..start + self.count(self.phrase.class()),
-            context_length: self.tokenizer.context_length(),
-        };
+        let class = start..start + self.count(self.phrase.class());
+        let context_length = self.tokenizer.context_length();
+        let reference_span = PromptSpan::of_token(reference.length, class, context_length);
         let pair = ContextPair::new(span, reference_span)
             .map_err(|error| refuse(template, error.to_string()))?;
         Ok(RegularizationPrompt {
@@ -154,6 +156,18 @@ impl ConceptWords<'_> {
             reference: reference.ids,
             pair,
         })
+    }
+
+    /// Positions of the concept's token in a phrase that begins at `start`.
+    fn token(&self, start: usize) -> Range<usize> {
+        let first = start + self.count(&self.phrase.before_token());
+        first..first + self.count(self.phrase.token())
+    }
+
+    /// Position of the first token of the super-category, where it follows the concept's token.
+    fn class_word(&self, start: usize) -> Option<usize> {
+        let before = self.phrase.before_class()?;
+        Some(start + self.count(&before))
     }
 
     /// How many tokens words have on their own; as many as a prompt can hold where there are more.

@@ -13,6 +13,7 @@ when rounding alone would come near the tests' tolerance of 1e-3.
 import json
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 import trajectory
@@ -24,6 +25,11 @@ CASES = [
     dict(
         case("rare-token", regularized=False, rescale=None, max_grad_norm=0.1),
         sets={"unet": 1e-4, "text_encoder": 5e-4}, phrase="{token} {class}", rare_token="red",
+    ),
+    dict(
+        case("photo-terms", num_vectors=2, regularized=False, rescale=None),
+        sets={"embedding": 5e-3}, phrase="the {token} {class}",
+        terms={"attention_statistics": 500.0, "embedding_anchor": 0.05},
     ),
     dict(
         case("own-rates", regularized=False, rescale=None, max_grad_norm=0.05, schedule="cosine", warmup=3),
@@ -70,7 +76,43 @@ class Networks(Trainer):
                 if kind == "unet" or ".attn2.to_k." in name or ".attn2.to_v." in name:
                     yield f"unet.{name}", weight
 
+    def photo_terms(self):
+        """AttnDreamBooth's statistics and Cross Initialization's anchor, as their public code has them."""
+        start = self.tokenizer("a photo of a the").input_ids[:-1]
+        i, n = len(start), self.case["num_vectors"]
+        j, statistics = i + n, 0.0
+        for p in self.recorder.maps:
+            batch, _, _, tokens = p.shape
+            p = p.permute(0, 3, 1, 2).reshape(batch, tokens, -1)
+            for factor, value in ((2.0, p.mean(-1)), (5.0, p.var(-1))):
+                part = (value[:, i : i + n] - value[:, j : j + 1]).square().mean(1).sum()
+                statistics = statistics + factor * part / len(self.recorder.maps)
+        if not hasattr(self, "start"):
+            self.start = self.rows.detach().clone()
+        anchor = F.pairwise_distance(self.rows, self.start).mean()
+        return {"attention_statistics": statistics, "embedding_anchor": anchor}
+
+    def step_with_photo_terms(self, step, replay):
+        latents = replay["latents"][step - 1].to(self.dtype)
+        noise = replay["noise"][step - 1].to(self.dtype)
+        timesteps = replay["timesteps"][step - 1]
+        acp = self.scheduler.alphas_cumprod[timesteps].to(self.dtype).reshape(-1, 1, 1, 1)
+        noisy = acp.sqrt() * latents + (1 - acp).sqrt() * noise
+        hidden = self.encode(PROMPT.format(self.words)).expand(trajectory.BATCH, -1, -1)
+        self.recorder.maps = []
+        diffusion = F.mse_loss(self.unet(noisy, timesteps, hidden).sample, noise)
+        terms = self.photo_terms()
+        loss = diffusion + sum(self.case["terms"][kind] * value for kind, value in terms.items())
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        row = {"loss": loss, "diffusion": diffusion} | terms
+        row["embedding_norm"] = self.rows.norm()
+        return {key: float(value) for key, value in row.items()}
+
     def step(self, step, replay):
+        if self.case.get("terms"):
+            return self.step_with_photo_terms(step, replay)
         flat, self.trained = self.trained, list(self.named.values())
         row = super().step(step, replay)
         self.trained = flat
@@ -111,7 +153,7 @@ def main():
             # Of a network the change, which keeps its precision in half the space.
             value = value.float() if key == "rows" else (value - start[key].double()).half()
             finals[f"{settings['name']}/{key}"] = value
-        keep = ["name", "sets", "phrase", "rare_token", "regularized", "max_grad_norm", "schedule", "warmup"]
+        keep = ["name", "sets", "terms", "num_vectors", "phrase", "rare_token", "regularized", "max_grad_norm", "schedule", "warmup"]
         described.append({key: settings.get(key) for key in keep} | {"metrics": metrics64})
     save_file(finals, OUT.parent / "networks" / "final.safetensors")
     text = json.dumps(

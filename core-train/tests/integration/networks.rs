@@ -27,6 +27,8 @@ struct Facts {
 struct Case {
     name: String,
     sets: BTreeMap<String, f64>,
+    terms: Option<BTreeMap<String, f64>>,
+    num_vectors: usize,
     phrase: Option<String>,
     rare_token: Option<String>,
     regularized: bool,
@@ -72,11 +74,12 @@ impl Facts {
             .map(|norm| format!("max_grad_norm = {norm}"));
         text.push_str(&format!(
             "[model]\npath = {:?}\n[concept]\nname = \"robot\"\nimages = \"absent\"\n\
-             super_category = {:?}\n[[stages]]\ntrain = [{}]\nsteps = {}\nbatch_size = {}\n\
+             super_category = {:?}\nnum_vectors = {}\n[[stages]]\ntrain = [{}]\nsteps = {}\nbatch_size = {}\n\
              learning_rate = 5e-3\nprompts = [{:?}]\nregularization_prompts = {:?}\n\
              [stages.optimizer]\nlr_schedule = {:?}\nlr_warmup_steps = {}\n{}\n",
             fixture("model"),
             self.super_category,
+            case.num_vectors,
             sets.join(", "),
             self.steps,
             self.batch_size,
@@ -86,7 +89,8 @@ impl Facts {
             case.warmup,
             clip.unwrap_or_default(),
         ));
-        for (kind, weight) in self.weights.iter().filter(|_| case.regularized) {
+        let context = self.weights.iter().filter(|_| case.regularized);
+        for (kind, weight) in context.chain(case.terms.iter().flatten()) {
             text.push_str(&format!(
                 "[[stages.regularizers]]\nkind = {kind:?}\nweight = {weight}\n"
             ));
@@ -203,6 +207,11 @@ fn a_rare_token_with_all_weights_equals_pytorch() {
 }
 
 #[test]
+fn terms_on_the_photos_attention_and_on_the_embedding_equal_pytorch() {
+    Facts::load().check("photo-terms");
+}
+
+#[test]
 fn every_set_has_its_own_learning_rate_and_all_are_clipped_together() {
     Facts::load().check("own-rates");
 }
@@ -218,6 +227,7 @@ fn every_case_of_the_fixtures_is_a_test() {
         "text-encoder",
         "text-encoder-with-terms",
         "rare-token",
+        "photo-terms",
         "own-rates",
     ];
     assert_eq!(names, expected);
