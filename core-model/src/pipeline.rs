@@ -35,7 +35,7 @@ pub struct SamplingOptions {
 pub enum PromptStates<'a> {
     /// The same at every timestep.
     Constant(Box<Conditioning>),
-    /// Other states at every timestep, of which the function is told.
+    /// Other states at every timestep, given by a function of it.
     ByTimestep(&'a dyn Fn(f32) -> Conditioning),
 }
 
@@ -211,7 +211,7 @@ impl StableDiffusionPipeline {
 
     /// Turns noise of unit variance [b, c, h, w] into latents as the VAE makes them, times
     /// `scaling_factor`. `cond` and `uncond` are states of b prompts or of one; both passes of a
-    /// guided step run as one batch of 2b. `on_step` is told the number of model calls done.
+    /// guided step run as one batch of 2b. `on_step` gets the number of model calls done.
     ///
     /// # Errors
     /// A scheduler class or value that is not implemented, or too many steps.

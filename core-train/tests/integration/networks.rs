@@ -276,6 +276,42 @@ fn a_run_with_a_rare_token_opens_and_writes_the_concept_as_in_its_prompts() {
 }
 
 #[test]
+fn an_exported_run_draws_with_its_own_text_encoder_and_unet() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = rare_token_run(folder.path());
+    let exported = folder.path().join("model");
+    let program = |words: &[&std::ffi::OsStr]| {
+        let mut program = assert_cmd::Command::cargo_bin("core-train").unwrap();
+        program.args(words).assert().success();
+    };
+    program(&["export".as_ref(), output.as_ref(), exported.as_ref()]);
+    let draw = |flag: &str, from: &Path| {
+        let latents = folder.path().join(format!("latents{flag}.safetensors"));
+        let images = folder.path().join(format!("images{flag}"));
+        program(&[
+            "generate".as_ref(),
+            flag.as_ref(),
+            from.as_ref(),
+            "--prompt".as_ref(),
+            "a red toy dog".as_ref(),
+            "--steps".as_ref(),
+            "2".as_ref(),
+            "--save-latents".as_ref(),
+            latents.as_ref(),
+            "--out".as_ref(),
+            images.as_ref(),
+        ]);
+        read(&open(&latents), "latents")
+    };
+    let of_run = draw("--run", &output);
+    assert_eq!(of_run, draw("--model", &exported));
+    assert_ne!(of_run, {
+        std::fs::remove_dir_all(folder.path().join("images--model")).unwrap();
+        draw("--model", &fixture("model"))
+    });
+}
+
+#[test]
 fn an_unfinished_run_of_another_version_is_refused_with_one_message() {
     let folder = tempfile::tempdir().unwrap();
     let output = rare_token_run(folder.path());
