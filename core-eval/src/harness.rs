@@ -4,7 +4,7 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use core_model::device::parse_device;
@@ -12,26 +12,29 @@ use core_model::folder::ModelFolder;
 use core_model::photos::PhotoFolder;
 use core_train::progress::Progress;
 use core_train::run::folder::METRICS;
-use image::{GrayImage, RgbImage};
+use image::RgbImage;
 
 use crate::base::Base;
 use crate::checks::checks;
 use crate::curves::{self, CurveRow};
 use crate::effects::{self, EffectRow, Evidence};
 use crate::experiment::Experiment;
-use crate::gallery::{Gallery, ImageFeatures};
+use crate::gallery::{Gallery, ImageFile, MaskSource, load_images};
 use crate::images::{self, wanted};
-use crate::masks::masked;
+use crate::kept_tokens::KeptTokens;
 use crate::metrics::Metric;
-use crate::pictures::load_images;
 use crate::plan::{Cell, plan};
 use crate::protocol::Protocol;
 use crate::provenance::protocol_json;
 use crate::report::{self, ScoreTable, Tables, TokenRow, Weighting};
-use crate::scoring::{self, ScoredImages};
+use crate::scoring::{ScoredImages, photo_files};
 use crate::tokens::Reader;
 use crate::training;
+use crate::usage::Usage;
 use crate::workers::Workers;
+
+/// The folder in which the results of networks are kept for the next start.
+const KEPT: &str = "features";
 
 /// What an experiment came to.
 #[derive(Debug)]
@@ -43,6 +46,8 @@ pub struct Outcome {
     pub effects: Vec<EffectRow>,
     /// The files that were written, relative to the folder of the results.
     pub files: Vec<String>,
+    /// How much networks have worked.
+    pub usage: Usage,
 }
 
 /// Runs an experiment in the folder `results`; what lies there and still holds is not done again.
@@ -81,8 +86,6 @@ struct Harness<'a> {
     results: &'a Path,
     protocols: Vec<&'static Protocol>,
     gallery: Gallery,
-    /// The photos of every concept.
-    photos: Vec<Vec<ImageFeatures>>,
     reader: Reader<'a>,
     cells: Vec<Cell>,
     workers: Workers,
@@ -103,8 +106,12 @@ impl<'a> Harness<'a> {
         let protocols = experiment.evaluation.protocols()?;
         let evaluation = &experiment.evaluation;
         check_counts(experiment, &protocols)?;
-        let gallery = Gallery::load(&evaluation.encoders, &device)?;
-        let photos = scoring::photos(experiment, &protocols, &gallery)?;
+        let kept = results.join(KEPT);
+        let mut gallery = Gallery::new(&evaluation.encoders, &device, Some(kept))?;
+        for concept in &experiment.concepts {
+            gallery.check_photos(&photo_files(concept, &protocols)?)?;
+        }
+        gallery.release();
         let reader = Reader::load(experiment, &model)?;
         let cells = plan(experiment, &model)?;
         reader.check_prompts(&cells)?;
@@ -116,7 +123,6 @@ impl<'a> Harness<'a> {
             results,
             protocols,
             gallery,
-            photos,
             reader,
             cells,
             workers,
@@ -125,24 +131,26 @@ impl<'a> Harness<'a> {
         })
     }
 
-    fn run(&self) -> Result<Outcome> {
-        training::train(
+    fn run(mut self) -> Result<Outcome> {
+        let mut outcome = Outcome {
+            tables: Vec::new(),
+            effects: Vec::new(),
+            files: vec!["tokens.csv".to_string(), "curves.csv".to_string()],
+            usage: Usage::default(),
+        };
+        let runs = training::train(
             &self.cells,
             &self.base,
             self.results,
             self.workers,
             self.stop,
         )?;
-        self.draw()?;
-        let tokens = self.tokens()?;
+        outcome.usage.count("runs trained", runs as u64);
+        outcome.usage.count("images drawn", self.draw()? as u64);
+        let tokens = self.tokens(&mut outcome.usage)?;
         let curves = self.curves()?;
         report::write_rows(&self.file("tokens.csv"), &tokens)?;
         report::write_rows(&self.file("curves.csv"), &curves)?;
-        let mut outcome = Outcome {
-            tables: Vec::new(),
-            effects: Vec::new(),
-            files: vec!["tokens.csv".to_string(), "curves.csv".to_string()],
-        };
         self.score(&mut outcome, &tokens, &curves)?;
         for plot in report::plot::draw_all(self.results)? {
             let name = plot.strip_prefix(self.results).unwrap_or(&plot);
@@ -154,19 +162,23 @@ impl<'a> Harness<'a> {
             self.grid("foregrounds.png", true)?;
             outcome.files.push("foregrounds.png".to_string());
         }
+        outcome.usage.add(self.gallery.usage());
         Ok(outcome)
     }
 
     /// Scores all images under every protocol, writes the tables and measures the claims.
-    fn score(&self, outcome: &mut Outcome, tokens: &[TokenRow], curves: &[CurveRow]) -> Result<()> {
-        let images = ScoredImages::new(
-            self.experiment,
-            &self.cells,
-            &self.protocols,
-            self.results,
-            &self.gallery,
-            &self.photos,
-        )?;
+    fn score(
+        &mut self,
+        outcome: &mut Outcome,
+        tokens: &[TokenRow],
+        curves: &[CurveRow],
+    ) -> Result<()> {
+        let gallery = &mut self.gallery;
+        let (experiment, cells) = (self.experiment, &self.cells);
+        let images = ScoredImages::new(experiment, cells, self.results, gallery, self.stop);
+        gallery.save()?;
+        gallery.release();
+        let images = images?;
         let photos = images.photo_counts();
         for (index, protocol) in self.protocols.iter().enumerate() {
             let suffix = match index {
@@ -178,9 +190,9 @@ impl<'a> Harness<'a> {
                 averaging: protocol.averaging,
                 photos: &photos,
             };
-            let concepts = self.experiment.concepts.iter();
+            let concepts = experiment.concepts.iter();
             let concepts = concepts.map(|c| (c.name.as_str(), c.images.as_path()));
-            let encoders = &self.experiment.evaluation.encoders;
+            let encoders = &experiment.evaluation.encoders;
             let tables = Tables {
                 scores: &scores,
                 checks: &checks(&images, protocol, &scores),
@@ -205,7 +217,9 @@ impl<'a> Harness<'a> {
         self.results.join(name)
     }
 
-    fn draw(&self) -> Result<()> {
+    /// Draws the images that are not there; returns how many.
+    fn draw(&self) -> Result<usize> {
+        let drawn = AtomicUsize::new(0);
         let experiment = self.experiment;
         let total: usize = self
             .cells
@@ -226,19 +240,26 @@ impl<'a> Harness<'a> {
                 base: &self.base,
                 stop: self.stop,
             };
-            painting.draw(&on_image)
+            drawn.fetch_add(painting.draw(&on_image)?, Ordering::Relaxed);
+            Ok(())
         })?;
         if let Ok(progress) = progress.lock() {
             progress.finish();
         }
-        Ok(())
+        Ok(drawn.into_inner())
     }
 
-    fn tokens(&self) -> Result<Vec<TokenRow>> {
+    /// The rows of `tokens.csv`; those of a run that was probed before are known.
+    fn tokens(&self, usage: &mut Usage) -> Result<Vec<TokenRow>> {
+        let file = self.file(KEPT).join("tokens.bin");
+        let (experiment, reader) = (self.experiment, &self.reader);
+        let mut kept = KeptTokens::open(experiment, reader, &self.base, self.results, &file)?;
         let mut rows = Vec::new();
         for cell in &self.cells {
-            rows.extend(self.reader.rows(cell, &self.base, self.results)?);
+            rows.extend(kept.rows(cell)?);
         }
+        kept.save()?;
+        usage.count("prompts read by the text encoder", kept.prompts);
         Ok(rows)
     }
 
@@ -285,33 +306,27 @@ impl<'a> Harness<'a> {
 
     /// The first concept and the first seed: photos, then one row per prompt and one column per
     /// variant; only their foregrounds, as masked protocols compare them, if wanted.
-    fn grid(&self, name: &str, foregrounds: bool) -> Result<()> {
+    fn grid(&mut self, name: &str, foregrounds: bool) -> Result<()> {
         let experiment = self.experiment;
-        let first = |cell: &&Cell| cell.concept == 0 && cell.seed == experiment.seeds[0];
         let concept = &experiment.concepts[0];
-        let word = concept.super_category.as_str();
-        let apply = |images: Vec<RgbImage>, masks: Vec<GrayImage>| -> Vec<RgbImage> {
-            let pairs = images.iter().zip(&masks);
-            pairs.map(|(image, mask)| masked(image, mask)).collect()
+        let first = |cell: &&Cell| cell.concept == 0 && cell.seed == experiment.seeds[0];
+        let gallery = &mut self.gallery;
+        let mut shown = |images: &[ImageFile]| -> Result<Vec<RgbImage>> {
+            match foregrounds {
+                true => gallery.foregrounds(images),
+                false => load_images(images.iter().map(|image| image.path.as_path())),
+            }
         };
-        let files = PhotoFolder::read(&concept.images)?.files;
-        let mut photos = load_images(files.iter().map(PathBuf::as_path))?;
-        if foregrounds {
-            let folder = &concept.images;
-            let gallery = &self.gallery;
-            let masks = gallery.photo_masks(folder, &files, &photos, None, Some(word))?;
-            photos = apply(photos, masks);
-        }
+        let photos = shown(&photo_files(concept, &self.protocols)?)?;
         let mut columns = Vec::new();
         for cell in self.cells.iter().filter(first) {
             let images = wanted(experiment, cell).into_iter();
             let images = images.filter(|image| image.image == 0);
-            let files: Vec<PathBuf> = images.map(|i| self.results.join(i.file)).collect();
-            let mut images = load_images(files.iter().map(PathBuf::as_path))?;
-            if foregrounds {
-                let masks = self.gallery.masks(&images, &vec![word; images.len()])?;
-                images = apply(images, masks);
-            }
+            let images = images.map(|image| ImageFile {
+                path: self.results.join(image.file),
+                mask: Some(MaskSource::Word(concept.super_category.clone())),
+            });
+            let images = shown(&images.collect::<Vec<_>>())?;
             columns.push((experiment.variants[cell.variant].name.clone(), images));
         }
         let prompts = experiment.prompts_for(concept).into_iter();

@@ -88,12 +88,12 @@ pub struct Painting<'a> {
 }
 
 impl Painting<'_> {
-    /// Draws the images that are not there yet; those of another run or another sampling are
-    /// removed first.
+    /// Draws the images that are not there yet, and returns how many; those of another run or
+    /// another sampling are removed first.
     ///
     /// # Errors
     /// An unreadable model, an unwritable folder, a request to stop.
-    pub fn draw(&self, on_image: &(dyn Fn() + Sync)) -> Result<()> {
+    pub fn draw(&self, on_image: &(dyn Fn() + Sync)) -> Result<usize> {
         let Self {
             experiment,
             cell,
@@ -104,6 +104,7 @@ impl Painting<'_> {
         let concept = &experiment.concepts[cell.concept];
         self.prepare(&results.join(folder(experiment, cell, concept)), concept)?;
         let mut painter: Option<Painter> = None;
+        let mut drawn = 0;
         // Batches are the same whatever is there already, so that an interrupted experiment draws
         // the same bits.
         for batch in wanted(experiment, cell).chunks(batch_size(base.folder())?) {
@@ -129,10 +130,11 @@ impl Painting<'_> {
                 for (wanted, image) in batch.iter().zip(images) {
                     write(&results.join(&wanted.file), &image)?;
                 }
+                drawn += batch.len();
             }
             batch.iter().for_each(|_| on_image());
         }
-        Ok(())
+        Ok(drawn)
     }
 
     /// Empties the folder when its images come from elsewhere.

@@ -7,9 +7,9 @@
 //! | addresses of runs, training, work on all cores | [`plan`], [`training`], [`workers`] |
 //! | evaluation images with paired noise | [`images`] |
 //! | metrics, and how scores are computed | [`metrics`], [`protocol`], [`gallery`], [`masks`], [`scoring`], [`provenance`] |
-//! | images on disk | [`pictures`] |
 //! | diversity, copies, worst prompts, what photos score | [`checks`] |
-//! | context tokens, learning curves, claims | [`tokens`], [`curves`], [`effects`] |
+//! | context tokens, learning curves, claims | [`tokens`], [`kept_tokens`], [`curves`], [`effects`] |
+//! | how much networks have worked | [`usage`] |
 //! | intervals, tables, plots, tables of several experiments | [`statistics`], [`report`], [`merge`] |
 //! | how large an experiment must be | [`precision`] |
 
@@ -22,10 +22,10 @@ pub mod experiment;
 pub mod gallery;
 pub mod harness;
 pub mod images;
+pub mod kept_tokens;
 pub mod masks;
 pub mod merge;
 pub mod metrics;
-pub mod pictures;
 pub mod plan;
 pub mod precision;
 pub mod protocol;
@@ -37,4 +37,5 @@ pub mod scoring;
 pub mod statistics;
 pub mod tokens;
 pub mod training;
+pub mod usage;
 pub mod workers;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use core_model::files::{read_to_string, sha256};
+use core_model::folder::EncoderFolder;
 use core_model::photos::PhotoFolder;
 use serde_json::{Map, Value, json};
 
@@ -56,23 +57,24 @@ pub fn protocol_json<'a>(
 }
 
 /// A network's preprocessing, and the SHA-256 of each of its files by name.
-fn network(folder: &Path) -> Result<Value> {
-    let at = || folder.display().to_string();
-    let preprocessor = folder.join("preprocessor_config.json");
+fn network(folder: &EncoderFolder) -> Result<Value> {
+    let preprocessor = folder.path().join("preprocessor_config.json");
     let mut preprocessing = Value::Null;
     if preprocessor.exists() {
         preprocessing = serde_json::from_str(&read_to_string(&preprocessor)?)
             .with_context(|| preprocessor.display().to_string())?;
     }
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).with_context(at)? {
-        let path = entry.with_context(at)?.path();
-        let ending = path.extension().unwrap_or_default().to_string_lossy();
-        if path.is_file() && matches!(ending.as_ref(), "json" | "safetensors" | "bin" | "txt") {
-            files.push(path);
+    let mut digests = Map::new();
+    for (name, digest) in folder.digests()? {
+        let ending = Path::new(name).extension().unwrap_or_default();
+        if ["json", "safetensors", "bin", "txt"]
+            .iter()
+            .any(|known| ending == *known)
+        {
+            digests.insert(name.clone(), json!(digest));
         }
     }
-    Ok(json!({ "sha256": digests(files)?, "preprocessing": preprocessing }))
+    Ok(json!({ "sha256": digests, "preprocessing": preprocessing }))
 }
 
 /// The SHA-256 of files by name.

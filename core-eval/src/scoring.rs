@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, ensure};
-use core_model::photos::PhotoFolder;
+use anyhow::{Context, Result, bail, ensure};
 use core_train::config::ConceptConfig;
 use core_train::progress::Progress;
 
 use crate::experiment::Experiment;
-use crate::gallery::{BATCH, Gallery, ImageFeatures, TextFeatures, readings};
+use crate::gallery::{
+    BATCH, Gallery, ImageFeatures, ImageFile, MaskSource, Needs, TextFeatures, masked_photos,
+    photos,
+};
 use crate::images::{Wanted, wanted};
 use crate::metrics::{Metric, Scores};
-use crate::pictures::load_images;
 use crate::plan::Cell;
 use crate::protocol::Protocol;
 use crate::report::{ScoreRow, ScoreTable};
@@ -100,74 +102,91 @@ pub struct ScoredImages<'a> {
     /// The metrics that run.
     pub metrics: Vec<Metric>,
     /// The photos of every concept.
-    pub photos: &'a [Vec<ImageFeatures>],
+    pub photos: Vec<Vec<ImageFeatures>>,
     /// All images, cell by cell.
     pub images: Vec<ScoredImage>,
     texts: BTreeMap<String, TextFeatures>,
 }
 
 impl<'a> ScoredImages<'a> {
-    /// Computes the features of all images and prompts.
+    /// Computes the features of all photos, images and prompts that are not known from before.
     ///
     /// # Errors
-    /// An image that cannot be read.
+    /// An image that cannot be read; a request to stop.
     pub fn new(
         experiment: &'a Experiment,
         cells: &'a [Cell],
-        protocols: &[&Protocol],
         results: &Path,
-        gallery: &Gallery,
-        photos: &'a [Vec<ImageFeatures>],
+        gallery: &mut Gallery,
+        stop: &AtomicBool,
     ) -> Result<Self> {
-        let metrics = experiment.evaluation.encoders.metrics();
-        let readings = readings(metrics.iter(), protocols);
-        let with_masks = protocols.iter().any(|protocol| protocol.masked);
-        let total: usize = cells
-            .iter()
-            .map(|cell| wanted(experiment, cell).len())
-            .sum();
-        let mut progress = Progress::new("scores", 0, total as u64);
-        let mut texts: BTreeMap<String, TextFeatures> = BTreeMap::new();
-        let mut images = Vec::with_capacity(total);
-        for (cell, of_cell) in cells.iter().enumerate() {
-            let concept = &experiment.concepts[of_cell.concept];
-            let of_cell = wanted(experiment, of_cell);
-            for (start, batch) in (0..).step_by(BATCH).zip(of_cell.chunks(BATCH)) {
-                let files: Vec<PathBuf> = batch.iter().map(|i| results.join(&i.file)).collect();
-                let loaded = load_images(files.iter().map(PathBuf::as_path))?;
-                let masks = with_masks.then(|| {
-                    let word = concept.super_category.as_str();
-                    gallery.masks(&loaded, &vec![word; loaded.len()])
-                });
-                let features =
-                    gallery.features(&loaded, masks.transpose()?.as_deref(), &readings)?;
-                for (index, (image, features)) in (start..).zip(batch.iter().zip(features)) {
-                    for protocol in protocols {
-                        let text = text(protocol, &image.prompt.prompt, concept)?;
-                        if let Entry::Vacant(entry) = texts.entry(text) {
-                            let features = gallery.text_features(entry.key(), &metrics)?;
-                            entry.insert(features);
-                        }
-                    }
-                    images.push(ScoredImage {
-                        cell,
-                        image: image.clone(),
-                        index,
-                        features,
-                    });
-                    progress.advance("");
-                }
-            }
-        }
-        progress.finish();
-        Ok(Self {
+        let protocols = experiment.evaluation.protocols()?;
+        let mut images = Self {
             experiment,
             cells,
-            metrics,
-            photos,
-            images,
-            texts,
-        })
+            metrics: gallery.metrics(),
+            photos: Vec::new(),
+            images: Vec::new(),
+            texts: BTreeMap::new(),
+        };
+        let needs = Needs::of_photos(&images.metrics, &protocols);
+        for concept in &experiment.concepts {
+            let photos = photo_files(concept, &protocols)?;
+            images.photos.push(gallery.features(&photos, &needs)?);
+        }
+        let total = cells.iter().map(|cell| wanted(experiment, cell).len());
+        let mut progress = Progress::new("scores", 0, total.sum::<usize>() as u64);
+        for cell in 0..cells.len() {
+            images.add(cell, &protocols, results, gallery, &mut |count| {
+                (0..count).for_each(|_| progress.advance(""));
+                match stop.load(Ordering::Relaxed) {
+                    true => bail!("stopped; the same command goes on from here"),
+                    false => Ok(()),
+                }
+            })?;
+            gallery.save_if_due()?;
+        }
+        progress.finish();
+        Ok(images)
+    }
+
+    /// Adds the images of a cell; `on_batch` is told how many are done.
+    fn add(
+        &mut self,
+        cell: usize,
+        protocols: &[&Protocol],
+        results: &Path,
+        gallery: &mut Gallery,
+        on_batch: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        let needs = Needs::of_images(&self.metrics, protocols);
+        let concept = &self.experiment.concepts[self.cells[cell].concept];
+        let of_cell = wanted(self.experiment, &self.cells[cell]);
+        for (start, batch) in (0..).step_by(BATCH).zip(of_cell.chunks(BATCH)) {
+            let word = || MaskSource::Word(concept.super_category.clone());
+            let files = batch.iter().map(|image| ImageFile {
+                path: results.join(&image.file),
+                mask: needs.masks().then(word),
+            });
+            let features = gallery.features(&files.collect::<Vec<_>>(), &needs)?;
+            for (index, (image, features)) in (start..).zip(batch.iter().zip(features)) {
+                for protocol in protocols {
+                    let text = text(protocol, &image.prompt.prompt, concept)?;
+                    if let Entry::Vacant(entry) = self.texts.entry(text) {
+                        let features = gallery.text_features(entry.key(), &self.metrics)?;
+                        entry.insert(features);
+                    }
+                }
+                self.images.push(ScoredImage {
+                    cell,
+                    image: image.clone(),
+                    index,
+                    features,
+                });
+            }
+            on_batch(batch.len())?;
+        }
+        Ok(())
     }
 
     /// The rows of `scores.csv`: variants slowest, then concepts, seeds, prompts, images.
@@ -225,7 +244,7 @@ impl<'a> ScoredImages<'a> {
 
     /// How many photos each concept has, by name.
     pub fn photo_counts(&self) -> BTreeMap<String, usize> {
-        let concepts = self.experiment.concepts.iter().zip(self.photos);
+        let concepts = self.experiment.concepts.iter().zip(&self.photos);
         concepts
             .map(|(concept, photos)| (concept.name.clone(), photos.len()))
             .collect()
@@ -237,38 +256,15 @@ fn text(protocol: &Protocol, prompt: &str, concept: &ConceptConfig) -> Result<St
     protocol.text(prompt, Some(&word), Some(&concept.super_category))
 }
 
-/// The features of the photos of every concept.
+/// The photos of a concept, with the sources of their masks where a protocol compares foregrounds.
 ///
 /// # Errors
-/// A photo that cannot be read, or one without foreground under a masked protocol.
-pub fn photos(
-    experiment: &Experiment,
-    protocols: &[&Protocol],
-    gallery: &Gallery,
-) -> Result<Vec<Vec<ImageFeatures>>> {
-    let concepts = experiment.concepts.iter();
-    let metrics = experiment.evaluation.encoders.metrics();
-    concepts
-        .map(|concept| of_photos(concept, &metrics, protocols, gallery))
-        .collect()
-}
-
-fn of_photos(
-    concept: &ConceptConfig,
-    metrics: &[Metric],
-    protocols: &[&Protocol],
-    gallery: &Gallery,
-) -> Result<Vec<ImageFeatures>> {
-    let files = PhotoFolder::read(&concept.images)?.files;
-    let photos = load_images(files.iter().map(PathBuf::as_path))?;
-    let with_masks = protocols.iter().any(|protocol| protocol.masked);
-    let masks = with_masks.then(|| {
-        let word = Some(concept.super_category.as_str());
-        gallery.photo_masks(&concept.images, &files, &photos, None, word)
-    });
-    let metrics = metrics.iter().filter(|metric| metric.reads_photos());
-    let readings = readings(metrics, protocols);
-    gallery.features(&photos, masks.transpose()?.as_deref(), &readings)
+/// The folder is absent or holds no photos.
+pub fn photo_files(concept: &ConceptConfig, protocols: &[&Protocol]) -> Result<Vec<ImageFile>> {
+    match protocols.iter().any(|protocol| protocol.masked) {
+        true => masked_photos(&concept.images, None, Some(&concept.super_category)),
+        false => photos(&concept.images),
+    }
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub fn runs_to_do<'a>(cells: &'a [Cell], results: &Path) -> Vec<&'a PlannedRun> 
     runs
 }
 
-/// Trains what is not there yet.
+/// Trains what is not there yet, and returns how many runs that were.
 ///
 /// # Errors
 /// What a run reports, with its concept; what was done stays, and the next call goes on from it.
@@ -41,10 +41,10 @@ pub fn train(
     results: &Path,
     workers: Workers,
     stop: &AtomicBool,
-) -> Result<()> {
+) -> Result<usize> {
     let mut runs = runs_to_do(cells, results);
     if runs.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let folder = results.join("runs");
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
@@ -87,7 +87,7 @@ pub fn train(
         if let Ok(progress) = progress.lock() {
             progress.0.finish();
         }
-        outcome
+        outcome.map(|()| runs.len())
     })
 }
 

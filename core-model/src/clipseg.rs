@@ -56,6 +56,22 @@ pub struct ClipSegConfig {
 }
 
 impl ClipSegConfig {
+    /// Refuses images of a size that patches do not fill.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the sizes, in pixels.
+    pub fn check_size(&self, height: usize, width: usize) -> Result<()> {
+        let patch = self.clip.vision_config.patch_size;
+        let fits = |side: usize| side > 0 && side.is_multiple_of(patch);
+        if fits(height) && fits(width) {
+            return Ok(());
+        }
+        Err(Error::Invalid(format!(
+            "preprocessor_config.json makes images of {height} by {width} pixels; expected \
+             multiples of the `patch_size` {patch}"
+        )))
+    }
+
     /// Refuses decoders that do not fit the CLIP model.
     fn check(&self) -> Result<()> {
         let layers = self.clip.vision_config.num_hidden_layers;
@@ -252,22 +268,6 @@ impl ClipSegModel {
     /// Prompts of equal length to what the decoder is told of them, [batch, shared].
     pub fn text_features(&self, ids: &[Vec<u32>]) -> Tensor<2> {
         self.clip.text_features(ids)
-    }
-
-    /// Refuses pictures that patches do not fill.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] naming the sizes, in pixels.
-    pub fn check_picture(&self, height: usize, width: usize) -> Result<()> {
-        let patch = self.config.clip.vision_config.patch_size;
-        let fits = |side: usize| side > 0 && side.is_multiple_of(patch);
-        if fits(height) && fits(width) {
-            return Ok(());
-        }
-        Err(Error::Invalid(format!(
-            "preprocessor_config.json makes pictures of {height} by {width} pixels; expected \
-             multiples of the `patch_size` {patch}"
-        )))
     }
 
     /// Preprocessed pixels [batch, 3, height, width] and features of a text for each of them

@@ -94,6 +94,19 @@ pub trait Network: Module + Sized {
         Self::new(&config, &pb)
     }
 
+    /// Refuses what [`load`](Self::load) would refuse, by configuration and header alone: weights
+    /// that are missing, misshapen or too many are found, and no number is read.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), but for numbers that are damaged.
+    fn check(folder: &Path) -> Result<Self::Config> {
+        let config = Self::read_config(&folder.join("config.json"))?;
+        let name = Self::class(&config).weights();
+        let file = Checkpoint::open_weights(folder, name, None, Self::canonical_key)?;
+        Self::new(&config, &ParamBuilder::from_header(file))?;
+        Ok(config)
+    }
+
     /// A fresh network.
     ///
     /// # Errors

@@ -156,7 +156,18 @@ impl ParamNames {
 #[derive(Debug)]
 enum Source {
     Checkpoint(Checkpoint),
+    /// A checkpoint of which only the header is looked at.
+    Header(Checkpoint),
     Random(u64),
+}
+
+impl Source {
+    fn checkpoint(&self) -> Option<&Checkpoint> {
+        match self {
+            Self::Checkpoint(checkpoint) | Self::Header(checkpoint) => Some(checkpoint),
+            Self::Random(_) => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -208,6 +219,13 @@ impl ParamBuilder {
         Self::new(Source::Checkpoint(checkpoint), precision, device)
     }
 
+    /// For checking that a network fits a file: keys and shapes are compared, no number is read, and
+    /// a parameter would hold zeros if it were used.
+    pub(crate) fn from_header(checkpoint: Checkpoint) -> Self {
+        let source = Source::Header(checkpoint);
+        Self::new(source, WeightPrecision::Float32, &Device::flex())
+    }
+
     /// Fresh parameters, each a function of `seed` and its own key.
     pub fn random(seed: u64, device: &Device) -> Self {
         Self::new(Source::Random(seed), WeightPrecision::Float32, device)
@@ -242,20 +260,14 @@ impl ParamBuilder {
 
     /// Whether a checkpoint holds this key; false for fresh parameters.
     pub fn contains(&self, name: &str) -> bool {
-        match &self.shared.source {
-            Source::Checkpoint(checkpoint) => checkpoint.info(&self.key(name)).is_some(),
-            Source::Random(_) => false,
-        }
+        let checkpoint = self.shared.source.checkpoint();
+        checkpoint.is_some_and(|checkpoint| checkpoint.info(&self.key(name)).is_some())
     }
 
     /// The shape that a checkpoint holds under this key.
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        match &self.shared.source {
-            Source::Checkpoint(checkpoint) => checkpoint
-                .info(&self.key(name))
-                .map(|info| info.shape.clone()),
-            Source::Random(_) => None,
-        }
+        let info = self.shared.source.checkpoint()?.info(&self.key(name))?;
+        Some(info.shape.clone())
     }
 
     /// Marks a key as known but unused, so that [`finish`](Self::finish) accepts it.
@@ -314,13 +326,21 @@ impl ParamBuilder {
         dtype: DType,
     ) -> Result<Param<Tensor<D>>> {
         let key = self.key(name);
-        let values = match &self.shared.source {
-            Source::Checkpoint(checkpoint) => read(checkpoint, &key, stored)?,
-            Source::Random(seed) => draw(*seed, &key, shape.iter().product(), init),
+        let initialized = |values: Vec<f32>| {
+            let data = TensorData::new(values, shape);
+            let tensor = Tensor::from_data(data, (&self.shared.device, dtype));
+            Param::initialized(ParamId::new(), tensor)
         };
-        let data = TensorData::new(values, shape);
-        let tensor = Tensor::from_data(data, (&self.shared.device, dtype));
-        let param = Param::initialized(ParamId::new(), tensor);
+        let param = match &self.shared.source {
+            Source::Checkpoint(checkpoint) => initialized(read(checkpoint, &key, stored)?),
+            Source::Header(checkpoint) => {
+                check(checkpoint, &key, stored)?;
+                let zeros = move |device: &Device, _: bool| Tensor::zeros(shape, (device, dtype));
+                let device = self.shared.device.clone();
+                Param::uninitialized(ParamId::new(), zeros, device, false, shape.into())
+            }
+            Source::Random(seed) => initialized(draw(*seed, &key, shape.iter().product(), init)),
+        };
         self.shared.used.borrow_mut().insert(key.clone());
         let stored = Stored {
             name: key,
@@ -335,7 +355,7 @@ impl ParamBuilder {
     /// # Errors
     /// [`Error::UnexpectedTensor`] naming the first key that nothing asked for.
     pub fn finish(&self) -> Result<ParamNames> {
-        if let Source::Checkpoint(checkpoint) = &self.shared.source {
+        if let Some(checkpoint) = self.shared.source.checkpoint() {
             let used = self.shared.used.borrow();
             let mut left = checkpoint.keys().filter(|key| !used.contains(*key));
             if let Some(key) = left.next() {
@@ -359,7 +379,8 @@ impl ParamBuilder {
     }
 }
 
-fn read(checkpoint: &Checkpoint, key: &str, shape: &[usize]) -> Result<Vec<f32>> {
+/// Fails unless a checkpoint holds a tensor of this shape.
+fn check(checkpoint: &Checkpoint, key: &str, shape: &[usize]) -> Result<()> {
     let path = || checkpoint.path().to_path_buf();
     let Some(info) = checkpoint.info(key) else {
         return Err(Error::MissingTensor {
@@ -376,13 +397,18 @@ fn read(checkpoint: &Checkpoint, key: &str, shape: &[usize]) -> Result<Vec<f32>>
             expected: shape.to_vec(),
         });
     }
+    Ok(())
+}
+
+fn read(checkpoint: &Checkpoint, key: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    check(checkpoint, key, shape)?;
     let (values, _) = checkpoint.read_f32(key)?.unwrap_or_default();
     if let Some(at) = values.iter().position(|value| !value.is_finite()) {
         let reason = format!(
             "tensor `{key}` holds {} at place {at}; the file is damaged, fetch or train it again",
             values[at]
         );
-        return Err(Error::format(path(), reason));
+        return Err(Error::format(checkpoint.path(), reason));
     }
     Ok(values)
 }

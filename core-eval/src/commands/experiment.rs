@@ -58,8 +58,9 @@ pub(crate) fn run(args: &ExperimentArgs) -> Result<()> {
     let stop = stop_on_ctrl_c().unwrap_or_default();
     let outcome = harness::run(experiment, &results, &stop)?;
     report(&name, claims, &outcome);
+    say(&format!("\nnetworks that ran: {}", outcome.usage));
     say(&format!(
-        "\n{} in {}: {}",
+        "{} in {}: {}",
         duration(start.elapsed().as_secs_f64()),
         results.display(),
         outcome.files.join(", ")

@@ -1,8 +1,10 @@
 //! `[evaluation]` of an experiment: by which networks images are scored, and by which protocols.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use core_model::folder::EncoderFolder;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
@@ -70,7 +72,10 @@ impl<'de> Visitor<'de> for TableVisitor {
         while let Some(key) = map.next_key::<Key>()? {
             match key {
                 Key::Protocol => protocol = Some(map.next_value()?),
-                Key::Segmenter => encoders.clipseg = Some(map.next_value()?),
+                Key::Segmenter => {
+                    let folder = map.next_value::<PathBuf>()?;
+                    encoders.clipseg = Some(EncoderFolder::new(folder));
+                }
                 Key::Encoder(kind) => encoders.set(kind, map.next_value()?),
             }
         }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use core_model::files::seen_from;
+use core_model::folder::EncoderFolder;
 use core_model::source::is_repository;
 use core_train::config::{ConceptConfig, ModelConfig, Recipe, from_tree, parse, set_path};
 use serde::Deserialize;
@@ -90,7 +91,8 @@ impl File {
         let mut model = ModelConfig::from(self.model);
         model.path = here(&model.path);
         let mut evaluation = self.evaluation;
-        evaluation.encoders.map(|path| Ok(here(path)))?;
+        let encoders = &mut evaluation.encoders;
+        encoders.replace(|path| Ok(EncoderFolder::new(here(path))))?;
         let mut sampling = self.sampling;
         sampling.prompts = seen_from(base, &sampling.prompts);
         let common = self.recipe.map(|recipe| seen_from(base, &recipe));

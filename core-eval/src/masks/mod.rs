@@ -1,5 +1,6 @@
 //! Masks of foregrounds: files, or what the segmenter (CLIPSeg) finds.
 
+mod runs;
 mod segmenter;
 
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use core_model::image_processor::load_image;
 use image::{GrayImage, Luma, RgbImage};
 
+pub use runs::{from_runs, to_runs};
 pub use segmenter::Segmenter;
 
 /// Where a mask is at least this bright, the image shows the concept.

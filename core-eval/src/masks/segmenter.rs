@@ -5,15 +5,12 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Device, Int, Tensor};
 use core_model::Network;
-use core_model::clipseg::ClipSegModel;
+use core_model::clipseg::{ClipSegConfig, ClipSegModel};
 use core_model::image_processor::{ImageProcessor, Rectangle};
 use core_model::params::to_vec;
 use core_model::tokenizer::Tokenizer;
 use image::{GrayImage, Luma, RgbImage};
 use indexmap::IndexSet;
-
-/// Images read together; fixed, so that a mask does not depend on how many there are.
-const BATCH: usize = 8;
 
 /// A CLIPSeg folder with its preprocessing.
 #[derive(Debug)]
@@ -32,21 +29,22 @@ impl Segmenter {
     /// processor that crops, since what is cropped away would have no mask.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         let network = ClipSegModel::load(folder, device)?;
-        let processor = ImageProcessor::from_dir(folder)?;
-        let tokenizer = Tokenizer::from_dir(folder)?.fit(&network.config().clip.text_config)?;
-        let segmenter = Self {
+        let (processor, tokenizer) = preprocessing(folder, network.config())?;
+        Ok(Self {
             network,
             processor,
             tokenizer,
             device: device.clone(),
-        };
-        let at = || folder.display().to_string();
-        let [height, width] = segmenter.input_size().with_context(at)?;
-        segmenter
-            .network
-            .check_picture(height, width)
-            .with_context(at)?;
-        Ok(segmenter)
+        })
+    }
+
+    /// Refuses a folder that cannot be loaded, by configuration and headers alone.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), but for weights that are damaged.
+    pub fn check(folder: &Path) -> Result<()> {
+        preprocessing(folder, &ClipSegModel::check(folder)?)?;
+        Ok(())
     }
 
     /// Height and width of the images that the network is given, in pixels.
@@ -54,11 +52,11 @@ impl Segmenter {
     /// # Errors
     /// The preprocessing gives images of several sizes.
     pub fn input_size(&self) -> Result<[usize; 2]> {
-        let Rectangle { height, width } = self.processor.whole_picture()?;
-        Ok([height as usize, width as usize])
+        input_size(&self.processor)
     }
 
-    /// White where an image shows what its word names, black elsewhere; as large as the image.
+    /// White where an image shows what its word names, black elsewhere; as large as the image. All
+    /// images are read as one batch.
     ///
     /// The network's logits are resized bilinearly, as by `torch.nn.functional.interpolate` with
     /// `align_corners=False`; above 0, a probability of a half, is white.
@@ -72,19 +70,16 @@ impl Segmenter {
             images.len(),
             words.len()
         );
-        let mut masks = Vec::with_capacity(images.len());
-        for (images, words) in images.chunks(BATCH).zip(words.chunks(BATCH)) {
-            let pixels = self.processor.preprocess(images, &self.device)?;
-            let logits = self.network.forward(pixels, self.text_features(words));
-            let [_, height, width] = logits.dims();
-            let logits = to_vec(logits);
-            let logits = logits.chunks_exact(height * width);
-            masks.extend(logits.zip(images).map(|(values, image)| {
-                let grid = Grid { values, width };
-                grid.mask(image.width(), image.height())
-            }));
-        }
-        Ok(masks)
+        let pixels = self.processor.preprocess(images, &self.device)?;
+        let logits = self.network.forward(pixels, self.text_features(words));
+        let [_, height, width] = logits.dims();
+        let logits = to_vec(logits);
+        let logits = logits.chunks_exact(height * width);
+        let masks = logits.zip(images).map(|(values, image)| {
+            let grid = Grid { values, width };
+            grid.mask(image.width(), image.height())
+        });
+        Ok(masks.collect())
     }
 
     /// Features of every word; a word that comes again is read once.
@@ -101,6 +96,20 @@ impl Segmenter {
         let rows = Tensor::<1, Int>::from_data(rows.as_slice(), &self.device);
         self.network.text_features(&ids).select(0, rows)
     }
+}
+
+fn preprocessing(folder: &Path, config: &ClipSegConfig) -> Result<(ImageProcessor, Tokenizer)> {
+    let processor = ImageProcessor::from_dir(folder)?;
+    let at = || folder.display().to_string();
+    let [height, width] = input_size(&processor).with_context(at)?;
+    config.check_size(height, width).with_context(at)?;
+    let tokenizer = Tokenizer::from_dir(folder)?.fit(&config.clip.text_config)?;
+    Ok((processor, tokenizer))
+}
+
+fn input_size(processor: &ImageProcessor) -> Result<[usize; 2]> {
+    let Rectangle { height, width } = processor.whole_picture()?;
+    Ok([height as usize, width as usize])
 }
 
 /// Logits row by row.

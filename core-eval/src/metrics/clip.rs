@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use burn::tensor::Device;
 use core_model::Network;
-use core_model::clip::ClipModel;
+use core_model::clip::{ClipConfig, ClipModel};
 use core_model::image_processor::ImageProcessor;
 use core_model::params::to_vec;
 use core_model::tokenizer::Tokenizer;
@@ -19,6 +19,11 @@ pub(super) static CLIP: EncoderKind = EncoderKind {
     title: "CLIP",
     folder: "a CLIP model as transformers writes it",
     required: true,
+    check: |folder| {
+        let (processor, tokenizer) = preprocessing(folder)?;
+        fit(&ClipModel::check(folder)?, &processor, tokenizer)?;
+        Ok(())
+    },
     load: |folder, device| Ok(Box::new(Clip::load(folder, device)?)),
 };
 
@@ -31,22 +36,28 @@ struct Clip {
 }
 
 impl Clip {
-    /// Reads the folder.
-    ///
-    /// # Errors
-    /// Absent or damaged files; a processor or tokenizer that does not fit the network.
     fn load(folder: &Path, device: &Device) -> Result<Self> {
-        let tokenizer = Tokenizer::from_dir(folder)?;
-        let processor = ImageProcessor::from_dir(folder)?;
+        let (processor, tokenizer) = preprocessing(folder)?;
         let network = ClipModel::load(folder, device)?;
-        processor.check_side(network.config().vision_config.image_size)?;
         Ok(Self {
-            tokenizer: tokenizer.fit(&network.config().text_config)?,
+            tokenizer: fit(network.config(), &processor, tokenizer)?,
             processor,
             network,
             device: device.clone(),
         })
     }
+}
+
+fn preprocessing(folder: &Path) -> Result<(ImageProcessor, Tokenizer)> {
+    let tokenizer = Tokenizer::from_dir(folder)?;
+    Ok((ImageProcessor::from_dir(folder)?, tokenizer))
+}
+
+/// Fails unless the preprocessing was made for the network; returns its tokenizer with the network's
+/// context length.
+fn fit(config: &ClipConfig, processor: &ImageProcessor, tokenizer: Tokenizer) -> Result<Tokenizer> {
+    processor.check_side(config.vision_config.image_size)?;
+    Ok(tokenizer.fit(&config.text_config)?)
 }
 
 impl ImageEncoder for Clip {

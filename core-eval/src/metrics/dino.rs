@@ -44,6 +44,10 @@ static ENCODER: EncoderKind = EncoderKind {
     title: "DINO",
     folder: "a DINO model (ViT or DINOv2) as transformers writes it",
     required: true,
+    check: |folder| {
+        let processor = ImageProcessor::from_dir(folder)?;
+        Ok(DinoModel::check(folder)?.check_processor(&processor)?)
+    },
     load: |folder, device| Ok(Box::new(Encoder::load(folder, device)?)),
 };
 
@@ -55,10 +59,6 @@ struct Encoder {
 }
 
 impl Encoder {
-    /// Reads the folder.
-    ///
-    /// # Errors
-    /// Absent or damaged files; a processor that does not fit the network.
     fn load(folder: &Path, device: &Device) -> Result<Self> {
         let processor = ImageProcessor::from_dir(folder)?;
         let network = DinoModel::load(folder, device)?;

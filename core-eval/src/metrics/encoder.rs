@@ -24,6 +24,8 @@ pub struct EncoderKind {
     pub folder: &'static str,
     /// Whether every evaluation must name its folder; the metrics of others run where it is named.
     pub required: bool,
+    /// Refuses a folder that cannot be loaded, by configuration and headers alone.
+    pub check: fn(&Path) -> Result<()>,
     /// Loads it from its folder.
     pub load: fn(&Path, &Device) -> Result<Box<dyn ImageEncoder>>,
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use core_model::folder::EncoderFolder;
 use core_model::source::EncoderSource;
 
 use super::{EncoderKind, Metric};
@@ -11,24 +12,24 @@ use super::{EncoderKind, Metric};
 /// The folders of the image encoders by key, and that of the network that makes masks.
 #[derive(Debug, Clone, Default)]
 pub struct EncoderFolders {
-    by_key: BTreeMap<&'static str, PathBuf>,
+    by_key: BTreeMap<&'static str, EncoderFolder>,
     /// Of the CLIPSeg model, where one makes masks.
-    pub clipseg: Option<PathBuf>,
+    pub clipseg: Option<EncoderFolder>,
 }
 
 impl EncoderFolders {
     /// Names the folder of an encoder.
     pub fn set(&mut self, kind: &'static EncoderKind, folder: PathBuf) {
-        self.by_key.insert(kind.key, folder);
+        self.by_key.insert(kind.key, EncoderFolder::new(folder));
     }
 
     /// The folder of an encoder, where it is named.
-    pub fn get(&self, kind: &EncoderKind) -> Option<&Path> {
-        self.by_key.get(kind.key).map(PathBuf::as_path)
+    pub fn get(&self, kind: &EncoderKind) -> Option<&EncoderFolder> {
+        self.by_key.get(kind.key)
     }
 
     /// The encoders whose folders are named, in the order of the metrics that read them.
-    pub fn encoders(&self) -> impl Iterator<Item = (&'static EncoderKind, &Path)> {
+    pub fn encoders(&self) -> impl Iterator<Item = (&'static EncoderKind, &EncoderFolder)> {
         let kinds = EncoderKind::all().into_iter();
         kinds.filter_map(|kind| Some((kind, self.get(kind)?)))
     }
@@ -43,16 +44,16 @@ impl EncoderFolders {
     /// All folders.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         let encoders = self.encoders().map(|(_, folder)| folder);
-        encoders.chain(self.clipseg.as_deref())
+        encoders.chain(&self.clipseg).map(EncoderFolder::path)
     }
 
-    /// Changes every folder.
+    /// Puts another folder in the place of each.
     ///
     /// # Errors
     /// The first that `change` reports.
-    pub fn map(&mut self, change: impl Fn(&Path) -> Result<PathBuf>) -> Result<()> {
+    pub fn replace(&mut self, change: impl Fn(&Path) -> Result<EncoderFolder>) -> Result<()> {
         for folder in self.by_key.values_mut().chain(&mut self.clipseg) {
-            *folder = change(folder)?;
+            *folder = change(folder.path())?;
         }
         Ok(())
     }
@@ -62,6 +63,6 @@ impl EncoderFolders {
     /// # Errors
     /// A folder that is absent; what the hub reports.
     pub fn locate(&mut self) -> Result<()> {
-        self.map(|folder| Ok(EncoderSource::from(folder).locate()?.path().to_path_buf()))
+        self.replace(|folder| Ok(EncoderSource::from(folder).locate()?))
     }
 }

@@ -119,6 +119,6 @@ fn impossible_decoders_are_refused_by_key() {
         let refused = ClipSegModel::load(folder.path(), &device()).unwrap_err();
         assert!(refused.to_string().contains(key), "{refused}");
     }
-    let refused = load("refined").check_picture(48, 40).unwrap_err();
+    let refused = load("refined").config().check_size(48, 40).unwrap_err();
     assert!(refused.to_string().contains("48 by 40"), "{refused}");
 }

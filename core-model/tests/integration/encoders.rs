@@ -312,6 +312,8 @@ fn a_file_that_does_not_fit_its_config_is_an_error_that_names_the_key() {
             .unwrap_err()
             .to_string();
         assert!(message.contains(reason), "{to}: {message}");
+        let checked = TextEncoder::check(folder.path()).unwrap_err().to_string();
+        assert_eq!(checked, message);
     }
     for (from, to, reason) in [
         ("\"patch_size\": 4", "\"patch_size\": 5", "`patch_size`"),
@@ -327,14 +329,35 @@ fn a_file_that_does_not_fit_its_config_is_an_error_that_names_the_key() {
             .unwrap_err()
             .to_string();
         assert!(message.contains(reason), "{to}: {message}");
+        let checked = ClipModel::check(folder.path()).unwrap_err().to_string();
+        assert_eq!(checked, message);
         let folder = changed("dino/pooler", from, to);
         let message = DinoModel::load(folder.path(), &device)
             .unwrap_err()
             .to_string();
         assert!(message.contains(reason), "{to}: {message}");
+        let checked = DinoModel::check(folder.path()).unwrap_err().to_string();
+        assert_eq!(checked, message);
     }
     let message = ClipModel::load(Path::new("absent"), &device)
         .unwrap_err()
         .to_string();
     assert!(message.contains("absent"), "{message}");
+}
+
+#[test]
+fn a_check_reads_configuration_and_header_and_no_number() {
+    let folder = changed("clip/new", "\"patch_size\": 4", "\"patch_size\": 4");
+    let file = folder.path().join("model.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    // As float32 these bytes are NaN.
+    bytes[8 + header..].fill(0xff);
+    fs::write(&file, bytes).unwrap();
+    let message = ClipModel::load(folder.path(), &device())
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("holds NaN"), "{message}");
+    let config = ClipModel::check(folder.path()).unwrap();
+    assert_eq!(&config, clip("clip/new").config());
 }

@@ -4,25 +4,25 @@ mod encoders;
 mod items;
 mod table;
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args};
 use core_model::device::parse_device;
 use core_model::files::write_atomically;
+use core_model::folder::EncoderFolder;
 use core_model::photos::PhotoFolder;
 use core_model::source::EncoderSource;
 use core_train::config::{ConceptConfig, parse};
 use core_train::progress::Progress;
-use image::{GrayImage, RgbImage};
 
 use super::say;
-use core_eval::gallery::{BATCH, Gallery, ImageFeatures, TextFeatures, readings};
-use core_eval::masks::{no_class_word, read_mask};
+use core_eval::gallery::{
+    BATCH, Gallery, ImageFeatures, ImageFile, MaskSource, Needs, masked_photos, photos,
+};
+use core_eval::masks::no_class_word;
 use core_eval::metrics::{EncoderFolders, Metric, Scores};
-use core_eval::pictures::load_images;
 use core_eval::protocol::Protocol;
 use core_eval::provenance::protocol_json;
 use core_eval::scoring::{Place, scores};
@@ -102,11 +102,11 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
         }
     }
     let folders = args.folders();
-    let gallery = Gallery::load(&folders, &device)?;
+    let mut gallery = Gallery::new(&folders, &device, None)?;
     let concepts = Concepts::read(args, &items)?;
     let texts = concepts.texts(&items, protocol)?;
     let metrics = folders.metrics();
-    let photos = photos(args, &items, &gallery, protocol, &concepts)?;
+    let photos = photos_of_concepts(args, &items, &mut gallery, protocol, &concepts)?;
     let mut scored = Scored {
         items: &items,
         scores: Vec::with_capacity(items.len()),
@@ -114,7 +114,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
         with_concept: args.images.is_some(),
     };
     let outcome = Scoring {
-        gallery: &gallery,
+        gallery: &mut gallery,
         metrics: &metrics,
         protocol,
         concepts: &concepts,
@@ -187,7 +187,7 @@ impl ScoreArgs {
 
     fn folders(&self) -> EncoderFolders {
         let mut folders = self.encoders.0.clone();
-        folders.clipseg.clone_from(&self.clipseg);
+        folders.clipseg = self.clipseg.as_ref().map(EncoderFolder::new);
         folders
     }
 
@@ -250,10 +250,10 @@ impl Concepts {
 }
 
 /// The features of the photos of every concept.
-fn photos(
+fn photos_of_concepts(
     args: &ScoreArgs,
     items: &[Item],
-    gallery: &Gallery,
+    gallery: &mut Gallery,
     protocol: &Protocol,
     concepts: &Concepts,
 ) -> Result<BTreeMap<String, Vec<ImageFeatures>>> {
@@ -264,33 +264,28 @@ fn photos(
     let mut files = Vec::new();
     for (concept, count) in images {
         let folder = args.folder_of(concept);
-        let photos = PhotoFolder::read(&folder)?;
-        photos.say_skipped();
-        let photos = photos.files;
+        PhotoFolder::read(&folder)?.say_skipped();
+        let given = args.references_masks.as_ref();
+        let given = given.map(|masks| masks.join(concept));
+        let photos = match protocol.masked {
+            true => masked_photos(&folder, given.as_deref(), concepts.class_word(concept))?,
+            false => photos(&folder)?,
+        };
         protocol.check_counts(&folder.display().to_string(), count, photos.len())?;
-        files.push((concept, folder, photos));
+        files.push((concept, photos));
     }
-    let metrics = args.encoders.0.metrics();
-    let metrics = metrics.iter().filter(|metric| metric.reads_photos());
-    let readings = readings(metrics, &[protocol]);
+    let needs = Needs::of_photos(&gallery.metrics(), &[protocol]);
     let mut all = BTreeMap::new();
-    for (concept, folder, files) in files {
-        let photos = load_images(files.iter().map(PathBuf::as_path))?;
-        let masks = protocol.masked.then(|| {
-            let given = args.references_masks.as_ref();
-            let given = given.map(|masks| masks.join(concept));
-            let word = concepts.class_word(concept);
-            gallery.photo_masks(&folder, &files, &photos, given.as_deref(), word)
-        });
-        let features = gallery.features(&photos, masks.transpose()?.as_deref(), &readings)?;
-        all.insert(concept.to_string(), features);
+    for (concept, photos) in files {
+        gallery.check_photos(&photos)?;
+        all.insert(concept.to_string(), gallery.features(&photos, &needs)?);
     }
     Ok(all)
 }
 
 /// What images are scored with.
 struct Scoring<'a> {
-    gallery: &'a Gallery,
+    gallery: &'a mut Gallery,
     metrics: &'a [Metric],
     protocol: &'a Protocol,
     concepts: &'a Concepts,
@@ -299,22 +294,18 @@ struct Scoring<'a> {
 
 impl Scoring<'_> {
     /// Appends the scores of the images in their order; what was scored before an error stays.
-    fn score(&self, items: &[Item], texts: &[String], all: &mut Vec<Scores>) -> Result<()> {
+    fn score(&mut self, items: &[Item], texts: &[String], all: &mut Vec<Scores>) -> Result<()> {
         let mut progress = Progress::new("images", 0, items.len() as u64);
         let mut places = Places::default();
-        let mut read: HashMap<&str, TextFeatures> = HashMap::new();
+        let needs = Needs::of_images(self.metrics, &[self.protocol]);
         for (batch, texts) in items.chunks(BATCH).zip(texts.chunks(BATCH)) {
-            let features = self.features(batch)?;
+            let files: Vec<ImageFile> = batch.iter().map(|item| self.file(item)).collect();
+            let features = self.gallery.features(&files, &needs)?;
             for ((item, features), text) in batch.iter().zip(features).zip(texts) {
-                let text = match read.entry(text) {
-                    Entry::Occupied(known) => known.into_mut(),
-                    Entry::Vacant(new) => {
-                        new.insert(self.gallery.text_features(text, self.metrics)?)
-                    }
-                };
+                let text = self.gallery.text_features(text, self.metrics)?;
                 let photos = self.photos.get(&item.concept).map(Vec::as_slice);
                 let place = places.next(item);
-                let of_image = scores(self.protocol, self.metrics, &features, place, text, photos);
+                let of_image = scores(self.protocol, self.metrics, &features, place, &text, photos);
                 all.push(of_image.with_context(|| format!("image `{}`", item.name))?);
                 progress.advance("");
             }
@@ -323,25 +314,17 @@ impl Scoring<'_> {
         Ok(())
     }
 
-    fn features(&self, batch: &[Item]) -> Result<Vec<ImageFeatures>> {
-        let images = load_images(batch.iter().map(|item| item.path.as_path()))?;
-        let masks = self.protocol.masked.then(|| self.masks(batch, &images));
-        let readings = readings(self.metrics.iter(), &[self.protocol]);
-        let masks = masks.transpose()?;
-        self.gallery.features(&images, masks.as_deref(), &readings)
-    }
-
-    /// From files where the items name them, else from the segmenter.
-    fn masks(&self, batch: &[Item], images: &[RgbImage]) -> Result<Vec<GrayImage>> {
-        let files: Option<Vec<&PathBuf>> = batch.iter().map(|item| item.mask.as_ref()).collect();
-        if let Some(files) = files {
-            let pairs = files.into_iter().zip(images);
-            return pairs.map(|(file, image)| read_mask(file, image)).collect();
+    /// An image with its mask from a file where the item names one, else from the segmenter.
+    fn file(&self, item: &Item) -> ImageFile {
+        let word = || self.concepts.class_word(&item.concept);
+        let mask = match &item.mask {
+            Some(mask) => Some(MaskSource::File(mask.clone())),
+            None => word().map(|word| MaskSource::Word(word.to_string())),
+        };
+        ImageFile {
+            path: item.path.clone(),
+            mask,
         }
-        let words = batch
-            .iter()
-            .filter_map(|item| self.concepts.class_word(&item.concept));
-        self.gallery.masks(images, &words.collect::<Vec<_>>())
     }
 }
 

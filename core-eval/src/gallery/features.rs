@@ -1,0 +1,113 @@
+//! The features of an image, and which of them some metrics need.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::metrics::{Feature, Metric, Reading, Region};
+use crate::protocol::{Blank, Protocol};
+
+/// The features of a text by encoder.
+pub type TextFeatures = BTreeMap<&'static str, Feature>;
+
+/// The features of one image.
+#[derive(Debug, Clone, Default)]
+pub struct ImageFeatures {
+    pub(super) by_reading: BTreeMap<Reading, Feature>,
+    /// Whether its mask shows nothing.
+    pub empty_mask: bool,
+    /// Whether all of it is black; false where no protocol asks.
+    pub is_black: bool,
+}
+
+impl ImageFeatures {
+    /// The one that a metric reads under a protocol, where it was computed.
+    pub fn of(&self, metric: Metric, protocol: &Protocol) -> Option<&Feature> {
+        self.by_reading.get(&metric.reading(protocol.masked))
+    }
+
+    /// The same with a feature more.
+    #[must_use]
+    pub fn with(mut self, reading: Reading, feature: Feature) -> Self {
+        self.by_reading.insert(reading, feature);
+        self
+    }
+}
+
+/// What has to be known of images.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The features.
+    pub readings: BTreeSet<Reading>,
+    /// Whether an image is all black.
+    pub blackness: bool,
+}
+
+impl Needs {
+    /// What has to be known of generated images to score them under some protocols.
+    pub fn of_images(metrics: &[Metric], protocols: &[&Protocol]) -> Self {
+        let blank_left_out = |protocol: &&Protocol| protocol.blank == Blank::LeftOut;
+        Self {
+            readings: readings(metrics.iter(), protocols),
+            blackness: protocols.iter().any(blank_left_out),
+        }
+    }
+
+    /// What has to be known of photos: only some metrics read them.
+    pub fn of_photos(metrics: &[Metric], protocols: &[&Protocol]) -> Self {
+        let metrics = metrics.iter().filter(|metric| metric.reads_photos());
+        Self {
+            readings: readings(metrics, protocols),
+            blackness: false,
+        }
+    }
+
+    /// Whether masks are needed.
+    pub fn masks(&self) -> bool {
+        let mut readings = self.readings.iter();
+        readings.any(|reading| reading.region == Region::Foreground)
+    }
+}
+
+fn readings<'a>(
+    metrics: impl Iterator<Item = &'a Metric> + Clone,
+    protocols: &[&Protocol],
+) -> BTreeSet<Reading> {
+    let protocols = protocols.iter();
+    protocols
+        .flat_map(|protocol| {
+            let metrics = metrics.clone();
+            metrics.map(|metric| metric.reading(protocol.masked))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_masked_protocol_needs_whole_images_for_the_text_only() {
+        let core = Protocol::named("core").expect("a protocol");
+        let needs = Needs::of_images(Metric::ALL, &[core]);
+        let whole = needs.readings.iter().filter(|r| r.region == Region::Whole);
+        let whole: Vec<&str> = whole.map(|reading| reading.encoder).collect();
+        assert_eq!(whole, ["clip"]);
+        assert!(needs.masks() && !needs.blackness);
+        let photos = Needs::of_photos(Metric::ALL, &[core]);
+        assert!(
+            photos
+                .readings
+                .iter()
+                .all(|r| r.region == Region::Foreground)
+        );
+    }
+
+    #[test]
+    fn several_protocols_share_what_they_read_alike() {
+        let [dreambooth, oft] =
+            ["dreambooth", "oft"].map(|name| Protocol::named(name).expect("a protocol"));
+        let both = Needs::of_images(Metric::ALL, &[dreambooth, oft]);
+        let one = Needs::of_images(Metric::ALL, &[dreambooth]);
+        assert_eq!(both.readings, one.readings);
+        assert!(both.blackness && !one.blackness && !both.masks());
+    }
+}

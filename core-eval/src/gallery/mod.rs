@@ -1,0 +1,418 @@
+//! What networks make of images: masks, and features of whole images and of foregrounds. Each is
+//! computed once, whichever protocol, grid or check asks for it, and kept for the next start.
+
+mod features;
+mod image_file;
+mod store;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use burn::tensor::Device;
+use core_model::files::sha256;
+use core_model::folder::EncoderFolder;
+use image::{GrayImage, RgbImage};
+use rayon::prelude::*;
+
+pub use features::{ImageFeatures, Needs, TextFeatures};
+use image_file::is_black;
+pub use image_file::{ImageFile, MaskSource, load_images, masked_photos, photos};
+pub(crate) use store::{Key, Store};
+
+use crate::masks::{MASKS, Segmenter, from_runs, is_empty, masked, read_mask, to_runs};
+use crate::metrics::{EncoderFolders, EncoderKind, Feature, ImageEncoder, Metric, Reading, Region};
+use crate::usage::Usage;
+
+/// Images that a network reads together: few enough for the memory of a full-size CLIPSeg. On the CPU
+/// features and masks are the same to the last bit for any number; it is fixed so that they never
+/// depend on how many images are still to be read, whatever the device.
+pub const BATCH: usize = 16;
+
+/// How often results are written while they are computed.
+const SAVE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The networks of an evaluation, each loaded when it is first needed, and what they have computed.
+pub struct Gallery {
+    folders: EncoderFolders,
+    device: Device,
+    encoders: BTreeMap<&'static str, Box<dyn ImageEncoder>>,
+    segmenter: Option<Segmenter>,
+    /// By key of the encoder.
+    features: BTreeMap<&'static str, Store>,
+    masks: Store,
+    saved: Instant,
+    usage: Usage,
+}
+
+impl Gallery {
+    /// Checks every network whose folder is named, without loading it. Results are kept in the
+    /// folder `kept`, or for this gallery only.
+    ///
+    /// # Errors
+    /// Absent or damaged files, weights that do not fit their configuration, preprocessing that does
+    /// not fit the network.
+    pub fn new(folders: &EncoderFolders, device: &Device, kept: Option<PathBuf>) -> Result<Self> {
+        let file = |key: &str| kept.as_ref().map(|kept| kept.join(format!("{key}.bin")));
+        let mut features = BTreeMap::new();
+        for (kind, folder) in folders.encoders() {
+            (kind.check)(folder.path()).with_context(|| kind.title)?;
+            let store = Store::open(file(kind.key), &digest(folder)?);
+            features.insert(kind.key, store);
+        }
+        let masks = match &folders.clipseg {
+            Some(folder) => {
+                Segmenter::check(folder.path())?;
+                Store::open(file("clipseg"), &digest(folder)?)
+            }
+            None => Store::default(),
+        };
+        Ok(Self {
+            folders: folders.clone(),
+            device: device.clone(),
+            encoders: BTreeMap::new(),
+            segmenter: None,
+            features,
+            masks,
+            saved: Instant::now(),
+            usage: Usage::default(),
+        })
+    }
+
+    /// The metrics whose encoders' folders are named.
+    pub fn metrics(&self) -> Vec<Metric> {
+        self.folders.metrics()
+    }
+
+    /// How much the networks have worked.
+    pub fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    /// Drops the networks; those that are needed again are loaded again.
+    pub fn release(&mut self) {
+        self.encoders.clear();
+        self.segmenter = None;
+    }
+
+    /// Writes what is new.
+    ///
+    /// # Errors
+    /// An unwritable folder.
+    pub fn save(&mut self) -> Result<()> {
+        self.saved = Instant::now();
+        self.masks.save()?;
+        self.features.values_mut().try_for_each(Store::save)
+    }
+
+    /// The same when the last time is long ago.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub fn save_if_due(&mut self) -> Result<()> {
+        match self.saved.elapsed() > SAVE_INTERVAL {
+            true => self.save(),
+            false => Ok(()),
+        }
+    }
+
+    /// The features of images, in their order.
+    ///
+    /// # Errors
+    /// An image that cannot be read, or that the preprocessing refuses; an absent mask.
+    pub fn features(&mut self, images: &[ImageFile], needs: &Needs) -> Result<Vec<ImageFeatures>> {
+        let mut all = Vec::with_capacity(images.len());
+        for files in images.chunks(BATCH) {
+            all.extend(self.of_batch(&mut Batch::new(files)?, needs)?);
+        }
+        Ok(all)
+    }
+
+    /// The masks of images, in their order.
+    ///
+    /// # Errors
+    /// As [`features`](Self::features).
+    pub fn masks(&mut self, images: &[ImageFile]) -> Result<Vec<GrayImage>> {
+        let mut all = Vec::with_capacity(images.len());
+        for files in images.chunks(BATCH) {
+            all.extend(self.masks_of_batch(&mut Batch::new(files)?)?);
+        }
+        Ok(all)
+    }
+
+    /// The images with black where their masks are black.
+    ///
+    /// # Errors
+    /// As [`masks`](Self::masks).
+    pub fn foregrounds(&mut self, images: &[ImageFile]) -> Result<Vec<RgbImage>> {
+        let masks = self.masks(images)?;
+        let images = load_images(images.iter().map(|image| image.path.as_path()))?;
+        let pairs = images.iter().zip(&masks);
+        Ok(pairs.map(|(image, mask)| masked(image, mask)).collect())
+    }
+
+    /// Reads photos as far as it can be done without encoders, so that damaged ones are found before
+    /// any work.
+    ///
+    /// # Errors
+    /// A photo that cannot be read; a mask that is absent or shows nothing.
+    pub fn check_photos(&mut self, photos: &[ImageFile]) -> Result<()> {
+        if photos.iter().all(|photo| photo.mask.is_none()) {
+            load_images(photos.iter().map(|photo| photo.path.as_path()))?;
+            return Ok(());
+        }
+        let masks = self.masks(photos)?;
+        for (photo, mask) in photos.iter().zip(&masks) {
+            let folder = photo.path.with_file_name(MASKS);
+            ensure!(
+                !is_empty(mask),
+                "{}: its mask has no foreground; put the masks of all photos of this concept into \
+                 {}, white where the concept is",
+                photo.path.display(),
+                folder.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// The features of a text that metrics compare images with.
+    ///
+    /// # Errors
+    /// An encoder that reads no texts.
+    pub fn text_features(&mut self, text: &str, metrics: &[Metric]) -> Result<TextFeatures> {
+        let mut features = TextFeatures::new();
+        for metric in metrics.iter().filter(|metric| !metric.reads_photos()) {
+            let kind = metric.definition().encoder();
+            if !features.contains_key(kind.key) {
+                features.insert(kind.key, self.text_feature(kind, text)?);
+            }
+        }
+        Ok(features)
+    }
+
+    fn text_feature(&mut self, kind: &'static EncoderKind, text: &str) -> Result<Feature> {
+        let key = Key::of(&["text", text]);
+        if let Some(known) = self.known(kind.key, &[key]) {
+            return Ok(known.concat());
+        }
+        let feature = self.encoder(kind.key)?.text_feature(text)?;
+        self.usage
+            .count(&format!("texts read by {}", kind.title), 1);
+        self.keep(kind.key, key, &feature);
+        Ok(feature)
+    }
+
+    fn of_batch(&mut self, batch: &mut Batch<'_>, needs: &Needs) -> Result<Vec<ImageFeatures>> {
+        let mut all = vec![ImageFeatures::default(); batch.files.len()];
+        let masks = match needs.masks() {
+            true => Some(self.masks_of_batch(batch)?),
+            false => None,
+        };
+        for (features, mask) in all.iter_mut().zip(masks.iter().flatten()) {
+            features.empty_mask = is_empty(mask);
+        }
+        if needs.blackness {
+            for (features, image) in all.iter_mut().zip(batch.pixels()?) {
+                features.is_black = is_black(image);
+            }
+        }
+        for reading in &needs.readings {
+            let read = self.read(*reading, batch, masks.as_deref().unwrap_or_default())?;
+            for (features, feature) in all.iter_mut().zip(read) {
+                features.by_reading.insert(*reading, feature);
+            }
+        }
+        Ok(all)
+    }
+
+    /// What one encoder makes of a batch: all from before, or all computed now.
+    fn read(
+        &mut self,
+        reading: Reading,
+        batch: &mut Batch<'_>,
+        masks: &[GrayImage],
+    ) -> Result<Vec<Feature>> {
+        let keys = match reading.region {
+            Region::Whole => batch.keys()?,
+            Region::Foreground => batch.foreground_keys(self.masks.network())?,
+        };
+        if let Some(known) = self.known(reading.encoder, &keys) {
+            return Ok(known);
+        }
+        let images = batch.pixels()?;
+        let encoder = self.encoder(reading.encoder)?;
+        let features = match reading.region {
+            Region::Whole => encoder.image_features(images)?,
+            Region::Foreground => {
+                let pairs = images.iter().zip(masks);
+                let shown: Vec<RgbImage> = pairs.map(|(image, mask)| masked(image, mask)).collect();
+                encoder.image_features(&shown)?
+            }
+        };
+        let title = self.kind(reading.encoder)?.title;
+        let count = features.len() as u64;
+        self.usage.count(&format!("images read by {title}"), count);
+        for (key, feature) in keys.into_iter().zip(&features) {
+            self.keep(reading.encoder, key, feature);
+        }
+        Ok(features)
+    }
+
+    fn masks_of_batch(&mut self, batch: &mut Batch<'_>) -> Result<Vec<GrayImage>> {
+        let mut masks = Vec::with_capacity(batch.files.len());
+        let mut words = Vec::new();
+        for (index, file) in batch.files.iter().enumerate() {
+            masks.push(match &file.mask {
+                Some(MaskSource::File(path)) => read_mask(path, &batch.pixels()?[index])?,
+                Some(MaskSource::Word(word)) => {
+                    words.push((index, word.as_str()));
+                    GrayImage::default()
+                }
+                None => bail!(
+                    "{}: foregrounds are compared, and there is no mask",
+                    file.path.display()
+                ),
+            });
+        }
+        for (index, mask) in self.segmented(batch, &words)? {
+            masks[index] = mask;
+        }
+        Ok(masks)
+    }
+
+    /// What the segmenter finds in images of a batch, each given by its place with a word: all from
+    /// before, or all computed now.
+    fn segmented(
+        &mut self,
+        batch: &mut Batch<'_>,
+        words: &[(usize, &str)],
+    ) -> Result<Vec<(usize, GrayImage)>> {
+        if words.is_empty() {
+            return Ok(Vec::new());
+        }
+        let places = || words.iter().map(|(index, _)| *index);
+        let digests = &batch.digests;
+        let keys: Vec<Key> = words
+            .iter()
+            .map(|(index, word)| Key::of(&["mask", &digests[*index], word]))
+            .collect();
+        let known = keys.iter().map(|key| from_runs(self.masks.get(*key)?));
+        if let Some(known) = known.collect::<Option<Vec<_>>>() {
+            return Ok(places().zip(known).collect());
+        }
+        let pixels = batch.pixels()?;
+        let images: Vec<RgbImage> = places().map(|index| pixels[index].clone()).collect();
+        let words: Vec<&str> = words.iter().map(|(_, word)| *word).collect();
+        let masks = self.segmenter()?.masks(&images, &words)?;
+        self.usage
+            .count("masks made by CLIPSeg", masks.len() as u64);
+        for (key, mask) in keys.into_iter().zip(&masks) {
+            self.masks.insert(key, to_runs(mask));
+        }
+        Ok(places().zip(masks).collect())
+    }
+
+    /// Features from before; none unless all are there.
+    fn known(&self, encoder: &str, keys: &[Key]) -> Option<Vec<Feature>> {
+        let store = self.features.get(encoder)?;
+        let known = |key: &Key| {
+            let bytes = store.get(*key).filter(|bytes| !bytes.is_empty())?;
+            let (values, rest) = bytes.as_chunks::<4>();
+            let values = values.iter().map(|bytes| f32::from_le_bytes(*bytes));
+            rest.is_empty().then(|| values.collect())
+        };
+        keys.iter().map(known).collect()
+    }
+
+    fn keep(&mut self, encoder: &'static str, key: Key, feature: &[f32]) {
+        if let Some(store) = self.features.get_mut(encoder) {
+            let bytes = feature.iter().flat_map(|value| value.to_le_bytes());
+            store.insert(key, bytes.collect());
+        }
+    }
+
+    fn kind(&self, key: &str) -> Result<&'static EncoderKind> {
+        let mut encoders = self.folders.encoders().map(|(kind, _)| kind);
+        encoders
+            .find(|kind| kind.key == key)
+            .with_context(|| format!("no folder of `{key}` is named"))
+    }
+
+    fn encoder(&mut self, key: &'static str) -> Result<&dyn ImageEncoder> {
+        if !self.encoders.contains_key(key) {
+            let kind = self.kind(key)?;
+            let folder = self.folders.get(kind).context("no folder is named")?;
+            let encoder = (kind.load)(folder.path(), &self.device)?;
+            self.encoders.insert(key, encoder);
+        }
+        Ok(self.encoders[key].as_ref())
+    }
+
+    fn segmenter(&mut self) -> Result<&Segmenter> {
+        if self.segmenter.is_none() {
+            let Some(folder) = &self.folders.clipseg else {
+                bail!("there are no masks and no CLIPSeg model to make them");
+            };
+            self.segmenter = Some(Segmenter::load(folder.path(), &self.device)?);
+        }
+        self.segmenter.as_ref().context("the segmenter was loaded")
+    }
+}
+
+/// One digest of all files of a network.
+fn digest(folder: &EncoderFolder) -> Result<String> {
+    let digests = folder.digests()?.iter();
+    let parts: Vec<&str> = digests
+        .flat_map(|(name, digest)| [name.as_str(), digest])
+        .collect();
+    Ok(Key::of(&parts).hex())
+}
+
+/// Images that are read together, and their pixels once they are needed.
+struct Batch<'a> {
+    files: &'a [ImageFile],
+    digests: Vec<String>,
+    pixels: Option<Vec<RgbImage>>,
+}
+
+impl<'a> Batch<'a> {
+    fn new(files: &'a [ImageFile]) -> Result<Self> {
+        let digests = files.par_iter().map(|file| sha256(&file.path));
+        Ok(Self {
+            files,
+            digests: digests.collect::<core_model::Result<_>>()?,
+            pixels: None,
+        })
+    }
+
+    fn pixels(&mut self) -> Result<&[RgbImage]> {
+        if self.pixels.is_none() {
+            let files = self.files.iter().map(|file| file.path.as_path());
+            self.pixels = Some(load_images(files)?);
+        }
+        Ok(self.pixels.as_deref().unwrap_or_default())
+    }
+
+    /// The keys of the features of whole images.
+    fn keys(&self) -> Result<Vec<Key>> {
+        let digests = self.digests.iter();
+        Ok(digests.map(|digest| Key::of(&["whole", digest])).collect())
+    }
+
+    /// The keys of the features of foregrounds, which masks determine too.
+    fn foreground_keys(&self, segmenter: &str) -> Result<Vec<Key>> {
+        let key = |(file, digest): (&ImageFile, &String)| {
+            Ok(match &file.mask {
+                Some(MaskSource::File(mask)) => {
+                    Key::of(&["foreground", digest, "file", &sha256(mask)?])
+                }
+                Some(MaskSource::Word(word)) => {
+                    Key::of(&["foreground", digest, "word", segmenter, word])
+                }
+                None => bail!("{}: there is no mask", file.path.display()),
+            })
+        };
+        self.files.iter().zip(&self.digests).map(key).collect()
+    }
+}

@@ -1,0 +1,62 @@
+//! How much networks have worked.
+
+use std::fmt;
+
+use indexmap::IndexMap;
+
+/// Counts by what was done, such as `images read by DINO`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage(IndexMap<String, u64>);
+
+impl Usage {
+    /// Counts work; nothing for none.
+    pub fn count(&mut self, what: &str, count: u64) {
+        if count > 0 {
+            *self.0.entry(what.to_string()).or_default() += count;
+        }
+    }
+
+    /// Adds another count.
+    pub fn add(&mut self, other: &Self) {
+        for (what, count) in &other.0 {
+            self.count(what, *count);
+        }
+    }
+
+    /// Whether no network has worked.
+    pub fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_none() {
+            return f.write_str("none, everything was there");
+        }
+        let counts: Vec<String> = self
+            .0
+            .iter()
+            .map(|(what, count)| format!("{count} {what}"))
+            .collect();
+        f.write_str(&counts.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_counted_by_kind_and_none_is_said() {
+        let mut usage = Usage::default();
+        usage.count("images drawn", 0);
+        assert_eq!(usage.to_string(), "none, everything was there");
+        usage.count("images drawn", 2);
+        let mut other = Usage::default();
+        other.count("texts read by CLIP", 1);
+        other.count("images drawn", 3);
+        usage.add(&other);
+        assert_eq!(usage.to_string(), "5 images drawn, 1 texts read by CLIP");
+    }
+}
