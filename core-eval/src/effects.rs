@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::curves::CurveRow;
@@ -10,42 +11,44 @@ use crate::metrics::Metric;
 use crate::report::{SummaryRow, TokenRow};
 use crate::statistics::{mean, t_interval};
 
-/// `[[effects]]`: a claim and how it is measured. It holds when the 95 % interval is above zero.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+/// A claim and how it is measured. It holds when its 95 % interval is above zero.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, tag = "kind", rename_all = "snake_case")]
 pub enum Effect {
     /// `variant` scores more than `baseline`.
     ScoreDifference {
-        /// What is claimed.
+        /// The claim in words.
         name: String,
-        /// The column of the metric.
+        /// The metric that is compared.
         metric: Metric,
-        /// The better one.
+        /// The variant that is claimed to score higher.
         variant: String,
-        /// The other.
+        /// The variant that it is compared with.
         baseline: String,
     },
-    /// The learned embedding's norm grows: the logarithm of last to first.
+    /// The norm of the learned embedding grows during training: the logarithm of its last value over its
+    /// first.
     NormGrowth {
-        /// What is claimed.
+        /// The claim in words.
         name: String,
-        /// Whose embedding.
+        /// The variant whose embedding is measured.
         variant: String,
     },
-    /// The context tokens move away from where the super-category leaves them: 1 - cosine.
+    /// The context tokens move away from what they are with the super-category: 1 minus their cosine.
     ContextDrift {
-        /// What is claimed.
+        /// The claim in words.
         name: String,
-        /// Whose embedding.
+        /// The variant whose embedding is measured.
         variant: String,
     },
-    /// The context tokens of `variant` stay nearer than those of `baseline`.
+    /// The context tokens of `variant` stay nearer to those of the super-category than the tokens of
+    /// `baseline`, by their cosine.
     ContextCosine {
-        /// What is claimed.
+        /// The claim in words.
         name: String,
-        /// The nearer one.
+        /// The variant whose context tokens are claimed to stay nearer.
         variant: String,
-        /// The other.
+        /// The variant that it is compared with.
         baseline: String,
     },
 }

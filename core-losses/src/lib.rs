@@ -52,6 +52,7 @@ pub use span::{Context, ContextPair, PromptSpan};
 pub use term::{Formulation, Observed, Pass, Reading, Term};
 
 use burn::tensor::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Makes the enum that TOML files name by `kind` from one line per term.
@@ -59,12 +60,13 @@ macro_rules! terms {
     ($($module:ident::$variant:ident => $kind:literal),+ $(,)?) => {
         $(pub use terms::$module::$variant;)+
 
-        /// One term of a stage's objective, chosen by its key `kind`.
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        /// One term of a stage's objective. The key `kind` chooses the term; every term has keys of its
+        /// own.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(tag = "kind")]
+        #[allow(missing_docs, reason = "each term's struct says what it is")]
         pub enum LossTerm {
             $(
-                #[doc = concat!("`kind = \"", $kind, "\"`.")]
                 #[serde(rename = $kind)]
                 $variant($variant),
             )+

@@ -7,18 +7,19 @@
 
 use std::ops::Range;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
 /// Which context tokens the context terms compare.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Context {
-    /// BOS, words and the first EOT, as the authors' code does.
+    /// Start token, words and the first end token, as in the authors' code.
     #[default]
     Prompt,
-    /// All positions, with the padding cut to the shorter prompt's, as the paper's sums say.
+    /// All positions, with the padding cut to that of the shorter prompt, as in the paper's sums.
     Padded,
 }
 

@@ -1,18 +1,19 @@
 //! What every term of the objective is, and what a training step can show it.
 
 use burn::tensor::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::span::{Context, ContextPair, PromptSpan};
 
 /// Whether a term is computed as the paper writes it or as the authors' code does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Formulation {
     /// The equation in the paper.
     #[default]
     Paper,
-    /// The public PyTorch code, to which the published weights belong.
+    /// The authors' public PyTorch code, to which the weights in the paper belong.
     ReferenceCode,
 }
 

@@ -15,6 +15,7 @@ use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use rand::RngExt;
 use rand_distr::{StandardNormal, StandardUniform};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
@@ -38,15 +39,15 @@ pub enum Init {
 
 /// The number format in which frozen weights are kept in memory. Everything is computed in
 /// float32: a weight is widened for the operation that uses it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightPrecision {
-    /// Single precision.
+    /// 4 bytes per weight.
     #[default]
     Float32,
-    /// Half precision, as most files hold.
+    /// 2 bytes per weight, the format of most files.
     Float16,
-    /// Half precision with the range of single precision.
+    /// 2 bytes per weight with the range of float32; not on wgpu.
     Bfloat16,
 }
 

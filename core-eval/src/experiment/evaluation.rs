@@ -1,12 +1,15 @@
 //! `[evaluation]` of an experiment: by which networks images are scored, and by which protocols.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use core_model::folder::EncoderFolder;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::Map;
 
 use crate::metrics::{EncoderFolders, EncoderKind};
 use crate::protocol::Protocol;
@@ -47,6 +50,44 @@ impl Evaluation {
             bail!("`evaluation.protocol` names no protocol; write \"dreambooth\"");
         }
         names.into_iter().map(Protocol::named).collect()
+    }
+}
+
+impl JsonSchema for Evaluation {
+    fn schema_name() -> Cow<'static, str> {
+        "Evaluation".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut protocol = generator.subschema_for::<OneOrMore>();
+        let names: Vec<String> = Protocol::names().map(|name| format!("`{name}`")).collect();
+        let about = format!("The protocol, or a list of them: {}.", names.join(", "));
+        protocol.insert("description".into(), about.into());
+        let folder = |what: &str| {
+            json_schema!({
+                "type": "string",
+                "description": format!("A folder or hub repository with {what}."),
+            })
+        };
+        let segmenter =
+            "a CLIPSeg model, which makes the foreground masks that masked protocols need";
+        let mut properties = Map::new();
+        properties.insert("protocol".into(), protocol.into());
+        let mut required = vec!["protocol"];
+        for kind in EncoderKind::all() {
+            properties.insert(kind.key.into(), folder(kind.folder).into());
+            if kind.required {
+                required.push(kind.key);
+            }
+        }
+        properties.insert("clipseg".into(), folder(segmenter).into());
+        json_schema!({
+            "type": "object",
+            "description": "The image encoders and the protocols that images are scored with.",
+            "properties": properties,
+            "required": required,
+            "additionalProperties": false,
+        })
     }
 }
 
@@ -122,12 +163,12 @@ impl<'de> Deserialize<'de> for Key {
 }
 
 /// A name or a list of names.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum OneOrMore {
-    /// One.
+    /// One name.
     One(String),
-    /// Several; the first one's files keep the plain names.
+    /// Several names. The result files of the first have no suffix.
     More(Vec<String>),
 }
 

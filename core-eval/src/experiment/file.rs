@@ -7,27 +7,38 @@ use core_model::files::seen_from;
 use core_model::folder::EncoderFolder;
 use core_model::source::is_repository;
 use core_train::config::{ConceptConfig, ModelConfig, Recipe, from_tree, parse, set_path};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::{Evaluation, Experiment, Sampling, Variant, read_prompts};
 use crate::effects::Effect;
 
-/// An experiment's file; paths in it are relative to it.
-#[derive(Deserialize)]
+/// Variants of a method, trained on the same concepts and compared with the same prompts and noise.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
+    /// The name of the experiment and of its folder below `results/`.
     name: String,
+    /// The model to start from: its path, or a table.
     model: ModelEntry,
+    /// The device to compute on: `cpu`, `wgpu`, `cuda`, or one of several as in `cuda:1`.
     #[serde(default = "cpu")]
     device: String,
+    /// The folders of the concepts, each with photos and a `concept.toml`.
     concepts: Vec<PathBuf>,
+    /// The seeds. Every variant is trained on every concept once per seed.
     #[serde(default = "first_seed")]
     seeds: Vec<u64>,
+    /// The recipe of all variants that do not name one of their own.
     recipe: Option<PathBuf>,
+    /// What is compared. The first variant is the baseline of the paired differences.
     variants: Vec<VariantEntry>,
+    /// How the evaluation images are generated.
     sampling: Sampling,
+    /// How the images are scored.
     evaluation: Evaluation,
+    /// Claims about the result, each with a 95 % interval.
     #[serde(default)]
     effects: Vec<Effect>,
 }
@@ -40,10 +51,13 @@ fn first_seed() -> Vec<u64> {
     vec![0]
 }
 
-#[derive(Deserialize)]
+/// The model.
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum ModelEntry {
+    /// The path of the model, as `path` of the table.
     Path(PathBuf),
+    /// The model with other settings than the defaults.
     Table(ModelConfig),
 }
 
@@ -56,15 +70,23 @@ impl From<ModelEntry> for ModelConfig {
     }
 }
 
-#[derive(Deserialize)]
+/// One method: a recipe with changes, or the untuned model.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct VariantEntry {
+    /// The name of the variant in tables and folders.
     name: String,
+    /// The recipe. Absent: the recipe of the experiment.
     recipe: Option<PathBuf>,
+    /// The kinds of regularisers that are removed from every stage.
     #[serde(default)]
     remove: Vec<String>,
+    /// Values that are changed in the recipe, by their path: `"stages.0.rescale" = false`. They are
+    /// set before regularisers are removed.
     #[serde(default)]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     set: Table,
+    /// Whether nothing is trained: the model is prompted with the super-category.
     #[serde(default)]
     untuned: bool,
 }

@@ -4,6 +4,7 @@ mod check;
 mod evaluation;
 mod file;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +13,7 @@ use core_model::noise_scheduler::SchedulerKind;
 use core_model::source::EncoderSource;
 use core_train::RunConfig;
 use core_train::config::{ConceptConfig, Group, ModelConfig, Recipe};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 use crate::effects::Effect;
@@ -46,6 +48,17 @@ pub struct Experiment {
     pub effects: Vec<Effect>,
 }
 
+/// The keys are those of the file that an experiment is read from.
+impl JsonSchema for Experiment {
+    fn schema_name() -> Cow<'static, str> {
+        "Experiment".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        File::json_schema(generator)
+    }
+}
+
 /// One method.
 #[derive(Debug, Clone)]
 pub struct Variant {
@@ -55,19 +68,19 @@ pub struct Variant {
     pub recipe: Option<Recipe>,
 }
 
-/// `[sampling]`.
-#[derive(Debug, Clone, Deserialize)]
+/// How the evaluation images are generated.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sampling {
-    /// The sampler; the checkpoint's own when absent.
+    /// The sampler. Absent: that of the model.
     pub scheduler: Option<SchedulerKind>,
-    /// Denoising steps.
+    /// The number of denoising steps.
     pub steps: usize,
-    /// Strength of classifier-free guidance.
+    /// The strength of classifier-free guidance.
     pub guidance_scale: f64,
-    /// Images of every prompt.
+    /// The number of images per prompt.
     pub images_per_prompt: usize,
-    /// CSV with the columns `group,kind,prompt`.
+    /// A CSV file of evaluation prompts with the columns `group,kind,prompt`.
     pub prompts: PathBuf,
 }
 

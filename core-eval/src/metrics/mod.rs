@@ -14,6 +14,7 @@ mod folders;
 
 use std::ops::{Index, IndexMut};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use encoder::{EncoderKind, Feature, ImageEncoder, cosine};
@@ -83,6 +84,7 @@ macro_rules! metrics {
         /// A metric, named in files by its column.
         #[derive(
             Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+            JsonSchema,
         )]
         pub enum Metric {
             $(

@@ -4,7 +4,9 @@
 
 mod addresses;
 mod common;
+mod configuration;
 mod experiments;
 mod merge;
+mod reference;
 mod score;
 mod small_experiment;

@@ -1,5 +1,5 @@
 //! Cross-attention map regularisation of AttnDreamBooth (Pang et al., NeurIPS 2024): the concept's
-//! token is to draw attention as the class word after it does.
+//! token draws as much attention as the class word that follows it.
 //!
 //! `L = mean * M + variance * V` with, for the means mu of the maps,
 //! `M = 1/L sum_l sum_b 1/n sum_a (mu_{i+a} - mu_j)^2`, and V the same for their variances.
@@ -10,31 +10,33 @@
 //! authors' code: the published factors belong to batches of 8. Gradients flow through both maps.
 
 use burn::tensor::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::span::PromptSpan;
 use crate::term::{Observed, Reading, Term};
 
-/// The only form whose text is known.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How the term is computed; only one form is published.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AttentionStatisticsFormulation {
-    /// The public PyTorch code.
+    /// The authors' public PyTorch code.
     #[default]
     ReferenceCode,
 }
 
-/// `kind = "attention_statistics"`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Cross-attention map regularisation of AttnDreamBooth: the concept's token draws as much attention
+/// as the class word that follows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AttentionStatistics {
-    /// Factor of both parts together.
+    /// The factor of both parts together.
     pub weight: f64,
-    /// Factor of the means; the paper's is 0.1 in its first stage and 2 in the others.
+    /// The factor of the means. The paper's value is 0.1 in its first stage and 2 in the others.
     pub mean: f64,
-    /// Factor of the variances; the paper's is 0 in its first stage and 5 in the others.
+    /// The factor of the variances. The paper's value is 0 in its first stage and 5 in the others.
     pub variance: f64,
-    /// `"reference_code"`.
+    /// The published form of the term.
     pub formulation: AttentionStatisticsFormulation,
 }
 

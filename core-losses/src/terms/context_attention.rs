@@ -15,20 +15,22 @@
 //!   batch x the paper's, the square being convex.
 
 use burn::tensor::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::span::Context;
 use crate::term::{Formulation, Observed, Reading, Term, keep};
 
-/// `kind = "context_attention"`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Context attention regularisation (CAR), Eq. 4 of the paper: context tokens draw as much
+/// cross-attention as they do when the super-category stands in place of the concept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ContextAttention {
-    /// lambda_attn of Eq. 5; the paper's is 0.05, which belongs to `reference_code`.
+    /// lambda_attn of Eq. 5. The paper's value, 0.05, belongs to `formulation = "reference_code"`.
     pub weight: f64,
-    /// What is reduced when.
+    /// The order in which layers, heads, pixels and samples are averaged.
     pub formulation: Formulation,
-    /// Which tokens are kept.
+    /// The tokens that are compared.
     pub context: Context,
 }
 
@@ -64,7 +66,7 @@ impl Term for ContextAttention {
     }
 }
 
-/// The mean map of every token over heads and pixels, [batch, layers, n].
+/// The mean of each token's map over heads and pixels, [batch, layers, n].
 fn means(layers: &[Tensor<4>]) -> Tensor<3> {
     let means = layers
         .iter()

@@ -9,23 +9,25 @@
 //! channels, as the authors' code does; the paper does not mention it.
 
 use burn::tensor::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::span::Context;
 use crate::term::{Formulation, Observed, Reading, Term, keep};
 
-/// Norms below this count as this, as in `torch.nn.functional.cosine_similarity`.
+/// Smallest norm to divide by, as in `torch.nn.functional.cosine_similarity`.
 const EPS: f64 = 1e-8;
 
-/// `kind = "context_embedding"`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Context embedding regularisation (CER), Eq. 3 of the paper: the text encoder's outputs for
+/// context tokens stay what they are when the super-category stands in place of the concept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ContextEmbedding {
-    /// lambda_emb of Eq. 5; the paper's is 1.5e-4.
+    /// lambda_emb of Eq. 5. The paper's value is 1.5e-4.
     pub weight: f64,
-    /// The axis of the cosine.
+    /// The axis along which the cosine is taken.
     pub formulation: Formulation,
-    /// Which tokens are kept.
+    /// The tokens that are compared.
     pub context: Context,
 }
 
@@ -59,7 +61,7 @@ impl Term for ContextEmbedding {
     }
 }
 
-/// Cosine over `dim`, which is kept with length 1.
+/// Cosine along `dim`, which is kept with length 1.
 fn cosine_similarity(x: Tensor<3>, y: Tensor<3>, dim: usize) -> Tensor<3> {
     // Clamped before the root, whose slope at zero is infinite.
     let norm = |x: Tensor<3>| x.square().sum_dim(dim).clamp_min(EPS * EPS).sqrt();

@@ -1,15 +1,17 @@
 //! The diffusion loss, Eq. 1 and 2 of the paper.
 
 use burn::tensor::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::term::{Observed, Reading, Term};
 
-/// `kind = "diffusion"`: part of every stage with weight 1, whether it is listed or not.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The diffusion loss, Eq. 1 and 2 of the paper. It is part of every stage, with weight 1 unless the
+/// stage lists it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Diffusion {
-    /// Its factor in the total; 0 leaves it out.
+    /// Its factor in the total loss. 0 leaves it out.
     pub weight: f64,
 }
 

@@ -1,23 +1,24 @@
-//! The anchor of Cross Initialization (Pang et al., CVPR 2024): the concept's vectors are to stay
-//! near where learning began.
+//! The anchor of Cross Initialization (Pang et al., CVPR 2024): the concept's vectors stay near where
+//! learning began.
 //!
 //! `L = 1/n sum_i ||v_i - v_i^0 + 1e-6||`: the mean over the n vectors of the Euclidean distance,
 //! not squared. The constant is added to every component of the difference, as torch's
 //! `pairwise_distance` does, so that the gradient at the start is finite.
 
 use burn::tensor::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::term::{Observed, Reading, Term};
 
-/// What is added to every component of the difference.
+/// The constant that is added to every component of the difference.
 const EPS: f64 = 1e-6;
 
-/// `kind = "embedding_anchor"`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The anchor of Cross Initialization: the concept's vectors stay near where learning began.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EmbeddingAnchor {
-    /// Its factor in the total; the paper's is 1e-5.
+    /// Its factor in the total loss. The paper's value is 1e-5.
     pub weight: f64,
 }
 

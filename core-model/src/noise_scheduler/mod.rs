@@ -18,6 +18,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use burn::tensor::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use beta_schedule::{NoiseSchedule, PredictionType, TerminalSnr};
@@ -48,7 +49,7 @@ pub trait Sampler {
 }
 
 /// The samplers of this crate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SchedulerKind {
     /// Deterministic DDIM (<https://arxiv.org/abs/2010.02502>, eta 0).
     #[serde(rename = "ddim")]

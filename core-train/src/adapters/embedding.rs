@@ -6,6 +6,7 @@ use core_model::learned_embedding::LearnedEmbedding;
 use core_model::params::to_vec;
 use core_model::personalized::{ConceptEmbedding, PersonalizedModel};
 use core_model::pipeline::StableDiffusionPipeline;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Adapter, Trained};
@@ -13,8 +14,8 @@ use crate::config::RunConfig;
 use crate::error::Result;
 use crate::run::folder::EMBEDDING;
 
-/// The vectors that stand for the concept's placeholder token.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The vectors of the concept's token (Textual Inversion, the first stage of CoRe).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Embedding {}
 

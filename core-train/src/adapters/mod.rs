@@ -13,6 +13,7 @@ use std::path::Path;
 use core_model::folder::ModelFolder;
 use core_model::personalized::PersonalizedModel;
 use core_model::pipeline::StableDiffusionPipeline;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use toml::Table;
 
@@ -100,6 +101,11 @@ macro_rules! adapters {
                     $(Self::$variant(set) if *set == $variant::default() => Ok(Table::new()),)+
                     $(Self::$variant(set) => Table::try_from(set),)+
                 }
+            }
+
+            /// The kinds with the schemas of their keys.
+            pub(crate) fn schemas(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
+                vec![$(($kind, $variant::json_schema(generator))),+]
             }
 
             /// What the training loop sees of it.

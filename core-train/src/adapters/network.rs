@@ -9,6 +9,7 @@ use core_model::checkpoint::Precision;
 use core_model::files::{read, write_atomically};
 use core_model::params::Weights;
 use core_model::pipeline::StableDiffusionPipeline;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Adapter, Trained};
@@ -95,8 +96,8 @@ impl<T: NetworkWeights + std::fmt::Debug> Adapter for T {
     }
 }
 
-/// All weights of the U-Net.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// All weights of the U-Net (DreamBooth, the second stage of CoRe).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Unet {}
 
@@ -109,7 +110,7 @@ impl NetworkWeights for Unet {
 }
 
 /// The cross-attention layers of the U-Net.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CrossAttention {}
 
@@ -121,8 +122,8 @@ impl NetworkWeights for CrossAttention {
     }
 }
 
-/// What those layers read from the prompt: keys and values (Custom Diffusion).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The key and value projections of the cross-attention layers of the U-Net (Custom Diffusion).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CrossAttentionKv {}
 
@@ -134,9 +135,9 @@ impl NetworkWeights for CrossAttentionKv {
     }
 }
 
-/// All weights of the text encoder: token table, positions, layers and final norm, but not the
-/// vectors of a placeholder, which are `embedding`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// All weights of the text encoder except the vectors of the concept's token, which belong to
+/// `embedding`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TextEncoderAll {}
 

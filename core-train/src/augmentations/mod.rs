@@ -1,28 +1,29 @@
-//! What happens to a photo each time it is shown: `augmentation = ".."` of a stage. An
-//! augmentation is one file here and one line in the table below.
+//! Random changes of a photo each time it is shown: `augmentation = ".."` of a stage. An augmentation
+//! is one file here and its entry in the table below.
 
 mod rotation;
 
 use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One way to change photos.
+/// One random change of photos.
 pub trait Augmentation {
-    /// The photo as a square of `side` pixels, changed as the random numbers say.
+    /// The changed photo, a square of `side` pixels; all randomness comes from `rng`.
     fn apply(&self, photo: &RgbImage, side: u32, rng: &mut ChaCha8Rng) -> RgbImage;
 }
 
-/// Makes the enum that TOML files name from one line per augmentation.
+/// Makes the enum that TOML files name from one entry per augmentation.
 macro_rules! augmentations {
-    ($($module:ident::$variant:ident => $kind:literal),+ $(,)?) => {
+    ($($(#[$doc:meta])* $module:ident::$variant:ident => $kind:literal),+ $(,)?) => {
         $(pub use $module::$variant;)+
 
         /// `augmentation = "NAME"` of a stage.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         pub enum AugmentationConfig {
             $(
-                #[doc = concat!("`", $kind, "`.")]
+                $(#[$doc])*
                 #[serde(rename = $kind)]
                 $variant,
             )+
@@ -42,5 +43,7 @@ macro_rules! augmentations {
 }
 
 augmentations! {
+    /// Random rotation (in three of four cases, by up to 45 degrees), mirroring (in one of four) and
+    /// cropping, as in the public code of CoRe and AttnDreamBooth.
     rotation::Rotation => "rotation",
 }

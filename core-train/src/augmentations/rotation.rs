@@ -1,4 +1,4 @@
-//! `rotation`: what the public code of CoRe and AttnDreamBooth does to photos.
+//! `rotation`: the augmentation of photos in the public code of CoRe and AttnDreamBooth.
 
 use core_model::image_processor::{Filter, resize_shortest_side, rotate};
 use image::RgbImage;
@@ -8,16 +8,15 @@ use rand_chacha::ChaCha8Rng;
 
 use super::Augmentation;
 
-/// How often a photo is turned, and by how many degrees to either side at most.
+/// The probability of a rotation, and the largest angle to either side in degrees.
 const ROTATED: f64 = 0.75;
 const DEGREES: f64 = 45.0;
 
-/// How often it is mirrored.
+/// The probability of mirroring.
 const MIRRORED: f64 = 0.25;
 
-/// Turns a photo by a random angle on a canvas that grows to hold it, black outside; then the
-/// shorter side becomes the model's, bilinear; then it is mirrored or not; then a random square is
-/// cut out.
+/// Rotates a photo by a random angle on a canvas that grows to hold it, black outside; resizes the
+/// shorter side to that of the model, bilinearly; mirrors it or not; cuts out a random square.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rotation;
 

@@ -2,36 +2,38 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `[concept]`, or `concept.toml` in a folder of photos.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A concept: photos and the words for what they show. It stands under `[concept]` of a run, or in
+/// `concept.toml` in the folder of photos.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConceptConfig {
-    /// What the concept is called.
+    /// The name of the concept.
     pub name: String,
-    /// Folder of photos (png, jpg, webp); the folder of the TOML file when absent.
+    /// The folder of the photos. Default: the folder of this file.
     #[serde(default = "here")]
     pub images: PathBuf,
-    /// How photos become square.
+    /// How photos are made square.
     #[serde(default)]
     pub resize: Resize,
-    /// Whether photos are mirrored at random.
+    /// Whether photos are mirrored at random during training.
     #[serde(default)]
     pub flip: bool,
-    /// What stands for the concept in prompts; `<name>` when absent.
+    /// The concept's token in prompts. Absent: the name in angle brackets, `<name>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placeholder_token: Option<String>,
-    /// What kind of thing it is, in one word or more.
+    /// The class of the concept, in one or more words, as `dog`.
     pub super_category: String,
-    /// Whose input embedding learning starts from; the super-category's when absent. Of several
-    /// tokens the mean is taken.
+    /// The word or words whose input embedding is the start of learning; of several tokens the mean
+    /// is taken. Absent: the super-category.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initializer_token: Option<String>,
-    /// Picks the default prompt sets.
+    /// The kind of concept, which chooses between prompts for living beings and for things.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Group>,
-    /// How many input embeddings are learned; they take as many positions in a prompt.
+    /// The number of vectors that are learned. They take as many positions in a prompt.
     #[serde(default = "one")]
     pub num_vectors: usize,
 }
@@ -62,21 +64,21 @@ impl ConceptConfig {
 }
 
 /// How a photo becomes square.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Resize {
-    /// Scale the shorter side, cut the middle out.
+    /// Scale the shorter side and cut out the centre.
     #[default]
     Crop,
-    /// Scale both sides, whatever becomes of the proportions.
+    /// Scale both sides, which changes the proportions.
     Squash,
 }
 
 /// The two kinds of concepts for which the paper has prompts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Group {
-    /// Animals and people: they act and wear things.
+    /// Animals and people, which act and wear things.
     Animate,
     /// Everything else.
     Inanimate,

@@ -21,6 +21,7 @@ use core_model::files::read_to_string;
 use core_model::noise_scheduler::PredictionType;
 use core_model::params::WeightPrecision;
 use core_model::source::ModelSource;
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -35,58 +36,58 @@ use crate::error::{Error, Result};
 use crate::initializers::InitializerConfig;
 use crate::phrase::Phrase;
 
-/// Everything that determines a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A run: one concept, learned by one method.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
     /// Seed of all random numbers.
     #[serde(default)]
     pub seed: u64,
-    /// `cpu`, `wgpu[:i]` or `cuda[:i]`.
+    /// The device to compute on: `cpu`, `wgpu`, `cuda`, or one of several as in `cuda:1`.
     #[serde(default = "cpu")]
     pub device: String,
-    /// A recipe file, whose stages and keys this file takes where it says nothing itself.
+    /// A recipe file. Its stages and keys apply wherever this file does not set them itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe: Option<PathBuf>,
-    /// What `{}` in prompts becomes; holds `{token}` and may hold `{class}`, the super-category.
-    /// `"{token}"` when absent.
+    /// The text that replaces `{}` in prompts. It contains `{token}`, the concept's token, and may
+    /// contain `{class}`, the super-category. Absent: `"{token}"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phrase: Option<String>,
-    /// A word of the vocabulary that is the concept's token, instead of a learned one.
+    /// A word of the vocabulary that serves as the concept's token. Absent: a new token is learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rare_token: Option<String>,
-    /// Where learning the concept's embedding starts: `"super_category"` (the default),
-    /// `{ word = "toy" }` or `{ id = 42170 }`.
+    /// The vectors at which learning the concept's embedding starts. Absent: `"super_category"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initializer: Option<InitializerConfig>,
-    /// `[model]`.
+    /// The model to start from.
     pub model: ModelConfig,
-    /// `[concept]`.
+    /// The concept to learn.
     pub concept: ConceptConfig,
-    /// `[validation]`: images during training.
+    /// Images during training. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationConfig>,
-    /// `[[stages]]`, first to last.
+    /// The stages of training, first to last.
     #[serde(default)]
     pub stages: Vec<StageConfig>,
 }
 
-/// `[model]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A Stable Diffusion 1.x or 2.x model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Folder in the layout of diffusers, one-file checkpoint, or repository of the hub
-    /// (`owner/name`).
+    /// A folder in diffusers' layout, a one-file checkpoint, or a repository of the Hugging Face hub
+    /// as `owner/name`.
     pub path: PathBuf,
-    /// Which weights of several, as `fp16` for `model.fp16.safetensors`; the plain ones when
-    /// absent.
+    /// The variant of the weights, as `fp16` for `model.fp16.safetensors`. Absent: the files without
+    /// a variant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
-    /// What a one-file checkpoint of Stable Diffusion 2.x predicts, which the file does not tell.
+    /// What the U-Net of a one-file checkpoint predicts. It must be set for Stable Diffusion 2.x when
+    /// the file does not contain it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prediction_type: Option<PredictionType>,
-    /// Number format in which frozen weights are kept in memory; what is trained, and everything
-    /// that is computed, is float32.
+    /// The number format of frozen weights in memory. Trained weights and all computation are in
+    /// float32. Absent: `float32`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<WeightPrecision>,
 }
@@ -110,13 +111,13 @@ impl ModelConfig {
     }
 }
 
-/// `[validation]`: images with the same noise every time, so that they show what changes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Images during training, always from the same noise, so that they show what training changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ValidationConfig {
-    /// Steps between two sets of images, counted in each stage.
+    /// The number of steps between two sets of images; it is counted anew in each stage.
     pub every: usize,
-    /// One image each; `{}` is the concept.
+    /// One image is drawn for each of these prompts. `{}` stands for the concept.
     pub prompts: Vec<String>,
 }
 

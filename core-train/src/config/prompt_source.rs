@@ -3,33 +3,34 @@
 use std::path::{Path, PathBuf};
 
 use core_model::files::read_to_string;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::concept::Group;
 use super::paths;
 use crate::error::{Error, Result};
 
-/// Templates, one a line; what a stage uses when it names none.
+/// Templates, one per line, for stages that name none.
 const ANIMATE: &str = include_str!("../../../experiments/prompts/regularization-animate.txt");
 const INANIMATE: &str = include_str!("../../../experiments/prompts/regularization-inanimate.txt");
 
-/// A list of templates in which `{}` is the concept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Prompt templates, in which `{}` stands for the concept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     untagged,
-    expecting = "expected a text file with one template a line, a list of templates, or \
+    expecting = "expected a text file with one template per line, a list of templates, or \
                  { animate = FILE, inanimate = FILE }"
 )]
 pub enum PromptSource {
     /// The templates themselves.
     List(Vec<String>),
-    /// A text file with one template a line; empty lines and lines that start with `#` are none.
+    /// A text file with one template per line; empty lines and lines that start with `#` are ignored.
     File(PathBuf),
-    /// One such file for each group of concepts, so that one recipe serves both.
+    /// One file per group of concepts, so that one recipe serves both.
     ByGroup {
-        /// For animals and people.
+        /// The file for animals and people.
         animate: PathBuf,
-        /// For things.
+        /// The file for everything else.
         inanimate: PathBuf,
     },
 }

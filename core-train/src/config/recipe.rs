@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::paths;
@@ -10,20 +11,22 @@ use super::stage::StageConfig;
 use super::{ConceptConfig, ModelConfig, RunConfig};
 use crate::initializers::InitializerConfig;
 
-/// A recipe file: how a concept is written and where learning starts, then the stages.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A method without a concept: how the concept is written in prompts, where learning starts, and the
+/// stages of training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// What `{}` in prompts becomes; holds `{token}` and may hold `{class}`, the super-category.
+    /// The text that replaces `{}` in prompts. It contains `{token}`, the concept's token, and may
+    /// contain `{class}`, the super-category. Absent: `"{token}"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phrase: Option<String>,
-    /// A word of the vocabulary that is the concept's token, instead of a learned one.
+    /// A word of the vocabulary that serves as the concept's token. Absent: a new token is learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rare_token: Option<String>,
-    /// Where learning the concept's embedding starts.
+    /// The vectors at which learning the concept's embedding starts. Absent: `"super_category"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initializer: Option<InitializerConfig>,
-    /// First to last.
+    /// The stages of training, first to last.
     pub stages: Vec<StageConfig>,
 }
 

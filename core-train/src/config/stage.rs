@@ -1,9 +1,11 @@
 //! `[[stages]]`: one after the other, each with its own weights, steps and terms.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use core_losses::{Diffusion, LossTerm, Reading, Term};
 use core_model::personalized::ConceptEmbedding;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::concept::Group;
@@ -13,44 +15,46 @@ use crate::augmentations::AugmentationConfig;
 use crate::error::{Error, Result};
 use crate::optimizer::AdamWConfig;
 
-/// One entry of `[[stages]]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A stage of training. Stages run one after the other; each trains its own weights with its own
+/// prompts and loss terms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StageConfig {
-    /// Names the stage in messages and metrics; `stage-1` and so on when absent.
+    /// The name of the stage in messages and in `metrics.csv`. Absent: `stage-1` and so on.
     #[serde(default)]
     pub name: String,
-    /// Which weights move.
+    /// The sets of weights that are trained: names, or tables with keys of their own.
     pub train: Vec<TrainEntry>,
-    /// Optimiser steps.
+    /// The number of optimiser steps.
     pub steps: usize,
-    /// Samples of one forward pass.
+    /// The number of samples per forward pass.
     pub batch_size: usize,
-    /// Learning rate of AdamW.
+    /// The learning rate of AdamW, for sets of weights without one of their own.
     pub learning_rate: f64,
-    /// Forward passes whose gradients are averaged for one optimiser step.
+    /// The number of forward passes whose gradients are averaged for one optimiser step.
     #[serde(default = "one")]
     pub gradient_accumulation_steps: usize,
-    /// Templates of the diffusion loss; one is drawn for each sample.
+    /// The prompts of the photos. One is drawn for each sample.
     pub prompts: PromptSource,
-    /// Templates of the regularisers; one is drawn for each step. Absent: the project's own for
-    /// the concept's group.
+    /// The prompts that regularisers compare with and without the concept. One is drawn for each
+    /// step. Absent: a hundred prompts for the concept's group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub regularization_prompts: Option<PromptSource>,
-    /// What happens to a photo each time it is shown: `"rotation"`, as in the authors' code; nothing
-    /// when absent.
+    /// The random change of a photo each time it is shown. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub augmentation: Option<AugmentationConfig>,
-    /// Eq. 6: `{ from, to }`, or `false` for off.
+    /// Embedding rescaling, Eq. 6 of the paper. The norm of the embedding is recorded after step `from`
+    /// and restored after each step up to `to`; `false` turns it off.
     #[serde(default)]
     pub rescale: Rescale,
-    /// Recompute activations in the backward pass instead of storing them (gradient checkpointing).
+    /// Whether activations are recomputed in the backward pass instead of stored. This takes more time
+    /// and less memory.
     #[serde(default)]
     pub gradient_checkpointing: bool,
-    /// `[stages.optimizer]`.
+    /// The optimiser.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
-    /// `[[stages.regularizers]]`: terms beside the diffusion loss; none when absent.
+    /// The loss terms besides the diffusion loss. Absent: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub regularizers: Vec<LossTerm>,
 }
@@ -150,18 +154,32 @@ impl StageConfig {
 }
 
 /// Embedding rescaling, Eq. 6 of the paper: `rescale = { from = 120, to = 180 }` or `false`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected { from = STEP, to = STEP } or false")]
 pub enum Rescale {
-    /// On.
+    /// The steps in which the norm is restored.
     Window(RescaleWindow),
-    /// `false`.
+    /// No rescaling.
     Off(Off),
 }
 
 impl Default for Rescale {
     fn default() -> Self {
         Self::Off(Off)
+    }
+}
+
+impl JsonSchema for Off {
+    fn schema_name() -> Cow<'static, str> {
+        "Off".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "const": false })
     }
 }
 
@@ -188,33 +206,32 @@ impl From<Off> for bool {
     }
 }
 
-/// The steps of rescaling. The norm is recorded after step `from` (0: before the first) and
-/// restored after the steps `from`+1 to `to`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// The steps of embedding rescaling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RescaleWindow {
-    /// The step after which the norm is recorded.
+    /// The step after which the norm is recorded; 0 means before the first step.
     pub from: usize,
-    /// The last step after which it is restored.
+    /// The last step after which the norm is restored.
     pub to: usize,
 }
 
-/// `[stages.optimizer]`: AdamW, torch's defaults, which are the paper's.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// AdamW with the defaults of PyTorch, which are the paper's.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerConfig {
-    /// Decay of first and second moment.
+    /// The decay rates of the first and the second moment.
     pub betas: [f64; 2],
-    /// Added to the denominator.
+    /// The constant that is added to the denominator.
     pub eps: f64,
-    /// Decoupled weight decay.
+    /// The decoupled weight decay.
     pub weight_decay: f64,
-    /// Largest norm of all gradients together; off when absent.
+    /// The largest norm of all gradients together; larger ones are scaled down. Absent: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_grad_norm: Option<f64>,
-    /// Learning-rate schedule after the warm-up.
+    /// The schedule of the learning rate after the warm-up.
     pub lr_schedule: LrSchedule,
-    /// Steps in which the learning rate rises from 0.
+    /// The number of steps in which the learning rate rises from 0.
     pub lr_warmup_steps: usize,
 }
 
@@ -265,15 +282,15 @@ impl OptimizerConfig {
 }
 
 /// Learning-rate schedule after the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LrSchedule {
-    /// Stays as it is.
+    /// The learning rate stays the same.
     #[default]
     Constant,
-    /// Falls linearly to 0.
+    /// The learning rate falls linearly to 0.
     Linear,
-    /// Falls to 0 along half a cosine.
+    /// The learning rate falls to 0 along half a cosine.
     Cosine,
 }
 

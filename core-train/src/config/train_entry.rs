@@ -1,8 +1,12 @@
 //! An entry of `train`: a set of weights by its name, or a table with its keys.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Error as _, Serialize, Serializer};
-use toml::{Table, Value};
+use serde_json::{Value, json};
+use toml::Table;
 
 use crate::adapters::AdapterConfig;
 
@@ -59,14 +63,14 @@ impl<'de> Visitor<'de> for EntryVisitor {
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TrainEntry, A::Error> {
         let mut keys = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
         let kind = match keys.remove("kind") {
-            Some(Value::String(kind)) => kind,
+            Some(toml::Value::String(kind)) => kind,
             Some(_) => return Err(de::Error::custom("`kind` must be a name in quotes")),
             None => return Err(de::Error::missing_field("kind")),
         };
         let learning_rate = match keys.remove("learning_rate") {
             None => None,
-            Some(Value::Float(rate)) => Some(rate),
-            Some(Value::Integer(rate)) => Some(rate as f64),
+            Some(toml::Value::Float(rate)) => Some(rate),
+            Some(toml::Value::Integer(rate)) => Some(rate as f64),
             Some(_) => return Err(de::Error::custom("`learning_rate` must be a number")),
         };
         let entry: TrainEntry = self.visit_str(&kind)?;
@@ -90,12 +94,68 @@ impl Serialize for TrainEntry {
             return serializer.serialize_str(kind);
         }
         let mut table = Table::new();
-        table.insert("kind".into(), Value::String(kind.into()));
+        table.insert("kind".into(), toml::Value::String(kind.into()));
         if let Some(rate) = self.learning_rate {
-            table.insert("learning_rate".into(), Value::Float(rate));
+            table.insert("learning_rate".into(), toml::Value::Float(rate));
         }
         table.extend(keys);
         table.serialize(serializer)
+    }
+}
+
+impl JsonSchema for TrainEntry {
+    fn schema_name() -> Cow<'static, str> {
+        "TrainEntry".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let kinds = AdapterConfig::schemas(generator).into_iter();
+        let names: Vec<Value> = kinds
+            .map(
+                |(kind, schema)| json!({ "const": kind, "description": schema.get("description") }),
+            )
+            .collect();
+        let tables = generator.subschema_for::<EntryTable>();
+        json_schema!({ "anyOf": [{ "oneOf": names }, tables] })
+    }
+}
+
+/// An entry of `train` that is a table.
+struct EntryTable;
+
+impl JsonSchema for EntryTable {
+    fn schema_name() -> Cow<'static, str> {
+        "TrainTable".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let kinds = AdapterConfig::schemas(generator).into_iter();
+        let tables: Vec<Value> = kinds
+            .map(|(kind, schema)| {
+                let mut properties = json!({
+                    "kind": { "const": kind },
+                    "learning_rate": {
+                        "type": "number",
+                        "description": "Its own learning rate. Absent: the learning rate of the stage.",
+                    },
+                });
+                let own = schema.get("properties").and_then(Value::as_object);
+                for (key, property) in own.into_iter().flatten() {
+                    properties[key] = property.clone();
+                }
+                json!({
+                    "type": "object",
+                    "description": schema.get("description"),
+                    "properties": properties,
+                    "required": ["kind"],
+                    "additionalProperties": false,
+                })
+            })
+            .collect();
+        json_schema!({
+            "description": "A set of weights with keys of its own. A name alone is the set with the defaults of its keys.",
+            "oneOf": tables,
+        })
     }
 }
 

@@ -5,6 +5,7 @@ mod vocabulary;
 
 use core_model::personalized::PersonalizedModel;
 use core_model::tokenizer::Tokenizer;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use vocabulary::{Id, SuperCategory, Word};
@@ -32,17 +33,16 @@ pub trait Initializer {
     fn vectors(&self, start: &Start<'_>) -> Result<Vec<Vec<f32>>>;
 }
 
-/// `initializer = "NAME"` for those without a value, `initializer = { NAME = VALUE }` for the
-/// others.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// The start of learning: a name, or a table with a name and a value.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum InitializerConfig {
-    /// The mean of the super-category's token embeddings.
+    /// The mean of the token embeddings of the super-category.
     #[default]
     SuperCategory,
-    /// The mean of a word's token embeddings.
+    /// The mean of the token embeddings of these words.
     Word(Word),
-    /// One entry of the vocabulary, by its number.
+    /// The embedding of the vocabulary's entry with this number.
     Id(Id),
 }
 

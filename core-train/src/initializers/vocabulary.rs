@@ -1,6 +1,7 @@
 //! Starts from entries of the text encoder's vocabulary.
 
 use core_model::Network;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Initializer, Start};
@@ -19,7 +20,7 @@ impl Initializer for SuperCategory {
 }
 
 /// `{ word = "toy" }`: the mean of the rows of these words' tokens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Word(pub String);
 
@@ -31,7 +32,7 @@ impl Initializer for Word {
 
 /// `{ id = 42170 }`: the row of one entry of the vocabulary, taken literally (Custom Diffusion
 /// begins at entries that stand inside of words).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Id(pub u32);
 
