@@ -1,8 +1,8 @@
-//! What can be wrong with a pair of prompts.
+//! Errors of a pair of prompts.
 
 use std::ops::Range;
 
-/// Two prompts whose context tokens cannot be brought together.
+/// A pair of prompts whose context tokens do not correspond.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -12,11 +12,11 @@ pub enum Error {
          {length} tokens (of {context_length} at most); shorten what comes before it"
     )]
     ConceptOutside {
-        /// Where the concept stands.
+        /// The positions of the concept.
         concept: Range<usize>,
-        /// Tokens from start to end, both counted.
+        /// Number of tokens from start to end, both included.
         length: usize,
-        /// The text encoder's positions.
+        /// Number of positions that the text encoder reads.
         context_length: usize,
     },
     /// The prompts differ in more than the concept.
@@ -25,9 +25,9 @@ pub enum Error {
          they cannot be compared; put spaces around the braces, or shorten the prompt if it was cut"
     )]
     ContextDiffers {
-        /// Tokens outside the concept in the prompt with the learned concept.
+        /// Number of tokens outside the concept in the prompt with the learned concept.
         learned: usize,
-        /// Tokens outside the concept in the prompt with the super-category.
+        /// Number of tokens outside the concept in the prompt with the super-category.
         reference: usize,
     },
 }

@@ -8,7 +8,7 @@ use crate::term::{Observed, Term};
 /// The objective of one step with its parts.
 #[derive(Debug, Clone)]
 pub struct Losses {
-    /// The weighted sum, shape `[1]`; what is differentiated.
+    /// The weighted sum, shape `[1]`, of which the gradient is taken.
     pub total: Tensor<1>,
     /// The unweighted value of every term by its `kind`, in the order given, shape `[1]` each;
     /// `None` for a term of weight zero, which is not computed.

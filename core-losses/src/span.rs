@@ -23,10 +23,10 @@ pub enum Context {
     Padded,
 }
 
-/// Where the concept stands in one tokenised prompt.
+/// The positions of the concept in one tokenised prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptSpan {
-    /// Tokens from BOS to the first EOT, both counted.
+    /// Number of tokens from BOS to the first EOT, both included.
     pub length: usize,
     /// Positions of the concept as it is written, between BOS and EOT: of the whole phrase.
     pub concept: Range<usize>,
@@ -35,7 +35,7 @@ pub struct PromptSpan {
     /// Position of the first token of the super-category that follows the concept's token, where
     /// the phrase has it.
     pub class_word: Option<usize>,
-    /// Positions with padding: what the text encoder sees.
+    /// Number of positions that the text encoder reads, padding included.
     pub context_length: usize,
 }
 
@@ -103,18 +103,18 @@ impl ContextPair {
         Ok(Self { learned, reference })
     }
 
-    /// Where the concept stands.
+    /// The span of the concept.
     pub fn learned(&self) -> &PromptSpan {
         &self.learned
     }
 
-    /// Where the super-category stands.
+    /// The span of the super-category.
     pub fn reference(&self) -> &PromptSpan {
         &self.reference
     }
 
-    /// The corresponding positions in the learned and in the reference prompt, in order and equal
-    /// in number.
+    /// The corresponding positions in the learned and in the reference prompt, in order; both lists
+    /// have the same length.
     pub fn kept(&self, context: Context) -> [Vec<usize>; 2] {
         let spans = [&self.learned, &self.reference];
         match context {

@@ -1,4 +1,4 @@
-//! What every term of the objective is, and what a training step can show it.
+//! The interface of loss terms, and the quantities of a training step that they can read.
 
 use burn::tensor::Tensor;
 use schemars::JsonSchema;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::span::{Context, ContextPair, PromptSpan};
 
-/// Whether a term is computed as the paper writes it or as the authors' code does.
+/// Whether a term follows the paper's equation or the authors' code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Formulation {
@@ -52,19 +52,19 @@ impl Reading {
     }
 }
 
-/// What the networks computed for some prompts over one batch of noisy latents, as far as a term
+/// What the networks computed for some prompts and one batch of noisy latents, as far as a term
 /// reads it.
 #[derive(Debug, Clone)]
 pub struct Pass {
-    /// Where the concept stands: one span for each of the prompts in `hidden`.
+    /// The positions of the concept: one span for each prompt in `hidden`.
     pub spans: Vec<PromptSpan>,
     /// Last hidden states of the text encoder, [prompts, tokens, channels]; of one template that
     /// serves the whole batch, [1, tokens, channels].
     pub hidden: Tensor<3>,
-    /// The U-Net's prediction and what it should be, [batch, channels, h, w] each.
+    /// The U-Net's prediction and its target, [batch, channels, h, w] each.
     pub prediction: Option<[Tensor<4>; 2]>,
     /// Cross-attention probabilities, one tensor [batch, heads, pixels, tokens] per layer in the
-    /// order in which the layers are passed.
+    /// order of the forward pass.
     pub attention: Option<Vec<Tensor<4>>>,
 }
 
@@ -134,8 +134,8 @@ impl Observed {
         }
     }
 
-    /// The cross-attention of the pass over the photos, layer by layer, and where the concept stands
-    /// in the prompt of every sample.
+    /// The cross-attention of the pass over the photos, layer by layer, and the positions of the concept
+    /// in the prompt of each sample.
     ///
     /// # Panics
     /// When the term does not declare [`Reading::PhotoAttention`].

@@ -20,10 +20,10 @@ pub enum Source {
         photos: Arc<Photos>,
         /// The run's seed.
         seed: u64,
-        /// Number of the stage.
+        /// The index of the stage.
         stage: usize,
     },
-    /// A file.
+    /// A replay file.
     Replay(Replay),
 }
 
@@ -92,7 +92,8 @@ fn pick(seed: u64, purpose: &str, index: usize, sizes: &BatchSizes) -> Vec<usize
         .collect()
 }
 
-/// The photo of the `number`-th sample: all photos in a new random order, again and again.
+/// The photo of the `number`-th sample. All photos are shown once in a random order, then once in
+/// another, and so on.
 fn photo(seed: u64, purpose: &str, number: usize, photos: usize) -> usize {
     let (round, place) = (number / photos, number % photos);
     let mut order: Vec<usize> = (0..photos).collect();

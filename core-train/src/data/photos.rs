@@ -23,7 +23,7 @@ pub fn load_photos(concept: &ConceptConfig, side: u32) -> Result<Vec<RgbImage>> 
     Ok(photos.iter().map(|photo| fit(photo, side)).collect())
 }
 
-/// The photos of a concept as they are.
+/// The photos of a concept, unchanged.
 ///
 /// # Errors
 /// As [`load_photos`].

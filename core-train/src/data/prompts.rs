@@ -8,7 +8,7 @@ use core_model::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::phrase::Phrase;
 
-/// What stands for the concept in a template.
+/// The place of the concept in a template.
 pub const SLOT: &str = "{}";
 
 /// Fails unless a template names the concept exactly once.
@@ -36,41 +36,41 @@ fn refuse(template: &str, reason: String) -> Error {
     }
 }
 
-/// The concept as the tokenizer knows it.
+/// The concept's words, and the tokenizer that knows them.
 #[derive(Debug, Clone, Copy)]
 pub struct ConceptWords<'a> {
-    /// With the placeholder added, where there is one.
+    /// The tokenizer, with the placeholder token if there is one.
     pub tokenizer: &'a Tokenizer,
-    /// How the concept is written.
+    /// The text that replaces `{}`.
     pub phrase: &'a Phrase,
 }
 
 /// A template filled with the concept.
 #[derive(Debug, Clone)]
 pub struct TrainingPrompt {
-    /// Its ids, padded.
+    /// The token ids, padded.
     pub ids: Vec<u32>,
-    /// Where the phrase stands.
+    /// The positions of the phrase.
     pub span: PromptSpan,
 }
 
 /// A template filled with the learned concept and with the super-category.
 #[derive(Debug, Clone)]
 pub struct RegularizationPrompt {
-    /// Ids of y*, padded.
+    /// The token ids of y*, padded.
     pub learned: Vec<u32>,
-    /// Ids of y_cat, padded.
+    /// The token ids of y_cat, padded.
     pub reference: Vec<u32>,
-    /// Which of their positions correspond.
+    /// The corresponding positions of the two.
     pub pair: ContextPair,
 }
 
 /// The tokenised prompts of a stage.
 #[derive(Debug)]
 pub struct StagePrompts {
-    /// Those of the photos.
+    /// The prompts of the photos.
     pub training: Vec<TrainingPrompt>,
-    /// Those that two prompts are made of; none where no term reads them.
+    /// The regularisation templates; none when no term reads them.
     pub templates: Vec<RegularizationPrompt>,
 }
 
@@ -135,7 +135,7 @@ impl ConceptWords<'_> {
         })
     }
 
-    /// A template filled both ways.
+    /// A template filled with the concept and with the super-category.
     ///
     /// # Errors
     /// [`Error::Template`] when the concept would be cut off or the context tokens do not
@@ -170,13 +170,13 @@ impl ConceptWords<'_> {
         Some(start + self.count(&before))
     }
 
-    /// How many tokens words have on their own; as many as a prompt can hold where there are more.
+    /// The number of tokens of words on their own, at most as many as a prompt can hold.
     fn count(&self, words: &str) -> usize {
         word_ids(self.tokenizer, words).len()
     }
 }
 
-/// The ids of words alone, without begin and end of text.
+/// The token ids of words, without start and end of text.
 pub(crate) fn word_ids(tokenizer: &Tokenizer, words: &str) -> Vec<u32> {
     let encoding = tokenizer.encode(words);
     encoding.ids[1..encoding.length - 1].to_vec()

@@ -29,7 +29,7 @@ pub struct Replay {
     templates: Vec<usize>,
 }
 
-/// What a replay file has to fit.
+/// What a replay file must match.
 #[derive(Debug, Clone, Copy)]
 pub struct ReplayFit<'a> {
     /// The first stage.
@@ -61,7 +61,7 @@ impl Replay {
         reader.read()
     }
 
-    /// Forward pass `index`; the file does not name training prompts.
+    /// The batch of forward pass `index`; the training prompts, which the file does not have, are given.
     pub(crate) fn batch(&self, index: usize, prompts: Vec<usize>, device: &Device) -> Batch {
         let size: usize = self.shape.iter().product();
         let part = |values: &[f32]| {

@@ -1,4 +1,4 @@
-//! How photos are shown in a stage: encoded once, or changed anew for every sample.
+//! How the photos of a stage become latents: encoded once, or augmented and encoded for every sample.
 
 use burn::tensor::{Device, Tensor};
 use core_model::Network;
@@ -10,23 +10,23 @@ use rand_chacha::ChaCha8Rng;
 use super::photos::ConceptLatents;
 use crate::augmentations::{Augmentation, AugmentationConfig};
 
-/// One sample of a batch: which photo, and how it is shown.
+/// The photo of one sample, and the randomness of its augmentation.
 #[derive(Debug)]
 pub struct Shot {
-    /// The photo's number.
+    /// The index of the photo.
     pub photo: usize,
     /// Whether it is mirrored.
     pub mirrored: bool,
-    /// What an augmentation draws from.
+    /// The random numbers of an augmentation.
     pub rng: ChaCha8Rng,
 }
 
 /// The photos of a stage.
 #[derive(Debug)]
 pub enum Photos {
-    /// As squares, encoded once.
+    /// Squares whose latents are computed once.
     Encoded(Box<ConceptLatents>),
-    /// Changed and encoded for every sample.
+    /// Photos that are augmented and encoded for every sample.
     Augmented(Box<AugmentedPhotos>),
 }
 
@@ -60,18 +60,18 @@ impl Photos {
     }
 }
 
-/// Photos that an augmentation changes for every sample.
+/// Photos that are augmented for every sample.
 #[derive(Debug)]
 pub struct AugmentedPhotos {
-    /// As they are on disk.
+    /// The photos as they are on disk.
     pub photos: Vec<RgbImage>,
-    /// What changes them.
+    /// The augmentation.
     pub augmentation: AugmentationConfig,
-    /// Pixels of the squares.
+    /// Side of the squares, in pixels.
     pub side: u32,
-    /// Encodes them.
+    /// The autoencoder.
     pub vae: AutoencoderKl,
-    /// Where the latents are.
+    /// The device of the latents.
     pub device: Device,
 }
 
