@@ -1,5 +1,6 @@
 //! `--quick`: the whole path in a minute.
 
+use core_losses::LossTerm;
 use core_train::config::{Group, Rescale, StageConfig};
 
 use crate::experiment::Experiment;
@@ -10,6 +11,8 @@ const STEPS: usize = 4;
 const DENOISING_STEPS: usize = 3;
 /// Concepts; two, so that claims about them have intervals.
 const CONCEPTS: usize = 2;
+/// Class images of prior preservation.
+const CLASS_IMAGES: usize = 4;
 /// Prompts of each group.
 const PROMPTS: usize = 3;
 
@@ -46,4 +49,9 @@ fn shorten(stage: &mut StageConfig) {
         window.to = scaled(window.to).max(window.from + 1);
     }
     stage.steps = steps;
+    for term in &mut stage.regularizers {
+        if let LossTerm::PriorPreservation(prior) = term {
+            prior.num_images = prior.num_images.min(CLASS_IMAGES);
+        }
+    }
 }

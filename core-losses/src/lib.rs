@@ -104,4 +104,5 @@ terms! {
     context_attention::ContextAttention => "context_attention",
     embedding_anchor::EmbeddingAnchor => "embedding_anchor",
     attention_statistics::AttentionStatistics => "attention_statistics",
+    prior_preservation::PriorPreservation => "prior_preservation",
 }

@@ -71,7 +71,7 @@ mod tests {
             template: Some(learned),
             class_template: Some(pass([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])),
             pair: Some(ContextPair::new(span.clone(), span.clone()).unwrap()),
-            embedding: None,
+            ..Observed::default()
         };
         let terms = [
             LossTerm::Diffusion(Diffusion::default()),

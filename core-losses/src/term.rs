@@ -25,6 +25,8 @@ pub enum Reading {
     PhotoPrediction,
     /// [`Pass::attention`] of [`Observed::photos`].
     PhotoAttention,
+    /// [`Pass::prediction`] of [`Observed::prior`].
+    PriorPrediction,
     /// [`Pass::hidden`] of [`Observed::template`].
     TemplateHidden,
     /// [`Pass::attention`] of [`Observed::template`].
@@ -76,6 +78,8 @@ pub struct Pass {
 pub struct Observed {
     /// The training prompts, one for each photo of the batch.
     pub photos: Option<Pass>,
+    /// The class prompts, one for each class image; latents and timesteps of their own.
+    pub prior: Option<Pass>,
     /// One regularisation template filled with the concept (y* of the paper).
     pub template: Option<Pass>,
     /// The same template filled with the super-category (y_cat); never on the tape.
@@ -151,14 +155,22 @@ impl Observed {
     /// # Panics
     /// When the term does not declare [`Reading::PhotoPrediction`].
     pub fn photo_prediction(&self) -> [&Tensor<4>; 2] {
-        match self
-            .photos
-            .as_ref()
-            .and_then(|pass| pass.prediction.as_ref())
-        {
-            Some([prediction, target]) => [prediction, target],
-            None => panic!("this term does not declare that it reads the prediction"),
-        }
+        prediction(&self.photos)
+    }
+
+    /// The prediction for the noisy class images and its target.
+    ///
+    /// # Panics
+    /// When the term does not declare [`Reading::PriorPrediction`].
+    pub fn prior_prediction(&self) -> [&Tensor<4>; 2] {
+        prediction(&self.prior)
+    }
+}
+
+fn prediction(pass: &Option<Pass>) -> [&Tensor<4>; 2] {
+    match pass.as_ref().and_then(|pass| pass.prediction.as_ref()) {
+        Some([prediction, target]) => [prediction, target],
+        None => panic!("this term does not declare that it reads this prediction"),
     }
 }
 

@@ -117,6 +117,24 @@ pub fn is_plain_name(name: &str) -> bool {
     )
 }
 
+/// Where things are kept that can be made again: `XDG_CACHE_HOME`, else `.cache` of the home folder.
+///
+/// # Errors
+/// [`Error::Invalid`] when there is no home folder.
+pub fn cache_folder() -> Result<PathBuf> {
+    if let Some(cache) = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from)
+        && cache.is_absolute()
+    {
+        return Ok(cache);
+    }
+    let home = std::env::home_dir().ok_or_else(|| {
+        let text = "there is no home folder for the model folders of one-file checkpoints; set \
+                    XDG_CACHE_HOME, or make a model folder with `core-train model import`";
+        Error::Invalid(text.into())
+    })?;
+    Ok(home.join(".cache"))
+}
+
 /// Reads a whole file.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use core_model::noise_scheduler::DdpmScheduler;
 use core_model::personalized::{ConceptEmbedding, PersonalizedModel};
 use core_model::unet::UNet2DConditionModel;
 
-use crate::data::batch::Batch;
+use crate::data::batch::{Batch, Samples};
 use crate::data::prompts::StagePrompts;
 use crate::prompt_encoder::{PromptEncoder, Wanted};
 
@@ -35,6 +35,7 @@ impl Reads {
     fn prompts(&self) -> Wanted {
         Wanted {
             photos: self.photos(),
+            prior: self.any(&[Reading::PriorPrediction]),
             template: self.any(&[Reading::TemplateHidden, Reading::TemplateAttention]),
             class_template: self.any(&[Reading::ClassHidden, Reading::ClassAttention]),
         }
@@ -77,59 +78,64 @@ pub fn observe(
         embedding: embedding(model, scene, reads),
         ..Observed::default()
     };
-    let unet = UnetPass {
-        latents: noise_scheduler.add_noise(
-            batch.latents.clone(),
-            batch.noise.clone(),
-            &batch.timesteps,
-        ),
-        timesteps: batch.timesteps.iter().map(|t| *t as f32).collect(),
-    };
+    let photos = Noisy::new(&batch.photos, noise_scheduler);
 
-    // 1. y, what the photos say, and y*, what the context tokens attend to
+    // 1. y, what the photos say; the class images; and y*, what the context tokens attend to
+    let mut parts = Vec::new();
+    if let Some(hidden) = &encoded.photos {
+        let maps = reads.any(&[Reading::PhotoAttention]);
+        parts.push(photos.part(hidden, maps));
+    }
+    let prior = batch.prior.as_ref();
+    if let (Some(hidden), Some(samples)) = (&encoded.prior, prior) {
+        parts.push(Noisy::new(samples, noise_scheduler).part(hidden, false));
+    }
     let template_maps = reads.any(&[Reading::TemplateAttention]);
-    let of_photos = encoded.photos.clone().map(Conditioning::from);
-    let of_template = encoded.template.clone().map(Conditioning::from);
-    let of_template = of_template.filter(|_| template_maps);
-    let parts = [
-        Part {
-            prompt: of_photos,
-            maps: reads.any(&[Reading::PhotoAttention]),
-        },
-        Part {
-            prompt: of_template,
-            maps: true,
-        },
-    ];
-    let [photos, template_pass] = unet.run(model.unet(), parts);
+    if let Some(hidden) = encoded.template.as_ref().filter(|_| template_maps) {
+        parts.push(photos.part(hidden, true));
+    }
+    let mut outputs = run(model.unet(), parts).into_iter();
+    let target = |samples: &Samples| {
+        let (latents, noise) = (samples.latents.clone(), samples.noise.clone());
+        noise_scheduler.target(latents, noise, &samples.timesteps)
+    };
     observed.photos = encoded.photos.map(|hidden| {
-        let output = photos.unwrap_or_default();
-        let target = || {
-            let (latents, noise) = (batch.latents.clone(), batch.noise.clone());
-            noise_scheduler.target(latents, noise, &batch.timesteps)
-        };
-        let spans = batch.prompts.iter();
+        let output = outputs.next().unwrap_or_default();
+        let spans = batch.photos.prompts.iter();
         Pass {
             spans: spans.map(|p| prompts.training[*p].span.clone()).collect(),
             hidden,
-            prediction: output.prediction.map(|prediction| [prediction, target()]),
+            prediction: output.prediction.map(|p| [p, target(&batch.photos)]),
             attention: output.attention,
+        }
+    });
+    observed.prior = encoded.prior.zip(prior).map(|(hidden, samples)| {
+        let output = outputs.next().unwrap_or_default();
+        Pass {
+            spans: Vec::new(),
+            hidden,
+            prediction: output.prediction.map(|p| [p, target(samples)]),
+            attention: None,
         }
     });
     observed.template = encoded.template.map(|hidden| Pass {
         spans: template.iter().map(|t| t.pair.learned().clone()).collect(),
         hidden,
         prediction: None,
-        attention: template_pass.and_then(|output| output.attention),
+        attention: outputs.next().and_then(|output| output.attention),
     });
 
     // 2. y_cat, what they should attend to
     observed.class_template = encoded.class_template.map(|hidden| {
         let maps = reads.any(&[Reading::ClassAttention]).then(|| {
-            let prompt = Conditioning::from(hidden.clone()).repeat(unet.timesteps.len());
-            let UnetPass { latents, timesteps } = &unet;
+            let Part {
+                latents,
+                timesteps,
+                prompt,
+                ..
+            } = photos.part(&hidden, true);
             let frozen = model.unet().valid();
-            let (_, maps) = frozen.forward_with_attention(latents.clone(), timesteps, prompt);
+            let (_, maps) = frozen.forward_with_attention(latents, &timesteps, prompt);
             maps
         });
         Pass {
@@ -155,14 +161,36 @@ fn embedding(model: &PersonalizedModel, scene: Scene<'_>, reads: &Reads) -> Opti
 }
 
 /// Noisy latents and timesteps, over which prompts are passed.
-struct UnetPass {
+struct Noisy {
     latents: Tensor<4>,
     timesteps: Vec<f32>,
 }
 
-/// One prompt per sample, or one for all, and whether its attention is wanted.
+impl Noisy {
+    fn new(samples: &Samples, noise_scheduler: &DdpmScheduler) -> Self {
+        let (latents, noise) = (samples.latents.clone(), samples.noise.clone());
+        Self {
+            latents: noise_scheduler.add_noise(latents, noise, &samples.timesteps),
+            timesteps: samples.timesteps.iter().map(|t| *t as f32).collect(),
+        }
+    }
+
+    /// These samples with one prompt per sample, or one for all.
+    fn part(&self, hidden: &Tensor<3>, maps: bool) -> Part {
+        Part {
+            latents: self.latents.clone(),
+            timesteps: self.timesteps.clone(),
+            prompt: Conditioning::from(hidden.clone()).repeat(self.timesteps.len()),
+            maps,
+        }
+    }
+}
+
+/// What the U-Net is to be run on, and whether its attention is wanted.
 struct Part {
-    prompt: Option<Conditioning>,
+    latents: Tensor<4>,
+    timesteps: Vec<f32>,
+    prompt: Conditioning,
     maps: bool,
 }
 
@@ -173,45 +201,45 @@ struct UnetOutput {
     attention: Option<Vec<Tensor<4>>>,
 }
 
-impl UnetPass {
-    /// All parts that have a prompt as one batch.
-    fn run(&self, unet: &UNet2DConditionModel, parts: [Part; 2]) -> [Option<UnetOutput>; 2] {
-        let size = self.timesteps.len();
-        let wanted = parts.each_ref().map(|part| part.prompt.is_some());
-        let maps = parts
-            .each_ref()
-            .map(|part| part.prompt.is_some() && part.maps);
-        let prompts = parts.into_iter().filter_map(|part| part.prompt);
-        let mut prompts: Vec<Conditioning> = prompts.map(|prompt| prompt.repeat(size)).collect();
-        let count = prompts.len();
-        let (latents, prompt) = match count {
-            0 => return [None, None],
-            1 => (self.latents.clone(), prompts.remove(0)),
-            _ => (
-                Tensor::cat(vec![self.latents.clone(); count], 0),
+/// All parts as one batch.
+fn run(unet: &UNet2DConditionModel, mut parts: Vec<Part>) -> Vec<UnetOutput> {
+    let maps_wanted = parts.iter().any(|part| part.maps);
+    let sizes: Vec<(usize, bool)> = parts.iter().map(|p| (p.timesteps.len(), p.maps)).collect();
+    let (latents, timesteps, prompt) = match parts.len() {
+        0 => return Vec::new(),
+        1 => {
+            let part = parts.remove(0);
+            (part.latents, part.timesteps, part.prompt)
+        }
+        _ => {
+            let latents = parts.iter().map(|part| part.latents.clone()).collect();
+            let timesteps = parts.iter().flat_map(|part| part.timesteps.clone());
+            let timesteps = timesteps.collect();
+            let prompts = parts.into_iter().map(|part| part.prompt).collect();
+            (
+                Tensor::cat(latents, 0),
+                timesteps,
                 Conditioning::cat(prompts),
-            ),
+            )
+        }
+    };
+    let (prediction, all_maps) = match maps_wanted {
+        true => unet.forward_with_attention(latents, &timesteps, prompt),
+        false => (unet.forward(latents, &timesteps, prompt), Vec::new()),
+    };
+    let mut start = 0;
+    let alone = sizes.len() == 1;
+    let outputs = sizes.into_iter().map(|(size, maps)| {
+        let narrow = |tensor: &Tensor<4>| match alone {
+            true => tensor.clone(),
+            false => tensor.clone().narrow(0, start, size),
         };
-        let timesteps = self.timesteps.repeat(count);
-        let (prediction, all_maps) = match maps.contains(&true) {
-            true => unet.forward_with_attention(latents, &timesteps, prompt),
-            false => (unet.forward(latents, &timesteps, prompt), Vec::new()),
+        let output = UnetOutput {
+            prediction: Some(narrow(&prediction)),
+            attention: maps.then(|| all_maps.iter().map(narrow).collect()),
         };
-        let narrow = |tensor: &Tensor<4>, place: usize| match count {
-            1 => tensor.clone(),
-            _ => tensor.clone().narrow(0, place * size, size),
-        };
-        let mut place = 0;
-        [0, 1].map(|part| {
-            wanted[part].then(|| {
-                let output = UnetOutput {
-                    prediction: Some(narrow(&prediction, place)),
-                    attention: maps[part]
-                        .then(|| all_maps.iter().map(|map| narrow(map, place)).collect()),
-                };
-                place += 1;
-                output
-            })
-        })
-    }
+        start += size;
+        output
+    });
+    outputs.collect()
 }

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::run::Run;
 use crate::run::folder::CONFIG;
+use crate::setup::ClassImages;
 use crate::stepper::Stepper;
 
 /// The run's pipeline with its concept fitted to `prompt`, which names the concept once, as in
@@ -50,7 +51,7 @@ pub fn optimize_for_prompt(
         ..run.config.clone()
     };
     let pipeline = run.pipeline(base)?;
-    let mut stepper = Stepper::on(&config, pipeline, None, &base.device)?
+    let mut stepper = Stepper::on(&config, base, pipeline, None, ClassImages::StandIns)?
         .with_draws_of_stage(number)
         .with_terms(terms);
     let mut progress = Progress::new("optimising", 0, steps as u64);

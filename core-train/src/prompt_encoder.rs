@@ -26,6 +26,8 @@ pub struct Moving {
 pub struct Wanted {
     /// Those of the training prompts.
     pub photos: bool,
+    /// Those of the class images.
+    pub prior: bool,
     /// Those of the template with the concept.
     pub template: bool,
     /// Those of the template with the super-category.
@@ -37,6 +39,8 @@ pub struct Wanted {
 pub struct Encoded {
     /// Of each sample's training prompt, [batch, n, d].
     pub photos: Option<Tensor<3>>,
+    /// Of each class image's prompt, [batch, n, d].
+    pub prior: Option<Tensor<3>>,
     /// Of y*, [1, n, d].
     pub template: Option<Tensor<3>>,
     /// Of y_cat, [1, n, d]; never tracked.
@@ -48,6 +52,7 @@ pub struct Encoded {
 pub struct PromptEncoder {
     moving: Moving,
     photos: BTreeMap<usize, Tensor<3>>,
+    prior: BTreeMap<usize, Tensor<3>>,
     templates: BTreeMap<usize, Tensor<3>>,
     class_templates: BTreeMap<usize, Tensor<3>>,
 }
@@ -76,10 +81,35 @@ impl PromptEncoder {
             true => encode_moving(model, prompts, batch, wanted),
             false => self.look_up(model, prompts, batch, wanted),
         };
+        let prior = batch.prior.as_ref().filter(|_| wanted.prior);
         Encoded {
+            prior: prior.map(|samples| self.encode_prior(model, prompts, &samples.prompts)),
             class_template,
             ..encoded
         }
+    }
+
+    /// Class prompts hold no concept: only a text encoder that moves changes them.
+    fn encode_prior(
+        &mut self,
+        model: &PersonalizedModel,
+        prompts: &StagePrompts,
+        numbers: &[usize],
+    ) -> Tensor<3> {
+        if self.moving.text_encoder {
+            let ids: Vec<Vec<u32>> = prompts.class_prompts.clone();
+            let hidden = model.text_encoder().forward(&ids, None);
+            let rows: Vec<i64> = numbers.iter().map(|number| *number as i64).collect();
+            let rows = Tensor::<1, Int>::from_data(rows.as_slice(), &hidden.device());
+            return hidden.select(0, rows);
+        }
+        let states = numbers.iter().map(|number| {
+            let ids = std::slice::from_ref(&prompts.class_prompts[*number]);
+            let entry = self.prior.entry(*number);
+            let encode = || model.text_encoder().forward(ids, None);
+            entry.or_insert_with(encode).clone()
+        });
+        Tensor::cat(states.collect(), 0)
     }
 
     fn encode_class(
@@ -107,7 +137,7 @@ impl PromptEncoder {
     ) -> Encoded {
         let encode = |ids: &Vec<u32>| model.encode(std::slice::from_ref(ids));
         let photos = wanted.photos.then(|| {
-            let states = batch.prompts.iter().map(|prompt| {
+            let states = batch.photos.prompts.iter().map(|prompt| {
                 let entry = self.photos.entry(*prompt);
                 let ids = &prompts.training[*prompt].ids;
                 entry.or_insert_with(|| encode(ids)).clone()
@@ -122,7 +152,7 @@ impl PromptEncoder {
         Encoded {
             photos,
             template,
-            class_template: None,
+            ..Encoded::default()
         }
     }
 }
@@ -135,7 +165,7 @@ fn encode_moving(
     wanted: Wanted,
 ) -> Encoded {
     let mut distinct = match wanted.photos {
-        true => batch.prompts.clone(),
+        true => batch.photos.prompts.clone(),
         false => Vec::new(),
     };
     distinct.sort_unstable();
@@ -152,12 +182,12 @@ fn encode_moving(
     }
     let hidden = model.encode(&ids);
     let photos = wanted.photos.then(|| {
-        let count = batch.prompts.len();
+        let count = batch.photos.prompts.len();
         if distinct.len() == 1 {
             return hidden.clone().narrow(0, 0, 1).repeat_dim(0, count);
         }
         let place = |prompt: &usize| distinct.binary_search(prompt).unwrap_or(0) as i64;
-        let places: Vec<i64> = batch.prompts.iter().map(place).collect();
+        let places: Vec<i64> = batch.photos.prompts.iter().map(place).collect();
         let places = TensorData::new(places, [count]);
         let places = Tensor::<1, Int>::from_data(places, &hidden.device());
         hidden.clone().select(0, places)
@@ -165,6 +195,6 @@ fn encode_moving(
     Encoded {
         photos,
         template: wanted.template.then(|| hidden.narrow(0, distinct.len(), 1)),
-        class_template: None,
+        ..Encoded::default()
     }
 }

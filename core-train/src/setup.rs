@@ -11,11 +11,14 @@ use core_model::params::ParamNames;
 use core_model::personalized::ConceptEmbedding;
 use core_model::pipeline::StableDiffusionPipeline;
 use core_model::tokenizer::Tokenizer;
+use image::RgbImage;
 
 use crate::augmentations::AugmentationConfig;
+use crate::base_model::BaseModel;
 use crate::config::{PromptSource, RunConfig};
-use crate::data::draws::Source;
+use crate::data::draws::{Draws, Source};
 use crate::data::photos::{ConceptLatents, load_photos, read_photos};
+use crate::data::prior::{self, class_prompts};
 use crate::data::prompts::{ConceptWords, StagePrompts, word_ids};
 use crate::data::replay::{Replay, ReplayFit};
 use crate::data::shots::{AugmentedPhotos, Photos};
@@ -120,80 +123,95 @@ pub(crate) fn prompts(config: &RunConfig, tokenizer: &Tokenizer) -> Result<Vec<S
     let stages = config.stages.iter().map(|stage| {
         let templates = stage.regularization_prompts.as_ref();
         let templates = templates.map_or(&[][..], PromptSource::templates);
-        StagePrompts::new(&words, stage.prompts.templates(), templates)
+        let prompts = StagePrompts::new(&words, stage.prompts.templates(), templates)?;
+        Ok(match stage.prior() {
+            Some(prior) => {
+                prompts.with_class_prompts(&words, &class_prompts(prior, phrase.class()))
+            }
+            None => prompts,
+        })
     });
     stages.collect()
+}
+
+/// Where the class images of prior preservation come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClassImages {
+    /// As the term says; the untuned model draws what is not there yet.
+    AsConfigured,
+    /// The concept's photos stand for them, which costs a step as much.
+    StandIns,
 }
 
 /// Where the batches of every stage come from. A replayed first stage needs no photos.
 ///
 /// # Errors
-/// Photos that cannot be read, a replay that does not fit.
+/// Photos or class images that cannot be had, a replay that does not fit.
 pub(crate) fn sources(
     config: &RunConfig,
-    pipeline: &StableDiffusionPipeline,
+    base: &BaseModel,
     noise_scheduler: &DdpmScheduler,
     replay: Option<&Path>,
-    device: &Device,
+    class_images: ClassImages,
 ) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     if let Some(path) = replay {
         let fit = ReplayFit {
             stage: &config.stages[0],
-            channels: pipeline.model.unet().config().in_channels,
+            channels: base.pipeline.model.unet().config().in_channels,
             num_train_timesteps: noise_scheduler.num_train_timesteps(),
         };
         sources.push(Source::Replay(Replay::open(path, fit)?));
     }
-    if sources.len() == config.stages.len() {
-        return Ok(sources);
-    }
     let mut encoded: Option<Arc<Photos>> = None;
     for stage in sources.len()..config.stages.len() {
         let photos = match (config.stages[stage].augmentation, &encoded) {
-            (Some(augmentation), _) => Arc::new(augmented(config, pipeline, augmentation, device)?),
+            (Some(augmentation), _) => Arc::new(augmented(config, base, augmentation)?),
             (None, Some(photos)) => Arc::clone(photos),
             (None, None) => {
-                let photos = Arc::new(encode_photos(config, pipeline, device)?);
-                Arc::clone(encoded.insert(photos))
+                let photos = encode(load_photos(&config.concept, side(base)?)?, config, base);
+                Arc::clone(encoded.insert(Arc::new(Photos::Encoded(Box::new(photos)))))
             }
         };
-        sources.push(Source::Random {
+        let prior = config.stages[stage].prior().map(|prior| {
+            let images = match class_images {
+                ClassImages::AsConfigured => prior::class_images(config, prior, base, side(base)?)?,
+                ClassImages::StandIns => load_photos(&config.concept, side(base)?)?,
+            };
+            let (vae, device) = (&base.pipeline.vae, &base.device);
+            Ok::<_, Error>(Arc::new(ConceptLatents::new(vae, &images, false, device)))
+        });
+        sources.push(Source::Random(Draws {
             photos,
+            prior: prior.transpose()?,
             seed: config.seed,
             stage,
-        });
+        }));
     }
     Ok(sources)
 }
 
 /// The side of a photo that the model was trained on, in pixels.
-fn side(pipeline: &StableDiffusionPipeline) -> Result<u32> {
-    let [_, side, _] = pipeline.latent_shape()?;
-    Ok((side * pipeline.vae.config().factor()) as u32)
+fn side(base: &BaseModel) -> Result<u32> {
+    let [_, side, _] = base.pipeline.latent_shape()?;
+    Ok((side * base.pipeline.vae.config().factor()) as u32)
 }
 
-fn encode_photos(
-    config: &RunConfig,
-    pipeline: &StableDiffusionPipeline,
-    device: &Device,
-) -> Result<Photos> {
-    let photos = load_photos(&config.concept, side(pipeline)?)?;
-    let latents = ConceptLatents::new(&pipeline.vae, &photos, config.concept.flip, device);
-    Ok(Photos::Encoded(Box::new(latents)))
+fn encode(photos: Vec<RgbImage>, config: &RunConfig, base: &BaseModel) -> ConceptLatents {
+    let flip = config.concept.flip;
+    ConceptLatents::new(&base.pipeline.vae, &photos, flip, &base.device)
 }
 
 fn augmented(
     config: &RunConfig,
-    pipeline: &StableDiffusionPipeline,
+    base: &BaseModel,
     augmentation: AugmentationConfig,
-    device: &Device,
 ) -> Result<Photos> {
     Ok(Photos::Augmented(Box::new(AugmentedPhotos {
         photos: read_photos(&config.concept)?,
         augmentation,
-        side: side(pipeline)?,
-        vae: pipeline.vae.clone(),
-        device: device.clone(),
+        side: side(base)?,
+        vae: base.pipeline.vae.clone(),
+        device: base.device.clone(),
     })))
 }

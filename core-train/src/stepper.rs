@@ -10,6 +10,7 @@ use core_model::noise_scheduler::DdpmScheduler;
 use core_model::personalized::{ConceptEmbedding, PersonalizedModel};
 use core_model::pipeline::StableDiffusionPipeline;
 
+use crate::base_model::BaseModel;
 use crate::config::{RunConfig, StageConfig};
 use crate::data::batch::BatchSizes;
 use crate::data::draws::Source;
@@ -22,7 +23,7 @@ use crate::prompt_encoder::{Moving, PromptEncoder};
 use crate::rescale::Rescaling;
 use crate::run::metrics::Row;
 use crate::run::state::Position;
-use crate::setup;
+use crate::setup::{self, ClassImages};
 
 /// A run at some step: model, optimiser and all that the next step needs.
 #[derive(Debug)]
@@ -67,14 +68,30 @@ impl<'a> Stepper<'a> {
     ///
     /// # Errors
     /// What does not fit, by file, key or prompt.
-    pub fn new(
+    pub fn new(config: &'a RunConfig, base: &BaseModel, replay: Option<&Path>) -> Result<Self> {
+        Self::with_class_images(config, base, replay, ClassImages::AsConfigured)
+    }
+
+    /// The same for a run of which only time and memory are wanted: nothing is drawn for it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) fn to_measure(
         config: &'a RunConfig,
-        base: &StableDiffusionPipeline,
+        base: &BaseModel,
         replay: Option<&Path>,
-        device: &Device,
     ) -> Result<Self> {
-        let pipeline = setup::with_concept(config, base.clone(), device)?;
-        Self::on(config, pipeline, replay, device)
+        Self::with_class_images(config, base, replay, ClassImages::StandIns)
+    }
+
+    fn with_class_images(
+        config: &'a RunConfig,
+        base: &BaseModel,
+        replay: Option<&Path>,
+        class_images: ClassImages,
+    ) -> Result<Self> {
+        let pipeline = setup::with_concept(config, base.pipeline.clone(), &base.device)?;
+        Self::on(config, base, pipeline, replay, class_images)
     }
 
     /// The same on a pipeline that knows the concept already.
@@ -83,19 +100,20 @@ impl<'a> Stepper<'a> {
     /// As [`new`](Self::new).
     pub(crate) fn on(
         config: &'a RunConfig,
+        base: &BaseModel,
         pipeline: StableDiffusionPipeline,
         replay: Option<&Path>,
-        device: &Device,
+        class_images: ClassImages,
     ) -> Result<Self> {
         setup::check_sets(config, pipeline.model.names())?;
         let prompts = setup::prompts(config, &pipeline.tokenizer)?;
         let noise_scheduler = DdpmScheduler::new(&pipeline.scheduler_config)?;
-        let sources = setup::sources(config, &pipeline, &noise_scheduler, replay, device)?;
+        let sources = setup::sources(config, base, &noise_scheduler, replay, class_images)?;
         let vectors = pipeline.model.concept().map(ConceptEmbedding::vectors);
         let (model, stage) = enter(&config.stages[0], pipeline.model.clone());
         Ok(Self {
             config,
-            device: device.clone(),
+            device: base.device.clone(),
             model,
             first_vectors: vectors.map(Tensor::inner),
             pipeline,
@@ -178,6 +196,7 @@ impl<'a> Stepper<'a> {
         let sizes = BatchSizes {
             batch_size: self.config.stages[number].batch_size,
             prompts: prompts.training.len(),
+            class_prompts: prompts.class_prompts.len(),
             templates: prompts.templates.len(),
             num_train_timesteps: self.noise_scheduler.num_train_timesteps(),
             flip: self.config.concept.flip,
@@ -306,8 +325,8 @@ impl<'a> Stepper<'a> {
     /// Draws from other random numbers than the stages of a run: those of stage `number`.
     pub(crate) fn with_draws_of_stage(mut self, number: usize) -> Self {
         for source in &mut self.sources {
-            if let Source::Random { stage, .. } = source {
-                *stage = number;
+            if let Source::Random(draws) = source {
+                draws.stage = number;
             }
         }
         self

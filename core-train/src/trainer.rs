@@ -49,7 +49,7 @@ pub fn run(config: &RunConfig, options: &RunOptions<'_>) -> Result<PathBuf> {
 /// As [`run`].
 pub fn run_on(base: &BaseModel, config: &RunConfig, options: &RunOptions<'_>) -> Result<PathBuf> {
     // 1. model, data, prompts; nothing of them can fail once the folder is made
-    let mut stepper = Stepper::new(config, &base.pipeline, options.replay, &base.device)?;
+    let mut stepper = Stepper::new(config, base, options.replay)?;
     base.folder.digests()?;
     warn_of_idle_windows(config);
     let (dir, position) = RunDir::open(options.output, config, options.unfinished)?;

@@ -5,3 +5,4 @@ pub mod context_attention;
 pub mod context_embedding;
 pub mod diffusion;
 pub mod embedding_anchor;
+pub mod prior_preservation;

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{Checkpoint, Precision};
 use crate::error::{Error, Result};
-use crate::files::hex;
+use crate::files::{cache_folder, hex};
 use crate::noise_scheduler::PredictionType;
 use crate::original_layout::import;
 
@@ -47,22 +47,7 @@ fn place(file: &Path, prediction: Option<PredictionType>) -> Result<PathBuf> {
     ));
     let digest = hex(&hasher.finalize());
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    Ok(cache()?.join(format!("core/checkpoints/{stem}-{}", &digest[..16])))
-}
-
-/// `XDG_CACHE_HOME`, else `.cache` of the home folder.
-fn cache() -> Result<PathBuf> {
-    if let Some(cache) = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from)
-        && cache.is_absolute()
-    {
-        return Ok(cache);
-    }
-    let home = std::env::home_dir().ok_or_else(|| {
-        let text = "there is no home folder for the model folders of one-file checkpoints; set \
-                    XDG_CACHE_HOME, or make a model folder with `core-train model import`";
-        Error::Invalid(text.into())
-    })?;
-    Ok(home.join(".cache"))
+    Ok(cache_folder()?.join(format!("core/checkpoints/{stem}-{}", &digest[..16])))
 }
 
 /// What holds every number of the file.

@@ -167,6 +167,9 @@ impl RunConfig {
         let group = self.concept.group;
         for (index, stage) in self.stages.iter_mut().enumerate() {
             stage.complete(index, &base, group, origin)?;
+            for folder in stage.class_image_folders() {
+                *folder = paths::resolve(&base, folder);
+            }
         }
         validate::run(&self, origin)?;
         Ok(self)
@@ -180,6 +183,13 @@ impl RunConfig {
         let mut config = self.clone();
         config.model.path = paths::relative_model(folder, &config.model.path);
         config.concept.images = paths::relative(folder, &config.concept.images);
+        for images in config
+            .stages
+            .iter_mut()
+            .flat_map(StageConfig::class_image_folders)
+        {
+            *images = paths::relative(folder, images);
+        }
         toml::to_string(&config).map_err(|error| Error::run_folder(folder, error.to_string()))
     }
 

@@ -37,6 +37,10 @@ impl Recipe {
     pub fn anchored(mut self, path: &Path) -> Self {
         let base = paths::folder_of(path);
         let resolve = |file: &mut PathBuf| *file = paths::resolve(&base, file);
+        let folders = self.stages.iter_mut();
+        folders
+            .flat_map(StageConfig::class_image_folders)
+            .for_each(&resolve);
         for source in self.stages.iter_mut().flat_map(StageConfig::prompt_sources) {
             match source {
                 PromptSource::List(_) => {}

@@ -1,9 +1,9 @@
 //! `[[stages]]`: one after the other, each with its own weights, steps and terms.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use core_losses::{Diffusion, LossTerm, Reading, Term};
+use core_losses::{Diffusion, LossTerm, PriorPreservation, Reading, Term};
 use core_model::personalized::ConceptEmbedding;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -90,6 +90,14 @@ impl StageConfig {
         reads.any(|reading| Reading::needs_template(*reading))
     }
 
+    /// Prior preservation, if it is among the terms and has a weight.
+    pub fn prior(&self) -> Option<&PriorPreservation> {
+        self.regularizers.iter().find_map(|term| match term {
+            LossTerm::PriorPreservation(prior) if prior.weight != 0.0 => Some(prior),
+            _ => None,
+        })
+    }
+
     /// The learning rate of step `step`, from 1, for sets that have none of their own.
     pub fn learning_rate_of_step(&self, step: usize) -> f64 {
         self.learning_rate * self.optimizer.lr_factor(step, self.steps)
@@ -102,6 +110,14 @@ impl StageConfig {
             Some(own) => own * self.optimizer.lr_factor(step, self.steps),
             None => self.learning_rate_of_step(step),
         }
+    }
+
+    /// Folders of class images that the stage names.
+    pub(super) fn class_image_folders(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        self.regularizers.iter_mut().filter_map(|term| match term {
+            LossTerm::PriorPreservation(prior) => prior.images.as_mut(),
+            _ => None,
+        })
     }
 
     /// Where the stage takes its prompts from.

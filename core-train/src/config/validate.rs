@@ -235,7 +235,42 @@ fn check_stage(check: &Checker<'_>, index: usize, stage: &StageConfig) -> Result
             format!("is {:?} twice in one stage", regularizer.kind()),
         )?;
     }
+    check_prior(check, stage, &key)?;
     check_prompts(check, stage, &key)
+}
+
+fn check_prior(
+    check: &Checker<'_>,
+    stage: &StageConfig,
+    key: &impl Fn(&str) -> String,
+) -> Result<()> {
+    let place = stage
+        .regularizers
+        .iter()
+        .position(|term| matches!(term, LossTerm::PriorPreservation(_)));
+    let Some((place, LossTerm::PriorPreservation(prior))) =
+        place.map(|place| (place, &stage.regularizers[place]))
+    else {
+        return Ok(());
+    };
+    let key = |name: &str| key(&format!("regularizers.{place}.{name}"));
+    check.at_least_one(prior.num_images, key("num_images"))?;
+    check.require(
+        !prior.prompts.is_empty(),
+        key("prompts"),
+        "is empty; write [\"a photo of {class}\"]",
+    )?;
+    for prompt in &prior.prompts {
+        let rest = prompt.replace(CLASS, "");
+        check.require(
+            !rest.contains(['{', '}']) && !prompt.trim().is_empty(),
+            key("prompts"),
+            format!(
+                "holds {prompt:?}, expected words in which {CLASS} may stand for the super-category"
+            ),
+        )?;
+    }
+    Ok(())
 }
 
 fn check_optimizer(

@@ -28,7 +28,7 @@ pub struct Cost {
 /// As [`run`](crate::run()) before the first step.
 pub fn measure(base: &BaseModel, config: &RunConfig, replay: Option<&Path>) -> Result<Cost> {
     let mut step_seconds = Vec::new();
-    let mut stepper = Stepper::new(config, &base.pipeline, replay, &base.device)?;
+    let mut stepper = Stepper::to_measure(config, base, replay)?;
     for stage in 0..config.stages.len() {
         stepper.begin_stage(stage);
         let mut last = 0.0;
@@ -60,7 +60,7 @@ pub fn time_steps(
     on_step: &mut dyn FnMut(f64) -> bool,
 ) -> Result<()> {
     let base = BaseModel::load(&config.model, &config.device)?;
-    let mut stepper = Stepper::new(config, &base.pipeline, None, &base.device)?;
+    let mut stepper = Stepper::to_measure(config, &base, None)?;
     stepper.begin_stage(stage);
     time_steps_of(&mut stepper, stage, on_step);
     Ok(())

@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod draws;
 pub mod photos;
+pub mod prior;
 pub mod prompts;
 pub mod replay;
 pub mod shots;

@@ -72,6 +72,8 @@ pub struct StagePrompts {
     pub training: Vec<TrainingPrompt>,
     /// The regularisation templates; none when no term reads them.
     pub templates: Vec<RegularizationPrompt>,
+    /// Ids of the class images' prompts, padded; none where no term reads them.
+    pub class_prompts: Vec<Vec<u32>>,
 }
 
 impl StagePrompts {
@@ -92,7 +94,18 @@ impl StagePrompts {
         Ok(Self {
             training: training.collect::<Result<_>>()?,
             templates: templates.collect::<Result<_>>()?,
+            class_prompts: Vec::new(),
         })
+    }
+
+    /// The same with prompts of class images.
+    #[must_use]
+    pub fn with_class_prompts(self, words: &ConceptWords<'_>, prompts: &[String]) -> Self {
+        let encode = |prompt: &String| words.tokenizer.encode(prompt).ids;
+        Self {
+            class_prompts: prompts.iter().map(encode).collect(),
+            ..self
+        }
     }
 }
 

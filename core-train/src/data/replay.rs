@@ -6,6 +6,7 @@
 //! | `latents` | [steps, batch, channels, h, w] | scaled latents of the photos |
 //! | `noise` | same | |
 //! | `timesteps` | [steps, batch] | integers |
+//! | `prior_latents`, `prior_noise`, `prior_timesteps` | the same | of the class images; only with prior preservation |
 //! | `template_index` | `[steps]` | integers into `regularization_prompts`; only where a term reads a template |
 
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::checkpoint::Checkpoint;
 
-use super::batch::Batch;
+use super::batch::{Batch, Samples};
 use crate::config::StageConfig;
 
 use crate::error::{Error, Result};
@@ -21,15 +22,39 @@ use crate::error::{Error, Result};
 /// A replay file in memory.
 #[derive(Debug)]
 pub struct Replay {
+    photos: Recorded,
+    prior: Option<Recorded>,
+    templates: Vec<usize>,
+}
+
+/// The samples of all steps.
+#[derive(Debug)]
+struct Recorded {
     latents: Vec<f32>,
     noise: Vec<f32>,
     /// [batch, channels, h, w].
     shape: [usize; 4],
     timesteps: Vec<usize>,
-    templates: Vec<usize>,
 }
 
-/// What a replay file must match.
+impl Recorded {
+    fn step(&self, index: usize, prompts: Vec<usize>, device: &Device) -> Samples {
+        let size: usize = self.shape.iter().product();
+        let part = |values: &[f32]| {
+            let values = values[index * size..(index + 1) * size].to_vec();
+            Tensor::from_data(TensorData::new(values, self.shape), device)
+        };
+        let batch = self.shape[0];
+        Samples {
+            latents: part(&self.latents),
+            noise: part(&self.noise),
+            timesteps: self.timesteps[index * batch..(index + 1) * batch].to_vec(),
+            prompts,
+        }
+    }
+}
+
+/// What a replay file has to fit.
 #[derive(Debug, Clone, Copy)]
 pub struct ReplayFit<'a> {
     /// The first stage.
@@ -61,19 +86,18 @@ impl Replay {
         reader.read()
     }
 
-    /// The batch of forward pass `index`; the training prompts, which the file does not have, are given.
-    pub(crate) fn batch(&self, index: usize, prompts: Vec<usize>, device: &Device) -> Batch {
-        let size: usize = self.shape.iter().product();
-        let part = |values: &[f32]| {
-            let values = values[index * size..(index + 1) * size].to_vec();
-            Tensor::from_data(TensorData::new(values, self.shape), device)
-        };
-        let batch = self.shape[0];
+    /// Forward pass `index`; the file does not name prompts.
+    pub(crate) fn batch(
+        &self,
+        index: usize,
+        prompts: Vec<usize>,
+        class_prompts: Vec<usize>,
+        device: &Device,
+    ) -> Batch {
+        let prior = self.prior.as_ref();
         Batch {
-            latents: part(&self.latents),
-            noise: part(&self.noise),
-            timesteps: self.timesteps[index * batch..(index + 1) * batch].to_vec(),
-            prompts,
+            photos: self.photos.step(index, prompts, device),
+            prior: prior.map(|prior| prior.step(index, class_prompts, device)),
             template: self.templates.get(index).copied().unwrap_or(0),
         }
     }
@@ -93,22 +117,14 @@ impl Reader<'_> {
 
     fn read(&self) -> Result<Replay> {
         let ReplayFit { stage, .. } = self.fit;
-        let (steps, batch) = (stage.steps, stage.batch_size);
+        let steps = stage.steps;
         if stage.gradient_accumulation_steps != 1 {
             return Err(self.refuse(
                 "a replay holds one forward pass per step; set gradient_accumulation_steps to 1",
             ));
         }
-        let (latents, shape) = self.images("latents")?;
-        let (noise, noise_shape) = self.images("noise")?;
-        if shape != noise_shape {
-            return Err(self.refuse(format!(
-                "`latents` has shape {shape:?} but `noise` {noise_shape:?}"
-            )));
-        }
-        let limit = self.fit.num_train_timesteps;
-        let timesteps =
-            self.numbers("timesteps", &[steps, batch], limit, "the noise schedule's")?;
+        let photos = self.recorded("")?;
+        let prior = stage.prior().map(|_| self.recorded("prior_"));
         let templates = match (&stage.regularization_prompts, stage.reads_templates()) {
             (Some(source), true) => {
                 let count = source.templates().len();
@@ -117,11 +133,37 @@ impl Reader<'_> {
             _ => Vec::new(),
         };
         Ok(Replay {
+            photos,
+            prior: prior.transpose()?,
+            templates,
+        })
+    }
+
+    /// Latents, noise and timesteps whose keys begin like this.
+    fn recorded(&self, prefix: &str) -> Result<Recorded> {
+        let key = |name: &str| format!("{prefix}{name}");
+        let (latents, shape) = self.images(&key("latents"))?;
+        let (noise, noise_shape) = self.images(&key("noise"))?;
+        if shape != noise_shape {
+            return Err(self.refuse(format!(
+                "`{}` has shape {shape:?} but `{}` {noise_shape:?}",
+                key("latents"),
+                key("noise")
+            )));
+        }
+        let (steps, batch) = (self.fit.stage.steps, self.fit.stage.batch_size);
+        let limit = self.fit.num_train_timesteps;
+        let timesteps = self.numbers(
+            &key("timesteps"),
+            &[steps, batch],
+            limit,
+            "the noise schedule's",
+        )?;
+        Ok(Recorded {
             latents,
             noise,
             shape,
             timesteps,
-            templates,
         })
     }
 

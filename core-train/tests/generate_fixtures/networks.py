@@ -27,6 +27,11 @@ CASES = [
         sets={"unet": 1e-4, "text_encoder": 5e-4}, phrase="{token} {class}", rare_token="red",
     ),
     dict(
+        case("prior", regularized=False, rescale=None, max_grad_norm=0.1),
+        sets={"unet": 1e-4, "text_encoder": 5e-4}, phrase="{token} {class}", rare_token="red",
+        terms={"prior_preservation": 0.7},
+    ),
+    dict(
         case("photo-terms", num_vectors=2, regularized=False, rescale=None),
         sets={"embedding": 5e-3}, phrase="the {token} {class}",
         terms={"attention_statistics": 500.0, "embedding_anchor": 0.05},
@@ -36,6 +41,9 @@ CASES = [
         sets={"embedding": 5e-3, "cross_attention_kv": 1e-3}, phrase="{token} {class}",
     ),
 ]
+
+
+CLASS_PROMPT = "a photo of a {class}"
 
 
 class Networks(Trainer):
@@ -110,7 +118,32 @@ class Networks(Trainer):
         row["embedding_norm"] = self.rows.norm()
         return {key: float(value) for key, value in row.items()}
 
+    def step_with_prior(self, step, replay):
+        """As diffusers' train_dreambooth.py: instance and class samples in one pass."""
+        both = {
+            key: torch.cat([replay[key][step - 1], replay["prior_" + key][step - 1]])
+            for key in ("latents", "noise", "timesteps")
+        }
+        latents, noise = both["latents"].to(self.dtype), both["noise"].to(self.dtype)
+        acp = self.scheduler.alphas_cumprod[both["timesteps"]].to(self.dtype).reshape(-1, 1, 1, 1)
+        noisy = acp.sqrt() * latents + (1 - acp).sqrt() * noise
+        prompts = [PROMPT.format(self.words), CLASS_PROMPT.format(**{"class": SUPER_CATEGORY})]
+        hidden = torch.cat([self.encode(p).expand(trajectory.BATCH, -1, -1) for p in prompts])
+        prediction, prior = self.unet(noisy, both["timesteps"], hidden).sample.chunk(2)
+        target, prior_target = noise.chunk(2)
+        diffusion = F.mse_loss(prediction, target)
+        terms = {"prior_preservation": F.mse_loss(prior, prior_target)}
+        loss = diffusion + self.case["terms"]["prior_preservation"] * terms["prior_preservation"]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(list(self.named.values()), self.case["max_grad_norm"])
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        row = {"loss": loss, "diffusion": diffusion, "embedding_norm": self.rows.norm()} | terms
+        return {key: float(value) for key, value in row.items()}
+
     def step(self, step, replay):
+        if "prior_preservation" in (self.case.get("terms") or {}):
+            return self.step_with_prior(step, replay)
         if self.case.get("terms"):
             return self.step_with_photo_terms(step, replay)
         flat, self.trained = self.trained, list(self.named.values())
@@ -134,6 +167,15 @@ def start_values():
 def main():
     torch.set_num_threads(1)
     replay = load_file(OUT / "replay.safetensors")
+    generator = torch.Generator().manual_seed(31)
+    shape = replay["latents"].shape
+    prior = {
+        "prior_latents": torch.randn(shape, generator=generator).half(),
+        "prior_noise": torch.randn(shape, generator=generator).half(),
+        "prior_timesteps": torch.randint(0, 1000, shape[:2], generator=generator),
+    }
+    replay |= prior
+    save_file(replay, OUT.parent / "networks" / "replay.safetensors")
     start = start_values()
     finals, described = {}, []
     for settings in CASES:

@@ -206,7 +206,7 @@ fn wrong_keys_and_values_are_named_with_what_would_be_right() {
         ),
         ("stages.0.prompts=['a photo']", &["a photo", "{}"]),
         ("stages.0.prompts=[]", &["stages.0.prompts", "no template"]),
-        ("stages.0.prompts=3", &["one template a line"]),
+        ("stages.0.prompts=3", &["one template per line"]),
         ("stages.0.prompts='absent.txt'", &["absent.txt"]),
         ("stages.1.name='embedding'", &["stages.1.name", "earlier"]),
         ("stages.0.optimizer.betas=[0.9,1.0]", &["optimizer.betas"]),

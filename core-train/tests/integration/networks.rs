@@ -94,6 +94,9 @@ impl Facts {
             text.push_str(&format!(
                 "[[stages.regularizers]]\nkind = {kind:?}\nweight = {weight}\n"
             ));
+            if kind == "prior_preservation" {
+                text.push_str("prompts = [\"a photo of a {class}\"]\n");
+            }
         }
         text
     }
@@ -103,7 +106,7 @@ impl Facts {
         let folder = tempfile::tempdir().unwrap();
         let config = write(folder.path(), "run.toml", &self.toml(case));
         let output = folder.path().join("out");
-        train(&config, &output, Some(&fixture("replay.safetensors")));
+        train(&config, &output, Some(&networks("replay.safetensors")));
         check_metrics(case, &output);
         let kinds: Vec<&str> = case.sets.keys().map(String::as_str).collect();
         assert_eq!(
@@ -207,6 +210,11 @@ fn a_rare_token_with_all_weights_equals_pytorch() {
 }
 
 #[test]
+fn dreambooth_with_prior_preservation_equals_pytorch() {
+    Facts::load().check("prior");
+}
+
+#[test]
 fn terms_on_the_photos_attention_and_on_the_embedding_equal_pytorch() {
     Facts::load().check("photo-terms");
 }
@@ -227,6 +235,7 @@ fn every_case_of_the_fixtures_is_a_test() {
         "text-encoder",
         "text-encoder-with-terms",
         "rare-token",
+        "prior",
         "photo-terms",
         "own-rates",
     ];
@@ -309,6 +318,84 @@ fn an_exported_run_draws_with_its_own_text_encoder_and_unet() {
         std::fs::remove_dir_all(folder.path().join("images--model")).unwrap();
         draw("--model", &fixture("model"))
     });
+}
+
+#[test]
+fn class_images_are_drawn_once_and_kept_for_all_runs_that_want_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    photos(&folder.path().join("photos"));
+    let cache = folder.path().join("cache");
+    let run = |name: &str, num_images: usize, prompt: &str, images: &str, extra: &[&str]| {
+        let text = format!(
+            "phrase = \"{{token}} {{class}}\"\nrare_token = \"red\"\n[model]\npath = {:?}\n\
+             [concept]\nname = \"robot\"\nimages = \"photos\"\nsuper_category = \"dog\"\n\
+             [[stages]]\ntrain = [\"unet\"]\nsteps = 2\nbatch_size = 2\nlearning_rate = 1e-3\n\
+             prompts = [\"a photo of a {{}}\"]\n[[stages.regularizers]]\n\
+             kind = \"prior_preservation\"\nnum_images = {num_images}\nprompts = [{prompt:?}]\n{images}",
+            fixture("model")
+        );
+        let config = write(folder.path(), &format!("{name}.toml"), &text);
+        let mut program = assert_cmd::Command::cargo_bin("core-train").unwrap();
+        program
+            .env("XDG_CACHE_HOME", &cache)
+            .arg("train")
+            .arg(config);
+        program
+            .arg("--output")
+            .arg(folder.path().join(name))
+            .args(extra);
+        program.output().unwrap()
+    };
+    let kept = || -> Vec<(PathBuf, std::time::SystemTime)> {
+        let sets = std::fs::read_dir(cache.join("core/class-images"));
+        let sets = sets.map_or(Vec::new(), |sets| {
+            sets.map(|set| set.unwrap().path()).collect()
+        });
+        let files = sets.iter().flat_map(|set| std::fs::read_dir(set).unwrap());
+        let files = files.map(|file| file.unwrap().path());
+        let mut files: Vec<_> = files
+            .map(|file| (file.clone(), file.metadata().unwrap().modified().unwrap()))
+            .collect();
+        files.sort();
+        files
+    };
+    let dry = run("dry", 2, "a {class}", "", &["--dry-run"]);
+    assert!(dry.status.success(), "{dry:?}");
+    assert!(kept().is_empty(), "a dry run draws nothing");
+    assert!(run("first", 2, "a {class}", "", &[]).status.success());
+    let two = kept();
+    assert_eq!(two.len(), 2);
+    assert!(run("second", 2, "a {class}", "", &[]).status.success());
+    assert_eq!(kept(), two, "nothing is drawn again");
+    let metrics = |name: &str| std::fs::read(folder.path().join(name).join("metrics.csv")).unwrap();
+    assert_eq!(metrics("first"), metrics("second"));
+    assert!(run("more", 3, "a {class}", "", &[]).status.success());
+    assert_eq!(
+        kept()[..2],
+        two[..],
+        "a third image leaves the two as they are"
+    );
+    assert_eq!(kept().len(), 3);
+    assert!(run("other", 1, "the {class}", "", &[]).status.success());
+    assert_eq!(kept().len(), 4, "another prompt has images of its own");
+    assert!(
+        run("own", 2, "a {class}", "images = \"photos\"\n", &[])
+            .status
+            .success()
+    );
+    assert_eq!(kept().len(), 4, "a folder of images needs none drawn");
+    for (images, prompt, part) in [
+        ("images = \"absent\"\n", "a {class}", "absent"),
+        ("", "a {word}", "{word}"),
+    ] {
+        let refused = run("bad", 2, prompt, images, &[]);
+        let message = String::from_utf8(refused.stderr).unwrap();
+        assert!(
+            !refused.status.success() && message.contains(part),
+            "{message}"
+        );
+        assert!(!folder.path().join("bad.partial").exists());
+    }
 }
 
 #[test]
