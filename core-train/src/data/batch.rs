@@ -1,4 +1,4 @@
-//! What one forward pass of training is made of.
+//! The inputs of one forward pass of training.
 
 use burn::tensor::Tensor;
 
@@ -7,11 +7,11 @@ use burn::tensor::Tensor;
 pub struct Samples {
     /// Scaled latents, [batch, channels, h, w].
     pub latents: Tensor<4>,
-    /// Standard normal, same shape.
+    /// Standard normal noise of the same shape.
     pub noise: Tensor<4>,
     /// One timestep per sample.
     pub timesteps: Vec<usize>,
-    /// Number of each sample's prompt.
+    /// The index of each sample's prompt.
     pub prompts: Vec<usize>,
 }
 
@@ -22,22 +22,22 @@ pub struct Batch {
     pub photos: Samples,
     /// As many class images, each with a class prompt.
     pub prior: Option<Samples>,
-    /// Number of the regularisation template, one for the whole batch.
+    /// The index of the regularisation template, one for the whole batch.
     pub template: usize,
 }
 
 /// Sizes from which a batch is drawn.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchSizes {
-    /// Samples.
+    /// Number of samples.
     pub batch_size: usize,
-    /// Training prompts to choose from.
+    /// Number of training prompts to choose from.
     pub prompts: usize,
-    /// Class prompts.
+    /// Number of class prompts.
     pub class_prompts: usize,
-    /// Regularisation templates to choose from; 0 where no term reads one.
+    /// Number of regularisation templates to choose from; 0 when no term reads one.
     pub templates: usize,
-    /// Timesteps to choose from.
+    /// Number of timesteps to choose from.
     pub num_train_timesteps: usize,
     /// Whether photos are mirrored at random.
     pub flip: bool,

@@ -17,7 +17,7 @@ use super::shots::{Photos, Shot};
 pub enum Source {
     /// Photos, class images and the run's seed.
     Random(Draws),
-    /// A file.
+    /// A replay file.
     Replay(Replay),
 }
 
@@ -31,7 +31,7 @@ pub struct Draws {
     pub prior: Option<Arc<ConceptLatents>>,
     /// The run's seed.
     pub seed: u64,
-    /// Number of the stage.
+    /// The index of the stage.
     pub stage: usize,
 }
 
@@ -143,7 +143,8 @@ fn pick(seed: u64, purpose: &str, index: usize, sizes: &BatchSizes, count: usize
         .collect()
 }
 
-/// The photo of the `number`-th sample: all photos in a new random order, again and again.
+/// The photo of the `number`-th sample. All photos are shown once in a random order, then once in
+/// another, and so on.
 fn photo(seed: u64, purpose: &str, number: usize, photos: usize) -> usize {
     let (round, place) = (number / photos, number % photos);
     let mut order: Vec<usize> = (0..photos).collect();

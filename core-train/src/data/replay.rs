@@ -54,7 +54,7 @@ impl Recorded {
     }
 }
 
-/// What a replay file has to fit.
+/// What a replay file must match.
 #[derive(Debug, Clone, Copy)]
 pub struct ReplayFit<'a> {
     /// The first stage.
@@ -86,7 +86,7 @@ impl Replay {
         reader.read()
     }
 
-    /// Forward pass `index`; the file does not name prompts.
+    /// The batch of forward pass `index`; the prompts, which the file does not have, are given.
     pub(crate) fn batch(
         &self,
         index: usize,
