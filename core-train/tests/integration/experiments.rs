@@ -42,13 +42,37 @@ fn every_recipe_serves_both_groups() {
                 let config = config.complete(&concept).unwrap();
                 for stage in &config.stages {
                     assert_eq!(
-                        stage.regularizers.is_empty(),
-                        stage.regularization_prompts.is_none()
+                        stage.reads_templates(),
+                        stage.regularization_prompts.is_some()
                     );
                 }
             }
         }
     }
+}
+
+#[test]
+fn the_recipes_of_other_methods_have_their_published_settings() {
+    let recipe = |name: &str| -> Recipe {
+        parse(&experiments().join(format!("paper/recipes/{name}.toml"))).unwrap()
+    };
+    let dreambooth = recipe("dreambooth");
+    let [stage] = dreambooth.stages.as_slice() else {
+        panic!("DreamBooth has one stage");
+    };
+    assert_eq!(dreambooth.rare_token.as_deref(), Some("sks"));
+    let prior = stage.prior().unwrap();
+    assert_eq!((prior.weight, prior.num_images), (1.0, 200));
+    assert_eq!((stage.steps, stage.learning_rate), (800, 5e-6));
+    assert_eq!(stage.optimizer.max_grad_norm, Some(1.0));
+    let attention = recipe("attndreambooth");
+    let steps: Vec<_> = attention
+        .stages
+        .iter()
+        .map(|s| (s.steps, s.learning_rate))
+        .collect();
+    assert_eq!(steps, [(60, 1e-3), (100, 2e-5), (500, 2e-6)]);
+    assert_eq!(attention.phrase.as_deref(), Some("{token} {class}"));
 }
 
 #[test]
