@@ -162,10 +162,12 @@ impl<'a> Stepper<'a> {
         let mut row = Row::new(&config.name, step, config.learning_rate_of_step(step));
         for pass in 0..config.gradient_accumulation_steps {
             let index = self.position.step * config.gradient_accumulation_steps + pass;
-            let observed = self.observe(index);
-            let Some(losses) = total_loss(&self.stage.terms, &observed) else {
-                continue;
+            // What was observed is let go of before the backward pass.
+            let losses = {
+                let observed = self.observe(index);
+                total_loss(&self.stage.terms, &observed)
             };
+            let Some(losses) = losses else { continue };
             row.add(&losses)?;
             let mut grads = losses.total.backward();
             gradients.add_module(&self.model, self.model.names(), &mut grads);
