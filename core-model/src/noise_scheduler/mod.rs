@@ -14,18 +14,14 @@ mod euler;
 mod pndm;
 mod spacing;
 
-use std::fmt;
-use std::str::FromStr;
-
 use burn::tensor::Tensor;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 pub use beta_schedule::{NoiseSchedule, PredictionType, TerminalSnr};
 pub use config::SchedulerConfig;
 pub use ddpm::DdpmScheduler;
 
 use crate::error::{Error, Result};
+use crate::named::named;
 
 /// Turns noise into latents, one model call at a time.
 pub trait Sampler {
@@ -48,47 +44,47 @@ pub trait Sampler {
     fn step(&mut self, model_output: Tensor<4>, index: usize, sample: Tensor<4>) -> Tensor<4>;
 }
 
-/// The samplers of this crate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum SchedulerKind {
+/// Declares the samplers: names, diffusers classes, lists in errors and the construction of each come
+/// from this table.
+macro_rules! samplers {
+    ($($(#[$doc:meta])* $Kind:ident = $name:literal, $class:literal => $Sampler:ty;)+) => {
+        named! {
+            "scheduler",
+            /// The samplers of this crate.
+            pub enum SchedulerKind {
+                $($(#[$doc])* $Kind = $name,)+
+            }
+        }
+
+        impl SchedulerKind {
+            /// The diffusers class that computes the same.
+            pub fn class_name(self) -> &'static str {
+                match self {
+                    $(Self::$Kind => $class,)+
+                }
+            }
+
+            fn sampler(self, config: &SchedulerConfig, steps: usize) -> Result<Box<dyn Sampler>> {
+                Ok(match self {
+                    $(Self::$Kind => Box::new(<$Sampler>::new(config, steps)?),)+
+                })
+            }
+        }
+    };
+}
+
+samplers! {
     /// Deterministic DDIM (<https://arxiv.org/abs/2010.02502>, eta 0).
-    #[serde(rename = "ddim")]
-    Ddim,
+    Ddim = "ddim", "DDIMScheduler" => ddim::Ddim;
     /// Pseudo linear multistep (<https://arxiv.org/abs/2202.09778>).
-    #[serde(rename = "pndm")]
-    Pndm,
+    Pndm = "pndm", "PNDMScheduler" => pndm::Pndm;
     /// DPM-Solver++, multistep, second order (<https://arxiv.org/abs/2211.01095>).
-    #[serde(rename = "dpmpp-2m")]
-    DpmppTwoM,
+    DpmppTwoM = "dpmpp-2m", "DPMSolverMultistepScheduler" => dpm_solver::DpmSolver;
     /// Euler steps in the sigma of Karras et al. (<https://arxiv.org/abs/2206.00364>).
-    #[serde(rename = "euler")]
-    Euler,
+    Euler = "euler", "EulerDiscreteScheduler" => euler::Euler;
 }
 
 impl SchedulerKind {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Ddim, Self::Pndm, Self::DpmppTwoM, Self::Euler];
-
-    /// The name in commands and TOML files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ddim => "ddim",
-            Self::Pndm => "pndm",
-            Self::DpmppTwoM => "dpmpp-2m",
-            Self::Euler => "euler",
-        }
-    }
-
-    /// The diffusers class that computes the same.
-    pub fn class_name(self) -> &'static str {
-        match self {
-            Self::Ddim => "DDIMScheduler",
-            Self::Pndm => "PNDMScheduler",
-            Self::DpmppTwoM => "DPMSolverMultistepScheduler",
-            Self::Euler => "EulerDiscreteScheduler",
-        }
-    }
-
     /// The sampler that a checkpoint names itself.
     ///
     /// # Errors
@@ -122,32 +118,7 @@ impl SchedulerKind {
         if num_inference_steps == 0 {
             return Err(Error::Invalid("sampling needs at least 1 step".into()));
         }
-        Ok(match self {
-            Self::Ddim => Box::new(ddim::Ddim::new(config, num_inference_steps)?),
-            Self::Pndm => Box::new(pndm::Pndm::new(config, num_inference_steps)?),
-            Self::DpmppTwoM => Box::new(dpm_solver::DpmSolver::new(config, num_inference_steps)?),
-            Self::Euler => Box::new(euler::Euler::new(config, num_inference_steps)?),
-        })
-    }
-}
-
-impl fmt::Display for SchedulerKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for SchedulerKind {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        let known = Self::ALL.into_iter().find(|kind| kind.name() == name);
-        known.ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            Error::Invalid(format!(
-                "scheduler `{name}` is unknown; the schedulers are {names}"
-            ))
-        })
+        self.sampler(config, num_inference_steps)
     }
 }
 

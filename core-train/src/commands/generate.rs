@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args};
 use core_model::Network;
 use core_model::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
@@ -18,7 +17,8 @@ use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::randn;
 use core_model::source::ModelSource;
 
-use super::model::{FrozenPrecision, prediction_types};
+use super::model::FrozenPrecision;
+use super::one_of;
 use core_train::base_model::BaseModel;
 use core_train::optimize::optimize_for_prompt;
 use core_train::progress::Progress;
@@ -35,7 +35,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// What a one-file checkpoint of Stable Diffusion 2.x predicts
-    #[arg(long, requires = "model", value_parser = prediction_types())]
+    #[arg(long, requires = "model", value_parser = one_of(PredictionType::ALL, PredictionType::name))]
     prediction_type: Option<PredictionType>,
     /// Which of the model's weights, as fp16 for model.fp16.safetensors
     #[arg(long, value_name = "NAME", requires = "model")]
@@ -79,7 +79,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "G", default_value_t = 7.5, value_parser = finite)]
     guidance_scale: f64,
     /// Sampler, instead of the model's own
-    #[arg(long, value_parser = scheduler_names())]
+    #[arg(long, value_parser = one_of(SchedulerKind::ALL, SchedulerKind::name))]
     scheduler: Option<SchedulerKind>,
     /// Seed of the initial noise
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -117,11 +117,6 @@ fn finite(text: &str) -> Result<f64, String> {
     number
         .filter(|n| n.is_finite())
         .ok_or_else(|| "must be a finite number".into())
-}
-
-fn scheduler_names() -> impl TypedValueParser<Value = SchedulerKind> {
-    let names = SchedulerKind::ALL.map(SchedulerKind::name);
-    PossibleValuesParser::new(names).try_map(|name| name.parse::<SchedulerKind>())
 }
 
 /// A model that is ready to draw, and how its concept is written, if it has one.

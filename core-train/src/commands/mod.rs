@@ -10,9 +10,23 @@ pub(crate) mod train;
 pub(crate) mod world;
 
 use std::io::Write;
+use std::str::FromStr;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 /// Writes a line of a report to standard output. A reader that has seen enough, as `head`, is no
 /// failure: what was made is in files.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// An argument that is one of these values, by its name.
+fn one_of<T, const N: usize>(
+    values: [T; N],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err = core_model::Error> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(values.map(name)).try_map(|name| name.parse::<T>())
 }

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use burn::tensor::Device;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 use core_model::checkpoint::Precision;
 use core_model::noise_scheduler::PredictionType;
@@ -12,7 +11,7 @@ use core_model::original_layout;
 use core_model::params::WeightPrecision;
 
 use super::inspect_model::{self, InspectArgs};
-use super::say;
+use super::{one_of, say};
 
 /// Arguments of `core-train model`.
 #[derive(Debug, Args)]
@@ -32,18 +31,12 @@ enum Command {
         /// The folder to write
         out: PathBuf,
         /// What the U-Net predicts; files of 2.x do not contain this [default for 1.x: epsilon]
-        #[arg(long, value_parser = prediction_types())]
+        #[arg(long, value_parser = one_of(PredictionType::ALL, PredictionType::name))]
         prediction_type: Option<PredictionType>,
         /// Number format of the folder's weights
         #[arg(long, default_value = "float16")]
         dtype: Dtype,
     },
-}
-
-/// The names of prediction types, as an argument.
-pub(crate) fn prediction_types() -> impl TypedValueParser<Value = PredictionType> {
-    let names = PredictionType::ALL.map(PredictionType::name);
-    PossibleValuesParser::new(names).try_map(|name| name.parse::<PredictionType>())
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
