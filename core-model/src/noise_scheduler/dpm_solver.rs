@@ -3,7 +3,7 @@
 
 use burn::tensor::Tensor;
 
-use super::spacing::{Spacing, check_steps, interpolate, karras, linspace, timestep_of, trailing};
+use super::multistep::{Course, Level};
 use super::{NoiseSchedule, PredictionType, Sampler, SchedulerConfig, TerminalSnr, mix};
 use crate::error::Result;
 
@@ -28,25 +28,6 @@ pub(super) struct DpmSolver {
     previous_original: Option<Tensor<4>>,
 }
 
-/// alpha, sigma and lambda of a variance-preserving process with this noise per signal.
-struct Level {
-    alpha: f64,
-    sigma: f64,
-    lambda: f64,
-}
-
-impl Level {
-    fn new(noise_per_signal: f64) -> Self {
-        let alpha = 1.0 / noise_per_signal.hypot(1.0);
-        let sigma = noise_per_signal * alpha;
-        Self {
-            alpha,
-            sigma,
-            lambda: -noise_per_signal.ln(),
-        }
-    }
-}
-
 /// How the second derivative enters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SolverType {
@@ -59,46 +40,22 @@ impl DpmSolver {
     pub(super) fn new(config: &SchedulerConfig, num_inference_steps: usize) -> Result<Self> {
         refuse_variants(config)?;
         let schedule = NoiseSchedule::new(config, TerminalSnr::AlmostZero)?;
-        let mut timesteps = timesteps(config, &schedule, num_inference_steps)?;
-        let all_sigmas = schedule.sigmas();
-        let last_sigma = config.choice(
-            "final_sigmas_type",
-            &[("zero", 0.0), ("sigma_min", all_sigmas[0])],
-        )?;
-        let mut sigmas: Vec<f64> = timesteps
-            .iter()
-            .map(|t| interpolate(*t, &all_sigmas))
-            .collect();
-        if config.flag("use_karras_sigmas", false)? {
-            let bounds = [all_sigmas[0], all_sigmas[all_sigmas.len() - 1]];
-            sigmas = karras(config, bounds, num_inference_steps)?;
-            // diffusers rounds the timesteps of all other schedules and cuts those of this one off.
-            let cut = schedule.is_squared_cosine;
-            timesteps = sigmas
-                .iter()
-                .map(|sigma| timestep_of(*sigma, &all_sigmas))
-                .map(|t| if cut { t.trunc() } else { t.round_ties_even() })
-                .collect();
-        }
-        sigmas.push(last_sigma);
-        sigmas
-            .iter_mut()
-            .for_each(|sigma| *sigma = f64::from(*sigma as f32));
-        if sigmas.windows(2).any(|pair| pair[1] >= pair[0]) {
-            return Err(config.refuse(
-                "num_train_timesteps",
-                schedule.num_train_timesteps(),
-                format!(
-                    "many more than {num_inference_steps}, or timesteps repeat and the \
-                     multistep solver divides by zero; take fewer steps"
-                ),
-            ));
-        }
-        let order_of = orders(config, timesteps.len(), last_sigma == 0.0)?;
+        let end = timesteps_with_signal(config, &schedule)?;
+        // diffusers rounds the timesteps of all other schedules and cuts those of this one off.
+        let to_timestep = match schedule.is_squared_cosine {
+            true => f64::trunc,
+            false => f64::round_ties_even,
+        };
+        let Course {
+            timesteps,
+            levels,
+            ends_at_zero,
+        } = Course::new(config, &schedule, end, num_inference_steps, to_timestep)?;
+        let order_of = orders(config, timesteps.len(), ends_at_zero)?;
         let solver = solver_type(config)?;
         let step = |i: usize| {
-            let levels = [i + 1, i, i.saturating_sub(1)].map(|i| Level::new(sigmas[i]));
-            Step::new(&levels, order_of(i), solver, schedule.prediction_type)
+            let around = [i + 1, i, i.saturating_sub(1)].map(|i| levels[i]);
+            Step::new(&around, order_of(i), solver, schedule.prediction_type)
         };
         Ok(Self {
             steps: (0..timesteps.len()).map(step).collect(),
@@ -158,48 +115,19 @@ fn orders(
     })
 }
 
-/// Descending; the last interval, from the last timestep to no noise, counts as a step.
-fn timesteps(
-    config: &SchedulerConfig,
-    schedule: &NoiseSchedule,
-    num_inference_steps: usize,
-) -> Result<Vec<f64>> {
-    let count = schedule.num_train_timesteps();
-    check_steps(config, count, num_inference_steps)?;
-    // Timesteps with hardly any signal can be left out.
+/// How many training timesteps are used: those with hardly any signal can be left out.
+fn timesteps_with_signal(config: &SchedulerConfig, schedule: &NoiseSchedule) -> Result<usize> {
     let lambda_min = config.number("lambda_min_clipped", f64::NEG_INFINITY)?;
     let sigmas = schedule.sigmas();
-    let clipped = sigmas
-        .iter()
-        .filter(|sigma| -sigma.ln() < lambda_min)
-        .count();
-    let end = count - clipped;
-    if end == 0 {
-        return Err(config.refuse(
+    let kept = sigmas.iter().filter(|sigma| -sigma.ln() >= lambda_min);
+    match kept.count() {
+        0 => Err(config.refuse(
             "lambda_min_clipped",
             lambda_min,
             "less: it cuts all timesteps",
-        ));
+        )),
+        kept => Ok(kept),
     }
-    Ok(match Spacing::new(config, Spacing::Linspace)? {
-        Spacing::Linspace => linspace((end - 1) as f64, num_inference_steps + 1)
-            .rev()
-            .take(num_inference_steps)
-            .map(f64::round_ties_even)
-            .collect(),
-        Spacing::Leading => {
-            let ratio = end / (num_inference_steps + 1);
-            let offset = config.count("steps_offset", 0)? as f64;
-            (1..=num_inference_steps)
-                .rev()
-                .map(|i| (i * ratio) as f64 + offset)
-                .collect()
-        }
-        Spacing::Trailing => {
-            let step = count as f64 / num_inference_steps as f64;
-            trailing(end, step, (end * num_inference_steps).div_ceil(count))
-        }
-    })
 }
 
 impl Step {

@@ -11,6 +11,7 @@ mod ddim;
 mod ddpm;
 mod dpm_solver;
 mod euler;
+mod multistep;
 mod pndm;
 mod spacing;
 
