@@ -14,6 +14,7 @@ mod euler;
 mod multistep;
 mod pndm;
 mod spacing;
+mod unipc;
 
 use burn::tensor::Tensor;
 
@@ -83,6 +84,8 @@ samplers! {
     DpmppTwoM = "dpmpp-2m", "DPMSolverMultistepScheduler" => dpm_solver::DpmSolver;
     /// Euler steps in the sigma of Karras et al. (<https://arxiv.org/abs/2206.00364>).
     Euler = "euler", "EulerDiscreteScheduler" => euler::Euler;
+    /// UniPC, multistep predictor and corrector (<https://arxiv.org/abs/2302.04867>).
+    UniPc = "unipc", "UniPCMultistepScheduler" => unipc::UniPc;
 }
 
 impl SchedulerKind {

@@ -26,6 +26,7 @@ SAMPLERS = {
     "pndm": diffusers.PNDMScheduler,
     "dpmpp-2m": diffusers.DPMSolverMultistepScheduler,
     "euler": diffusers.EulerDiscreteScheduler,
+    "unipc": diffusers.UniPCMultistepScheduler,
 }
 WORDS = "a photo of on the red blue green beach car dog cat toy in at".split()
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from schedulers import CLASSES, LATENT_DIFFUSION, widen
 
 FIXTURES = pathlib.Path(__file__).parent.parent / "fixtures"
-SAMPLERS = [(name, False) for name in CLASSES] + [("dpmpp-2m", True), ("euler", True)]
+SAMPLERS = [(name, False) for name in CLASSES] + [("dpmpp-2m", True), ("euler", True), ("unipc", True)]
 # Neither side of the last survives being halved and doubled.
 SIDES = [(16, 16), (17, 21)]
 

@@ -49,5 +49,5 @@ fn every_sampler_ends_where_diffusers_does() {
     for (name, largest) in &worst {
         println!("{name}: worst relative difference {largest:.1e}");
     }
-    assert_eq!(worst.len(), 2 * 6);
+    assert_eq!(worst.len(), 2 * 8);
 }
