@@ -26,6 +26,7 @@ use crate::metrics::Metric;
 use crate::plan::{Cell, plan};
 use crate::protocol::Protocol;
 use crate::provenance::protocol_json;
+use crate::reference::{Deviation, compare, reference_of};
 use crate::report::{self, ScoreTable, Tables, TokenRow, Weighting};
 use crate::scoring::{ScoredImages, photo_files};
 use crate::tokens::Reader;
@@ -48,6 +49,8 @@ pub struct Outcome {
     pub files: Vec<String>,
     /// How much networks have worked.
     pub usage: Usage,
+    /// How far the scores are from the committed ones, where there are such.
+    pub deviation: Option<Deviation>,
 }
 
 /// Runs an experiment in the folder `results`; what lies there and still holds is not done again.
@@ -137,6 +140,7 @@ impl<'a> Harness<'a> {
             effects: Vec::new(),
             files: vec!["tokens.csv".to_string(), "curves.csv".to_string()],
             usage: Usage::default(),
+            deviation: None,
         };
         let runs = training::train(
             &self.cells,
@@ -163,6 +167,9 @@ impl<'a> Harness<'a> {
             outcome.files.push("foregrounds.png".to_string());
         }
         outcome.usage.add(self.gallery.usage());
+        if let Some(reference) = reference_of(self.results) {
+            outcome.deviation = Some(compare(self.results, &reference)?);
+        }
         Ok(outcome)
     }
 

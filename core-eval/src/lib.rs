@@ -11,7 +11,7 @@
 //! | context tokens, learning curves, claims | [`tokens`], [`kept_tokens`], [`curves`], [`effects`] |
 //! | how much networks have worked | [`usage`] |
 //! | intervals, tables, plots, tables of several experiments | [`statistics`], [`report`], [`merge`] |
-//! | how large an experiment must be | [`precision`] |
+//! | how large an experiment must be, how far it is from a committed one | [`precision`], [`reference`] |
 
 pub mod base;
 pub mod checks;
@@ -31,6 +31,7 @@ pub mod precision;
 pub mod protocol;
 pub mod provenance;
 mod quick;
+pub mod reference;
 pub mod report;
 pub mod rows;
 pub mod scoring;

@@ -122,7 +122,7 @@ impl Part {
         }
         bail!(
             "{}: holds no scores{}; name a folder that an experiment with this protocol wrote, as \
-             results/ablation",
+             results/reference/ablation",
             folder.display(),
             name.map_or(String::new(), |name| format!(" under protocol `{name}`"))
         )

@@ -65,6 +65,9 @@ pub(crate) fn run(args: &ExperimentArgs) -> Result<()> {
         results.display(),
         outcome.files.join(", ")
     ));
+    if let Some(deviation) = &outcome.deviation {
+        say(&deviation.to_string());
+    }
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use core_eval::report::plot::draw_all;
 /// Arguments of `core-eval plots`.
 #[derive(Debug, Args)]
 pub(crate) struct PlotsArgs {
-    /// Folder with summary.csv, tokens.csv and curves.csv, as results/ablation, or with learning
+    /// Folder with summary.csv, tokens.csv and curves.csv, as results/reference/ablation, or with learning
     /// curves, as models/curves
     folder: PathBuf,
 }
@@ -24,7 +24,7 @@ pub(crate) fn run(args: &PlotsArgs) -> Result<()> {
     let folder = args.folder.display();
     ensure!(
         args.folder.is_dir(),
-        "{folder}: no such folder; name one that an experiment wrote, as results/ablation"
+        "{folder}: no such folder; name one that an experiment wrote, as results/reference/ablation"
     );
     let drawn = draw_all(&args.folder)?;
     ensure!(

@@ -13,7 +13,7 @@ use core_eval::report::ScoreTable;
 /// Arguments of `core-eval precision`.
 #[derive(Debug, Args)]
 pub(crate) struct PrecisionArgs {
-    /// Folder with scores.csv, as results/ablation
+    /// Folder with scores.csv, as results/reference/ablation
     folder: PathBuf,
     /// Wanted width of the 95 % intervals, from end to end, in the unit of the scores
     #[arg(long, default_value_t = 0.05)]
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &PrecisionArgs) -> Result<()> {
     let ScoreTable { metrics, rows } = ScoreTable::read(&path)?;
     let Some(first) = rows.first() else {
         anyhow::bail!(
-            "{}: holds no scores; name a folder that an experiment wrote, as results/ablation",
+            "{}: holds no scores; name a folder that an experiment wrote, as results/reference/ablation",
             path.display()
         );
     };

@@ -5,6 +5,7 @@ use core_train::config::Group;
 
 use super::Experiment;
 use crate::effects::Effect;
+use crate::reference;
 
 impl Experiment {
     /// Refuses what cannot be run; needs no network and no model.
@@ -13,6 +14,11 @@ impl Experiment {
     /// The first thing that is wrong, naming its key and what was expected.
     pub fn check(&self) -> Result<()> {
         check_name(&self.name).map_err(|reason| anyhow::anyhow!("`name` {reason}"))?;
+        ensure!(
+            self.name != reference::FOLDER,
+            "`name` is `{}`, the folder of committed results; choose another",
+            self.name
+        );
         self.check_variants()?;
         self.check_concepts()?;
         self.check_seeds()?;
