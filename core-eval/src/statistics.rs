@@ -81,7 +81,8 @@ pub fn bootstrap(concepts: &[ConceptValues], weights: &[f64], purpose: &str) -> 
     resampled(concepts, weights, purpose, RESAMPLES)
 }
 
-fn resampled(
+/// The same with another number of resamples, for simulations that need many intervals.
+pub fn resampled(
     concepts: &[ConceptValues],
     weights: &[f64],
     purpose: &str,
@@ -242,55 +243,6 @@ mod tests {
         let concepts = [vec![vec![0.0]], vec![vec![1.0]]];
         let interval = super::bootstrap(&concepts, &[1.0, 3.0], "test");
         assert!((interval.mean - 0.75).abs() < 1e-12);
-    }
-
-    /// How often the interval of simulated experiments holds the true mean. Values are the sum of a
-    /// concept's own mean, where `concept` is its spread, of its training's luck, and of noise.
-    fn coverage(concepts: usize, prompts: usize, seeds: usize, spreads: [f64; 2]) -> f64 {
-        const EXPERIMENTS: usize = 1500;
-        let [concept_spread, seed_spread] = spreads;
-        let normal = Normal::standard();
-        let mut generator = rng(
-            5,
-            "coverage",
-            (concepts * 100 + prompts * 10 + seeds) as u64,
-        );
-        let mut draw =
-            |spread: f64| spread * normal.inverse_cdf(generator.random_range(1e-9..1.0 - 1e-9));
-        let mut held = 0;
-        for experiment in 0..EXPERIMENTS {
-            let mut values = Vec::new();
-            for _ in 0..concepts {
-                let level = draw(concept_spread);
-                let luck: Vec<f64> = (0..seeds).map(|_| draw(seed_spread)).collect();
-                let prompt = |_| luck.iter().map(|luck| level + luck + draw(1.0)).collect();
-                values.push((0..prompts).map(prompt).collect());
-            }
-            let weights = vec![1.0; concepts];
-            let interval = resampled(&values, &weights, &experiment.to_string(), 1000);
-            held += usize::from(interval.low <= 0.0 && 0.0 <= interval.high);
-        }
-        held as f64 / EXPERIMENTS as f64
-    }
-
-    // The standard error of a simulated coverage is .006.
-
-    #[test]
-    fn intervals_over_prompts_of_three_fixed_concepts_hold_the_truth_95_times_in_100() {
-        let coverage = coverage(3, 10, 1, [0.0, 0.0]);
-        assert!((coverage - LEVEL).abs() < 0.018, "{coverage}");
-    }
-
-    #[test]
-    fn intervals_over_eight_concepts_hold_the_truth_95_times_in_100() {
-        let coverage = coverage(8, 4, 1, [1.0, 0.0]);
-        assert!((coverage - LEVEL).abs() < 0.018, "{coverage}");
-    }
-
-    #[test]
-    fn intervals_over_few_seeds_and_prompts_are_no_narrower_than_claimed() {
-        let coverage = coverage(3, 10, 3, [0.0, 0.3]);
-        assert!(coverage > LEVEL - 0.03, "{coverage}");
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! A small experiment on the tiny model of core-train's tests, with judges made on the spot.
+//! A small experiment on the tiny model of core-train's tests, with image encoders made on the spot.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use assert_cmd::Command;
 use burn::tensor::Device;
@@ -11,7 +13,7 @@ use core_model::dino::{DinoConfig, DinoModel};
 use core_model::image_processor::ImageProcessor;
 use core_model::text_encoder::TextEncoderConfig;
 
-/// Side of the pictures that the judges look at.
+/// Side of the images that the encoders read, in pixels.
 const SIDE: usize = 32;
 
 pub(crate) fn checkout() -> PathBuf {
@@ -24,25 +26,72 @@ pub(crate) fn core_eval() -> Command {
 
 /// A folder with everything that an experiment names.
 pub(crate) struct Sandbox {
-    folder: tempfile::TempDir,
+    root: PathBuf,
+    /// Removes the folder in the end.
+    _folder: Option<tempfile::TempDir>,
+}
+
+/// An experiment that was run, and what it printed.
+pub(crate) struct Finished {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) printed: String,
+}
+
+/// The small experiment under two protocols, run once for all tests that only read its results, which
+/// are in `results/small`. The photos have masks, the right half of each.
+pub(crate) fn finished() -> &'static Finished {
+    static FINISHED: OnceLock<Finished> = OnceLock::new();
+    FINISHED.get_or_init(|| {
+        // A static is never dropped, so the folder has a fixed place and is emptied by the next run.
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("finished-experiment");
+        if root.exists() {
+            std::fs::remove_dir_all(&root).unwrap();
+        }
+        let sandbox = Sandbox {
+            root,
+            _folder: None,
+        };
+        sandbox.fill();
+        sandbox.compare_foregrounds();
+        let printed = sandbox.run("results");
+        Finished { sandbox, printed }
+    })
 }
 
 impl Sandbox {
     pub(crate) fn new() -> Self {
-        let sandbox = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
-        let model = sandbox.path("model");
+        let sandbox = Self::empty();
+        sandbox.fill();
+        sandbox
+    }
+
+    fn empty() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self {
+            root: folder.path().to_path_buf(),
+            _folder: Some(folder),
+        }
+    }
+
+    /// A copy of the finished experiment, for tests that change it.
+    pub(crate) fn finished() -> Self {
+        let sandbox = Self::empty();
+        copy(&finished().sandbox.root, &sandbox.root);
+        sandbox
+    }
+
+    fn fill(&self) {
+        let model = self.path("model");
         copy(
             &checkout().join("core-train/tests/fixtures/trajectory/model"),
             &model,
         );
-        sandbox.make_judges();
+        self.make_encoders();
         for concept in ["spotted-dog", "striped-cup"] {
             let from = checkout().join("experiments/concepts").join(concept);
-            copy(&from, &sandbox.path(concept));
+            copy(&from, &self.path(concept));
         }
-        sandbox.write(
+        self.write(
             "prompts.csv",
             "group,kind,prompt\n\
              animate,plain,a photo of a {}\n\
@@ -50,13 +99,38 @@ impl Sandbox {
              inanimate,plain,a photo of a {}\n\
              inanimate,background,a {} on the beach\n",
         );
-        sandbox.write("recipe.toml", RECIPE);
-        sandbox.write("experiment.toml", EXPERIMENT);
-        sandbox
+        self.write("recipe.toml", RECIPE);
+        self.write("experiment.toml", EXPERIMENT);
+    }
+
+    /// Adds the masked protocol to the experiment, with a segmenter, and masks to the photos.
+    pub(crate) fn compare_foregrounds(&self) {
+        copy(
+            &checkout().join("core-eval/tests/fixtures/score/clipseg"),
+            &self.path("clipseg"),
+        );
+        self.edit(
+            "protocol = \"dreambooth\"",
+            "protocol = [\"dreambooth\", \"core\"]\nclipseg = \"clipseg\"",
+        );
+        let right_half =
+            image::GrayImage::from_fn(64, 64, |x, _| image::Luma([(x / 32 * 255) as u8]));
+        for concept in ["spotted-dog", "striped-cup"] {
+            self.mask_photos(concept, &right_half);
+        }
+    }
+
+    /// Gives every photo of a concept this mask.
+    pub(crate) fn mask_photos(&self, concept: &str, mask: &image::GrayImage) {
+        let masks = self.path(concept).join("masks");
+        std::fs::create_dir_all(&masks).unwrap();
+        for photo in 0..5 {
+            mask.save(masks.join(format!("{photo}.png"))).unwrap();
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.root.join(name)
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
@@ -106,7 +180,7 @@ impl Sandbox {
     }
 
     /// A CLIP and a DINO, freshly initialised.
-    fn make_judges(&self) {
+    fn make_encoders(&self) {
         let device = Device::flex();
         let clip = self.path("clip");
         let tokenizer = checkout().join("core-train/tests/fixtures/trajectory/model/tokenizer");
@@ -153,6 +227,24 @@ impl Sandbox {
         let model = DinoModel::init(&config, 2, &device).unwrap();
         model.save(&dino, Precision::Full).unwrap();
         ImageProcessor::vit(SIDE as u32).save(&dino).unwrap();
+    }
+
+    /// The files in a folder by name, but for those in `runs`, `images` and `features`.
+    pub(crate) fn files(&self, folder: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut files = BTreeMap::new();
+        let mut folders = vec![self.path(folder)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                if path.is_file() {
+                    files.insert(path.clone(), std::fs::read(&path).unwrap());
+                } else if !["runs", "images", "features"].contains(&name.as_str()) {
+                    folders.push(path);
+                }
+            }
+        }
+        files
     }
 }
 

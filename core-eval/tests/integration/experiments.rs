@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use core_eval::experiment::Experiment;
+use core_eval::protocol::Protocol;
+use core_eval::reference::{compare, reference_of};
+use core_eval::report::ScoreTable;
 
 fn experiments() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments")
@@ -49,6 +52,53 @@ fn every_shipped_experiment_parses() {
         let experiment = Experiment::load(&experiments().join(name)).unwrap();
         assert!(!experiment.variants.is_empty(), "{name}");
         assert!(experiment.quick().name.ends_with("-quick"));
+    }
+}
+
+#[test]
+fn every_reference_has_the_images_of_its_experiment() {
+    for name in ["ablation", "effects", "development"] {
+        let experiment = Experiment::load(&experiments().join(format!("{name}.toml"))).unwrap();
+        let results = experiments().join("../results").join(name);
+        let reference = reference_of(&results).unwrap_or_else(|| panic!("no reference of {name}"));
+        let mut expected = Vec::new();
+        for variant in &experiment.variants {
+            for concept in &experiment.concepts {
+                for seed in &experiment.seeds {
+                    for (prompt, _) in experiment.prompts_for(concept).iter().enumerate() {
+                        for image in 0..experiment.sampling.images_per_prompt {
+                            let (variant, concept) = (&variant.name, &concept.name);
+                            expected.push(format!(
+                                "images/{variant}/{concept}/{seed}/{prompt}/{image:05}.png"
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+        let scores = ScoreTable::read(&reference.join("scores.csv")).unwrap();
+        let images: Vec<String> = scores.rows.into_iter().map(|row| row.image).collect();
+        assert_eq!(images, expected, "{name}");
+        let itself = compare(&reference, &reference).unwrap();
+        assert!(itself.is_small() && itself.largest == 0.0, "{itself}");
+        let protocols = experiment.evaluation.protocols().unwrap().len();
+        assert_eq!(itself.rows, protocols * images.len(), "{name}");
+    }
+}
+
+#[test]
+fn the_readme_describes_every_protocol_and_no_other() {
+    let text = std::fs::read_to_string(experiments().join("README.md")).unwrap();
+    let (_, text) = text.split_once("\n## Protocols\n").unwrap();
+    let (text, _) = text.split_once("\n## ").unwrap_or((text, ""));
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
+    let described: Vec<&str> = rows.map(|row| row.split('`').next().unwrap()).collect();
+    let protocols: Vec<&str> = Protocol::names().collect();
+    assert_eq!(described, protocols);
+    let help = core_eval().args(["score", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    for name in protocols {
+        assert!(help.contains(name), "{name}: {help}");
     }
 }
 

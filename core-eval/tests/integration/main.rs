@@ -5,6 +5,7 @@
 mod addresses;
 mod common;
 mod configuration;
+mod coverage;
 mod experiments;
 mod merge;
 mod reference;

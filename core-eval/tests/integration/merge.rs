@@ -60,7 +60,7 @@ fn variants_of_two_experiments_are_compared_in_one_table() {
 }
 
 #[test]
-fn tables_of_different_judges_do_not_merge() {
+fn tables_of_different_encoders_do_not_merge() {
     let sandbox = Sandbox::new();
     results(&sandbox, "one", "x", &[("CoRe", 0.5)]);
     results(&sandbox, "two", "y", &[("theirs", 0.3)]);

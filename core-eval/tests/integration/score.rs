@@ -43,12 +43,12 @@ fn numbers(row: &str, first: usize) -> Vec<f64> {
         .collect()
 }
 
-/// White masks for every picture of a folder, with one black corner.
-fn make_masks(pictures: &Path, masks: &Path) {
+/// White masks for every image of a folder, with one black corner.
+fn make_masks(images: &Path, masks: &Path) {
     std::fs::create_dir_all(masks).unwrap();
     for index in 0..5 {
-        let picture = image::open(pictures.join(format!("{index}.png"))).unwrap();
-        let mask = image::GrayImage::from_fn(picture.width(), picture.height(), |x, y| {
+        let image = image::open(images.join(format!("{index}.png"))).unwrap();
+        let mask = image::GrayImage::from_fn(image.width(), image.height(), |x, y| {
             image::Luma([if x < 20 && y < 30 { 0 } else { 255 }])
         });
         mask.save(masks.join(format!("{index}.png"))).unwrap();
@@ -141,10 +141,8 @@ fn prompts_may_differ_by_image_and_each_image_needs_one() {
 
 #[test]
 fn a_list_of_images_gives_the_scores_of_an_experiment() {
-    let sandbox = Sandbox::new();
-    let mut experiment = sandbox.command("results");
-    assert!(experiment.arg("--quick").output().unwrap().status.success());
-    let scores = sandbox.read("results/small-quick/scores.csv");
+    let sandbox = Sandbox::finished();
+    let scores = sandbox.read("results/small/scores.csv");
     let mut list = String::from("image,concept,prompt,kind\n");
     let mut expected = Vec::new();
     for row in scores.lines().skip(1) {
@@ -163,7 +161,7 @@ fn a_list_of_images_gives_the_scores_of_an_experiment() {
         );
         expected.push((fields[6].to_string(), fields[7..].join(",")));
     }
-    let list = sandbox.write("results/small-quick/images.csv", &list);
+    let list = sandbox.write("results/small/images.csv", &list);
     copy(
         &sandbox.path("spotted-dog"),
         &sandbox.path("photos/spotted-dog"),
@@ -236,7 +234,7 @@ fn the_masked_protocol_needs_masks_and_leaves_style_out_of_identity() {
 }
 
 #[test]
-fn masks_beside_the_photos_are_used_before_the_mask_judge() {
+fn masks_beside_the_photos_are_used_before_the_segmenter() {
     let sandbox = Sandbox::new();
     let folder = sandbox.path("photos/dog");
     copy(&golden("references").join("dog"), &folder);
@@ -270,7 +268,7 @@ fn masks_beside_the_photos_are_used_before_the_mask_judge() {
 }
 
 #[test]
-fn the_mask_judge_needs_to_know_what_to_look_for_and_photos_need_a_foreground() {
+fn the_segmenter_needs_to_know_what_to_look_for_and_photos_need_a_foreground() {
     let sandbox = Sandbox::new();
     let photos = sandbox.path("photos");
     copy(&golden("references").join("dog"), &photos);
@@ -304,7 +302,7 @@ fn the_mask_judge_needs_to_know_what_to_look_for_and_photos_need_a_foreground() 
     );
 }
 
-/// Pictures, judges and what transformers makes of them (generate_fixtures/score.py).
+/// Images, encoders and what transformers makes of them (generate_fixtures/score.py).
 fn golden(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures/score")
@@ -426,13 +424,13 @@ fn a_list_with_impossible_concepts_or_kinds_is_refused_by_line() {
 }
 
 #[test]
-fn a_damaged_picture_late_in_the_list_keeps_the_scores_before_it() {
+fn a_damaged_image_late_in_the_list_keeps_the_scores_before_it() {
     let sandbox = Sandbox::new();
     let mut list = String::from("image,concept,prompt,kind\n");
     for index in 0..33 {
         list += &format!("striped-cup/{}.png,spotted-dog,a cup,plain\n", index % 5);
     }
-    sandbox.write("broken.png", "no picture");
+    sandbox.write("broken.png", "no image");
     list += "broken.png,spotted-dog,a cup,plain\n";
     let mut command = score(&sandbox);
     command
@@ -476,7 +474,7 @@ fn what_is_absent_or_damaged_is_named() {
         let message = Sandbox::failure(with(generated));
         assert!(message.contains(part), "{message}");
     }
-    sandbox.write("damaged/0.png", "no picture");
+    sandbox.write("damaged/0.png", "no image");
     let message = Sandbox::failure(with("damaged"));
     assert!(message.contains("damaged/0.png"), "{message}");
     let message = Sandbox::failure({

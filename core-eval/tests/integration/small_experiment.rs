@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::common::{Sandbox, checkout, copy};
+use crate::common::{Finished, Sandbox, finished};
 
 fn lines(text: &str) -> usize {
     text.lines().count()
@@ -17,9 +17,8 @@ fn folders(sandbox: &Sandbox, name: &str) -> usize {
 }
 
 #[test]
-fn an_experiment_writes_its_files_and_a_second_call_reuses_everything() {
-    let sandbox = Sandbox::new();
-    let printed = sandbox.run("results");
+fn an_experiment_writes_its_files() {
+    let Finished { sandbox, printed } = finished();
     // 5 variants x 2 concepts x 2 prompts x 2 images.
     let scores = sandbox.read("results/small/scores.csv");
     assert_eq!(lines(&scores), 1 + 40);
@@ -32,7 +31,7 @@ fn an_experiment_writes_its_files_and_a_second_call_reuses_everything() {
         "CoRe,spotted-dog,0,animate,plain,a photo of a {},images/CoRe/spotted-dog/0/0/00000.png,";
     assert!(first.starts_with(image), "{first}");
     // Two variants have equal content, one is not trained: 3 recipes x 2 concepts.
-    assert_eq!(folders(&sandbox, "results/small/runs"), 6);
+    assert_eq!(folders(sandbox, "results/small/runs"), 6);
     let summary = sandbox.read("results/small/summary.csv");
     insta::assert_snapshot!(
         summary.lines().next().unwrap(),
@@ -76,26 +75,91 @@ fn an_experiment_writes_its_files_and_a_second_call_reuses_everything() {
     };
     assert_eq!(of("CoRe"), of("CoRe again"));
     assert_ne!(of("CoRe"), of("no rescaling"));
+}
 
-    let run = std::fs::read_dir(sandbox.path("results/small/runs")).unwrap();
-    let metrics: Vec<_> = run
-        .map(|entry| entry.unwrap().path().join("metrics.csv"))
-        .filter(|path| path.exists())
-        .collect();
-    let times = || -> Vec<_> {
-        let time = |path: &std::path::PathBuf| std::fs::metadata(path).unwrap().modified().unwrap();
-        metrics.iter().map(time).collect()
-    };
-    let before = times();
-    sandbox.run("results");
-    assert_eq!(times(), before, "nothing was trained again");
-    assert_eq!(sandbox.read("results/small/scores.csv"), scores);
+#[test]
+fn a_second_start_runs_no_network_and_ends_with_the_same_bytes() {
+    let first = &finished().printed;
+    for work in [
+        "6 runs trained, 40 images drawn",
+        "prompts read by the text encoder",
+        // "CoRe again" has the 8 images of CoRe.
+        "32 masks made by CLIPSeg",
+        // 32 images and 10 photos, whole and as foregrounds.
+        "84 images read by CLIP",
+        "84 images read by DINO",
+        "texts read by CLIP",
+    ] {
+        assert!(first.contains(work), "{work}: {first}");
+    }
+    let sandbox = Sandbox::finished();
+    let before = sandbox.files("results/small");
+    let printed = sandbox.run("results");
+    let line = "networks that ran: none, everything was there";
+    assert!(printed.contains(line), "{printed}");
+    let after = sandbox.files("results/small");
+    assert_eq!(before.len(), after.len());
+    for (path, bytes) in before {
+        assert!(after[&path] == bytes, "{} changed", path.display());
+    }
+}
+
+#[test]
+fn kept_features_are_used_for_the_same_network_and_undamaged_only() {
+    let sandbox = Sandbox::finished();
+    let before = sandbox.files("results/small");
+    let file = sandbox.path("results/small/features/dino.bin");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let printed = sandbox.run("results");
+    let line = "networks that ran: 84 images read by DINO\n";
+    assert!(printed.contains(line), "{printed}");
+    assert!(sandbox.files("results/small") == before);
+
+    // The same network under another name is another network; its scores are the same.
+    let config = sandbox.read("clip/config.json");
+    sandbox.write("clip/config.json", &config.replacen('{', "{ ", 1));
+    let printed = sandbox.run("results");
+    for part in ["84 images read by CLIP", "texts read by CLIP"] {
+        assert!(printed.contains(part), "{printed}");
+    }
+    assert!(!printed.contains("DINO\n"), "{printed}");
+    let scores = sandbox.path("results/small/scores.csv");
+    assert_eq!(std::fs::read(&scores).unwrap(), before[&scores]);
+}
+
+#[test]
+fn a_reference_is_compared_at_the_end() {
+    let sandbox = Sandbox::finished();
+    let printed = sandbox.run("results");
+    assert!(!printed.contains("differ from"), "{printed}");
+    let scores = sandbox.read("results/small/scores.csv");
+    sandbox.write("results/reference/small/scores.csv", &scores);
+    let printed = sandbox.run("results");
+    let last = printed.trim_end().lines().last().unwrap();
+    assert!(
+        last.starts_with("scores of 40 images differ from"),
+        "{last}"
+    );
+    assert!(last.ends_with("by at most 0.0e0"), "{last}");
+    let (first, rest) = scores.split_once(".png,").unwrap();
+    let (_, rest) = rest.split_once(',').unwrap();
+    let other = format!("{first}.png,0.9,{rest}");
+    sandbox.write("results/reference/small/scores.csv", &other);
+    let printed = sandbox.run("results");
+    let last = printed.trim_end().lines().last().unwrap();
+    let row = "images/CoRe/spotted-dog/0/0/00000.png: clip_t is";
+    assert!(
+        last.contains(row) && last.contains("and 0.9000 there"),
+        "{last}"
+    );
 }
 
 #[test]
 fn a_killed_experiment_ends_with_the_same_bytes() {
-    let sandbox = Sandbox::new();
-    sandbox.run("whole");
+    let sandbox = Sandbox::finished();
     for milliseconds in [150, 300, 450, 600, 750, 900] {
         let mut child = Command::new(assert_cmd::cargo::cargo_bin("core-eval"))
             .arg(sandbox.path("experiment.toml"))
@@ -112,40 +176,40 @@ fn a_killed_experiment_ends_with_the_same_bytes() {
     sandbox.run("killed");
     for file in [
         "scores.csv",
+        "scores-core.csv",
         "summary.csv",
         "tokens.csv",
         "curves.csv",
         "effects.csv",
     ] {
         let [whole, killed] =
-            ["whole", "killed"].map(|results| sandbox.read(&format!("{results}/small/{file}")));
+            ["results", "killed"].map(|results| sandbox.read(&format!("{results}/small/{file}")));
         assert_eq!(whole, killed, "{file}");
     }
 }
 
 #[test]
 fn other_sampling_draws_again_and_other_training_trains_again() {
-    let sandbox = Sandbox::new();
-    sandbox.edit(
-        "concepts = [\"spotted-dog\", \"striped-cup\"]",
-        "concepts = [\"spotted-dog\"]",
-    );
-    sandbox.run("results");
+    let sandbox = Sandbox::finished();
     let scores = sandbox.read("results/small/scores.csv");
-    assert_eq!(folders(&sandbox, "results/small/runs"), 3);
     sandbox.edit("guidance_scale = 5.0", "guidance_scale = 2.0");
-    sandbox.run("results");
-    let other = sandbox.read("results/small/scores.csv");
-    assert_ne!(scores, other);
-    assert_eq!(folders(&sandbox, "results/small/runs"), 3);
+    let printed = sandbox.run("results");
+    let drawn = "networks that ran: 40 images drawn, 32 masks made by CLIPSeg, ";
+    assert!(printed.contains(drawn), "{printed}");
+    assert_ne!(scores, sandbox.read("results/small/scores.csv"));
+    assert_eq!(folders(&sandbox, "results/small/runs"), 6);
     let recipe = sandbox.read("recipe.toml");
     sandbox.write(
         "recipe.toml",
         &recipe.replace("weight = 1.0", "weight = 3.0"),
     );
-    sandbox.run("results");
+    let printed = sandbox.run("results");
     // CoRe and the variant without rescaling changed; that without terms did not.
-    assert_eq!(folders(&sandbox, "results/small/runs"), 5);
+    assert!(
+        printed.contains("4 runs trained, 24 images drawn"),
+        "{printed}"
+    );
+    assert_eq!(folders(&sandbox, "results/small/runs"), 10);
 }
 
 #[test]
@@ -180,12 +244,11 @@ fn variants_can_be_chosen_and_the_first_stays_the_baseline() {
 
 #[test]
 fn plots_are_drawn_again_from_the_csv_files_alone() {
-    let sandbox = Sandbox::new();
-    sandbox.command("results").arg("--quick").output().unwrap();
-    let plot = "results/small-quick/plots/tokens.png";
+    let sandbox = Sandbox::finished();
+    let plot = "results/small/plots/tokens.png";
     let before = std::fs::read(sandbox.path(plot)).unwrap();
     for file in ["summary.csv", "tokens.csv", "curves.csv"] {
-        let from = sandbox.path("results/small-quick").join(file);
+        let from = sandbox.path("results/small").join(file);
         let text = std::fs::read_to_string(from).unwrap();
         sandbox.write(&format!("alone/{file}"), &text);
     }
@@ -261,6 +324,33 @@ fn what_is_wrong_is_said_before_anything_is_trained() {
 }
 
 #[test]
+fn a_damaged_encoder_is_found_before_anything_is_trained() {
+    for (file, from, to, part) in [
+        (
+            "dino/config.json",
+            "\"num_hidden_layers\": 1",
+            "\"num_hidden_layers\": 2",
+            "encoder",
+        ),
+        ("dino/preprocessor_config.json", "32", "16", "image_size"),
+        (
+            "clip/config.json",
+            "\"projection_dim\": 8",
+            "\"projection_dim\": 9",
+            "text_projection",
+        ),
+    ] {
+        let sandbox = Sandbox::new();
+        let text = sandbox.read(file);
+        assert!(text.contains(from), "{from}: {text}");
+        sandbox.write(file, &text.replace(from, to));
+        let message = Sandbox::failure(sandbox.command("results"));
+        assert!(message.contains(part), "{part}: {message}");
+        assert!(!sandbox.path("results").exists());
+    }
+}
+
+#[test]
 fn prompts_and_placeholders_that_do_not_fit_are_named() {
     let sandbox = Sandbox::new();
     let long = "very ".repeat(20);
@@ -282,41 +372,14 @@ fn prompts_and_placeholders_that_do_not_fit_are_named() {
     );
 
     let sandbox = Sandbox::new();
-    sandbox.write("spotted-dog/1.png", "no picture");
+    sandbox.write("spotted-dog/1.png", "no image");
     let message = Sandbox::failure(sandbox.command("results"));
     assert!(message.contains("1.png"), "{message}");
 }
 
-/// Adds the masked protocol to the experiment, with a segmenter.
-fn compare_foregrounds(sandbox: &Sandbox) {
-    copy(
-        &checkout().join("core-eval/tests/fixtures/score/clipseg"),
-        &sandbox.path("clipseg"),
-    );
-    sandbox.edit(
-        "protocol = \"dreambooth\"",
-        "protocol = [\"dreambooth\", \"core\"]\nclipseg = \"clipseg\"",
-    );
-}
-
-/// Gives every photo of a concept this mask.
-fn mask_photos(sandbox: &Sandbox, concept: &str, mask: &image::GrayImage) {
-    let masks = sandbox.path(concept).join("masks");
-    std::fs::create_dir_all(&masks).unwrap();
-    for photo in 0..5 {
-        mask.save(masks.join(format!("{photo}.png"))).unwrap();
-    }
-}
-
 #[test]
-fn masked_and_whole_pictures_are_scored_side_by_side() {
-    let sandbox = Sandbox::new();
-    compare_foregrounds(&sandbox);
-    let right_half = image::GrayImage::from_fn(64, 64, |x, _| image::Luma([(x / 32 * 255) as u8]));
-    for concept in ["spotted-dog", "striped-cup"] {
-        mask_photos(&sandbox, concept, &right_half);
-    }
-    sandbox.run("results");
+fn masked_and_whole_images_are_scored_side_by_side() {
+    let sandbox = &finished().sandbox;
     let rows = |name: &str| -> Vec<Vec<String>> {
         let text = sandbox.read(&format!("results/small/{name}"));
         let rows = text.lines().skip(1);
@@ -326,7 +389,7 @@ fn masked_and_whole_pictures_are_scored_side_by_side() {
     let (whole, masked) = (rows("scores.csv"), rows("scores-core.csv"));
     assert_eq!(whole.len(), masked.len());
     for (whole, masked) in whole.iter().zip(&masked) {
-        assert_eq!(whole[..8], masked[..8], "CLIP-T is of whole pictures");
+        assert_eq!(whole[..8], masked[..8], "CLIP-T is of whole images");
         if whole[4] == "style" {
             assert_eq!(masked[8..], ["", ""]);
         } else {
@@ -347,8 +410,8 @@ fn masked_and_whole_pictures_are_scored_side_by_side() {
 #[test]
 fn a_photo_without_foreground_is_found_before_anything_is_trained() {
     let sandbox = Sandbox::new();
-    compare_foregrounds(&sandbox);
-    mask_photos(&sandbox, "spotted-dog", &image::GrayImage::new(64, 64));
+    sandbox.compare_foregrounds();
+    sandbox.mask_photos("spotted-dog", &image::GrayImage::new(64, 64));
     let message = Sandbox::failure(sandbox.command("results"));
     assert!(
         message.contains("0.png") && message.contains("no foreground"),
