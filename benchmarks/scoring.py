@@ -129,7 +129,7 @@ def main():
             few, many = (theirs.score(folder, folder / name) for name in ("few", "many"))
             there.append(3 * arguments.images / (many - few))
         here, there = statistics.median(here), statistics.median(there)
-        print(f"images a second: here {here:.1f}, transformers {there:.1f}, ratio of times {there / here:.2f}")
+        print(f"images per second: here {here:.1f}, transformers {there:.1f}, ratio of times {there / here:.2f}")
         few, many = (max(column) / 2**20 for column in zip(*peaks))
         print(f"peak memory here: {few:.0f} MB for {arguments.images} images, {many:.0f} MB for four times as many")
 

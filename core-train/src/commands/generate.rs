@@ -242,7 +242,7 @@ fn check_prompts(
     Ok(())
 }
 
-/// The tensor `latents` of a file as values and shape, one a wanted image.
+/// The tensor `latents` of a file as values and shape, one per wanted image.
 fn read_latents(path: &Path, args: &GenerateArgs) -> Result<(Vec<f32>, [usize; 4])> {
     let file = Checkpoint::open(path, |key| Some(key.to_string()))?;
     let (values, shape) = file.read_f32(LATENTS)?.with_context(|| {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::common::{fixture, train, write};
 
-/// A run of one step a stage on the tiny checkpoint.
+/// A run of one step per stage on the tiny checkpoint.
 fn run_folder(folder: &Path, num_vectors: usize) -> PathBuf {
     let stage = |train: &str| {
         format!(
