@@ -1,24 +1,25 @@
 //! Files that `torch.save` wrote (`.pt`, `.bin`, `.ckpt`), read as data.
 //!
 //! Such a file is a zip archive with one pickle, a little program that builds objects, and the
-//! numbers of each tensor. Python would execute it. Here it is read by a machine that knows
-//! tensors, dictionaries, lists, text and numbers; a file that names anything else is refused by
-//! that name. Sizes are checked against the file before memory is taken.
+//! numbers of each tensor; before version 1.6 it was several pickles in a row with the numbers
+//! behind them. Python would execute the pickle. Here it is read by a machine that knows tensors,
+//! dictionaries, lists, text and numbers; any other object, such as the callbacks of a training, is
+//! skipped with all that is in it, and nothing is executed. Sizes are checked against the file
+//! before memory is taken.
 
+mod archive;
+mod legacy;
 mod machine;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
-use zip::{CompressionMethod, ZipArchive};
 
 use crate::error::{Error, Result};
-use machine::{Id, Numbers, StoredTensor, Value, Values, unpickle};
+use machine::{Id, Numbers, Storage, StoredTensor, Value, Values};
 
 /// The longest pickle that is read, in bytes; the numbers are not in it.
 const MOST_BYTES: u64 = 64 << 20;
@@ -47,6 +48,14 @@ pub(crate) struct TorchFile {
     pub(crate) tensors: BTreeMap<String, TorchTensor>,
     /// Text and numbers of the outermost dictionary.
     pub(crate) metadata: BTreeMap<String, String>,
+    /// The classes and functions that the file names and that were skipped.
+    pub(crate) skipped: Vec<String>,
+}
+
+/// Where the numbers of storages are.
+trait Storages {
+    /// The first byte of a storage in the file and how many follow, or why it is not there.
+    fn place(&mut self, storage: &Storage) -> Result<(usize, usize), String>;
 }
 
 impl TorchFile {
@@ -60,48 +69,39 @@ impl TorchFile {
     /// Reads everything but the numbers.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] for what is no archive of torch, is damaged, or holds
-    /// anything but tensors and plain containers.
+    /// [`Error::Io`]; [`Error::Format`] for what torch did not write, is damaged, or holds no
+    /// tensors but an object of a class.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let refuse = |reason: &str| Error::format(path, reason);
-        let mut archive = archive(path)?;
-        let names: Vec<String> = archive
-            .file_names()
-            .filter_map(|name| Some(name.ok()?.into_owned()))
-            .collect();
-        let pickle = names.iter().find(|name| {
-            let folder = name.strip_suffix("data.pkl");
-            folder.is_some_and(|folder| folder.is_empty() || folder.ends_with('/'))
-        });
-        let Some(pickle) = pickle else {
-            return Err(refuse(
-                "an archive without `data.pkl`, so torch.save did not write it; expected tensors \
-                 as .safetensors, .pt, .bin or .ckpt",
-            ));
+        let (values, mut storages) = match legacy::is_one(path)? {
+            true => legacy::open(path)?,
+            false => archive::open(path)?,
         };
-        let folder = pickle.trim_end_matches("data.pkl").to_string();
-        if names.contains(&format!("{folder}byteorder")) {
-            let order = read_entry(&mut archive, path, &format!("{folder}byteorder"))?;
-            if order != b"little" {
-                return Err(refuse("its numbers are not little-endian; save it again"));
-            }
-        }
-        let bytes = read_entry(&mut archive, path, pickle)?;
-        let values = unpickle(&bytes).map_err(|reason| refuse(&reason))?;
         let mut found = Found {
             path: path.to_path_buf(),
             tensors: BTreeMap::new(),
             metadata: BTreeMap::new(),
         };
         found.collect(&values, values.root(), "", 0, &mut 0)?;
+        if found.tensors.is_empty() && !values.unknown.is_empty() {
+            let names: Vec<String> = values.unknown.into_iter().take(5).collect();
+            let reason = format!(
+                "holds no tensors but objects of {}, which are not executed; save its `state_dict`",
+                names.join(", ")
+            );
+            return Err(Error::format(path, reason));
+        }
         let mut tensors = BTreeMap::new();
         for (name, stored) in found.tensors {
-            let tensor = locate(&mut archive, path, &folder, &name, &stored)?;
+            let tensor = locate(storages.as_mut(), &stored).map_err(|reason| {
+                let reason = format!("tensor `{name}`: {reason}; the file is damaged");
+                Error::format(path, reason)
+            })?;
             tensors.insert(name, tensor);
         }
         Ok(Self {
             tensors,
             metadata: found.metadata,
+            skipped: values.unknown.into_iter().collect(),
         })
     }
 }
@@ -141,7 +141,20 @@ impl Found {
                 self.tensors.insert(name.to_string(), tensor.clone());
             }
             Value::Dict(entries) => {
+                let weights = entries.iter().filter(|(key, value)| {
+                    // Of the snapshot of a training the weights only.
+                    values.get(*key) == &Value::Text("state_dict".into())
+                        && matches!(values.get(*value), Value::Dict(_))
+                });
+                let only = weights.last().filter(|_| at.is_empty());
                 for (key, value) in entries {
+                    let is_container = !matches!(
+                        values.get(*value),
+                        Value::Text(_) | Value::Int(_) | Value::Tensor(_)
+                    );
+                    if is_container && only.is_some_and(|(_, weights)| weights != value) {
+                        continue;
+                    }
                     let key = match values.get(*key) {
                         Value::Text(key) => below(key),
                         Value::Int(key) => below(&key.to_string()),
@@ -168,39 +181,17 @@ impl Found {
     }
 }
 
-/// Finds the numbers of a tensor in the archive, which torch stores as they are.
-fn locate(
-    archive: &mut ZipArchive<File>,
-    path: &Path,
-    folder: &str,
-    name: &str,
-    tensor: &StoredTensor,
-) -> Result<TorchTensor> {
+/// Finds the numbers of a tensor.
+fn locate(storages: &mut dyn Storages, tensor: &StoredTensor) -> Result<TorchTensor, String> {
     let StoredTensor {
         storage,
         offset,
         shape,
         strides,
     } = tensor;
-    let entry = format!("{folder}data/{}", storage.key);
-    let damaged = |reason: String| {
-        let reason = format!("tensor `{name}`: {reason}; the file is damaged");
-        Error::format(path, reason)
-    };
-    let found = archive
-        .by_name(&entry)
-        .map_err(|error| damaged(format!("`{entry}` in the archive: {error}")))?;
-    if found.compression() != CompressionMethod::Stored {
-        return Err(damaged(format!("`{entry}` in the archive is compressed")));
-    }
-    let start = found
-        .data_start()
-        .and_then(|start| usize::try_from(start).ok())
-        .ok_or_else(|| damaged(format!("`{entry}` in the archive has no place")))?;
+    let (start, stored) = storages.place(storage)?;
     let size = storage.numbers.size();
-    let length = std::fs::metadata(path).map_err(Error::io(path))?.len();
-    let stored = found.size().min(length.saturating_sub(start as u64));
-    let available = usize::try_from(stored).unwrap_or(usize::MAX) / size;
+    let available = stored / size;
     let count = shape.iter().try_fold(1_usize, |a, b| a.checked_mul(*b));
     let last = shape
         .iter()
@@ -214,9 +205,9 @@ fn locate(
         _ => usize::MAX,
     };
     if end > available {
-        return Err(damaged(format!(
+        return Err(format!(
             "shape {shape:?} does not fit its {available} numbers"
-        )));
+        ));
     }
     Ok(TorchTensor {
         dtype: dtype(storage.numbers),
@@ -234,41 +225,9 @@ fn dtype(numbers: Numbers) -> Dtype {
         Numbers::Float64 => Dtype::F64,
         Numbers::Int32 => Dtype::I32,
         Numbers::Int64 => Dtype::I64,
+        Numbers::Int16 => Dtype::I16,
+        Numbers::Int8 => Dtype::I8,
+        Numbers::UInt8 => Dtype::U8,
+        Numbers::Bool => Dtype::BOOL,
     }
-}
-
-fn archive(path: &Path) -> Result<ZipArchive<File>> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    ZipArchive::new(file).map_err(|error| {
-        let reason = format!(
-            "no archive as torch.save writes since version 1.6 ({error}); open it with a torch \
-             that you trust it with and save it again, best as safetensors"
-        );
-        Error::format(path, reason)
-    })
-}
-
-/// The bytes of an entry, which torch stores uncompressed, so that they are no more than the file.
-fn read_entry(archive: &mut ZipArchive<File>, path: &Path, name: &str) -> Result<Vec<u8>> {
-    let damaged = |error: &dyn std::fmt::Display| {
-        Error::format(path, format!("`{name}` in the archive: {error}"))
-    };
-    let length = std::fs::metadata(path).map_err(Error::io(path))?.len();
-    let entry = archive.by_name(name).map_err(|error| damaged(&error))?;
-    let most = match name.ends_with("data.pkl") {
-        true => length.min(MOST_BYTES),
-        false => length,
-    };
-    if entry.size() > most {
-        return Err(damaged(&format!(
-            "{} bytes, at most {most} are read",
-            entry.size()
-        )));
-    }
-    let mut bytes = Vec::new();
-    entry
-        .take(most)
-        .read_to_end(&mut bytes)
-        .map_err(|error| damaged(&error))?;
-    Ok(bytes)
 }
