@@ -8,7 +8,7 @@
 //! | diffusers, this project | one, any | the key |
 //! | AUTOMATIC1111 | `string_to_param`, `string_to_param.*` or `*` | the file's name |
 //! | kohya, OneTrainer | `emb_params`, `emp_params` | the file's name |
-//! | ComfyUI and others, one tensor an encoder | `clip_l` beside `clip_g`, .. | the file's name |
+//! | ComfyUI and others, one tensor an encoder | `clip_l` beside `clip_g`, `t5`, .. | the file's name |
 //! | the authors of CoRe | `name_v0`, `name_v1`, .. one vector each | `name` |
 //! | anything else | the only tensor as wide as the text encoder | its key |
 //!
@@ -24,6 +24,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
 use crate::error::{Error, Result};
+use crate::source::embedding_file;
 
 /// A learned concept.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,6 +84,19 @@ const LAYOUT_KEYS: [(&str, EmbeddingLayout); 6] = [
     ("clip_l", EmbeddingLayout::ClipL),
 ];
 
+/// Keys that name the encoder of a tensor, or nothing, as that of a tensor without dictionary.
+const ENCODER_KEYS: [&str; 9] = [
+    "clip_l",
+    "clip_g",
+    "clip_h",
+    "t5",
+    "t5xxl",
+    "text_encoder",
+    "text_encoder_2",
+    "text_encoders_0",
+    "0",
+];
+
 impl LearnedEmbedding {
     /// A concept from its vectors, one row each.
     ///
@@ -111,7 +125,8 @@ impl LearnedEmbedding {
         Err(Error::Invalid(format!("the learned embedding {fault}")))
     }
 
-    /// Reads a file in any of the layouts of the table above.
+    /// Reads a file in any of the layouts of the table above. A folder stands for the file of
+    /// that kind in it, and `owner/name` for a repository of the hub.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Format`] for damaged files, unknown layouts, and pickles that hold
@@ -133,7 +148,9 @@ impl LearnedEmbedding {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with_layout(path: &Path, width: Option<usize>) -> Result<(Self, EmbeddingLayout)> {
+        let path = &embedding_file(path)?;
         let file = Checkpoint::open(path, |key| Some(key.to_string()))?;
+        file.say_skipped_objects();
         let keys: Vec<&str> = file.keys().collect();
         let (layout, chosen) = choose(&file, &keys, width)?;
         let mut rows = Vec::new();
@@ -141,7 +158,11 @@ impl LearnedEmbedding {
             rows.extend(read_rows(&file, key)?);
         }
         let name = match layout {
-            EmbeddingLayout::OneKey | EmbeddingLayout::ByWidth => chosen[0].to_string(),
+            EmbeddingLayout::OneKey | EmbeddingLayout::ByWidth
+                if !ENCODER_KEYS.contains(&chosen[0]) =>
+            {
+                chosen[0].to_string()
+            }
             EmbeddingLayout::OneKeyPerVector => {
                 split_vector_key(chosen[0]).map_or_else(String::new, |(name, _)| name.to_string())
             }
@@ -353,7 +374,7 @@ mod tests {
         assert_eq!((embedding.token.as_str(), embedding.dim), ("dog", 4));
         assert_eq!(layout, EmbeddingLayout::ClipL);
         let (embedding, layout) = LearnedEmbedding::load_with_layout(&path, Some(6)).unwrap();
-        assert_eq!((embedding.token.as_str(), embedding.dim), ("clip_g", 6));
+        assert_eq!((embedding.token.as_str(), embedding.dim), ("dog", 6));
         assert_eq!(layout, EmbeddingLayout::ByWidth);
         assert_eq!(LearnedEmbedding::load(&path).unwrap().dim, 4);
         assert!(LearnedEmbedding::load_for_width(&path, 5).is_err());

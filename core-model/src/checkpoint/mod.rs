@@ -22,6 +22,7 @@ pub(crate) use weights::{shard_names, weight_files};
 pub use write::{Precision, TensorToWrite, save_module, save_tensors};
 
 use crate::error::{Error, Result};
+use crate::file_kind::{FIRST_BYTES, FileKind};
 use crate::pickle::{TorchFile, TorchTensor};
 
 /// The largest header that the safetensors format allows, in bytes.
@@ -34,6 +35,7 @@ pub struct Checkpoint {
     parts: Vec<Part>,
     tensors: BTreeMap<String, Stored>,
     metadata: BTreeMap<String, String>,
+    skipped_objects: Vec<String>,
 }
 
 /// One file.
@@ -65,10 +67,16 @@ impl Checkpoint {
         let length = file.metadata().map_err(Error::io(path))?.len();
         // What a file is, its content decides, not its name.
         let mut start = Vec::new();
-        let read = Read::by_ref(&mut file).take(9).read_to_end(&mut start);
+        let most = FIRST_BYTES as u64;
+        let read = Read::by_ref(&mut file).take(most).read_to_end(&mut start);
         read.map_err(Error::io(path))?;
         if TorchFile::looks_like_one(&start) {
             return Self::open_torch(path, rule);
+        }
+        let is_header = start.get(8) == Some(&b'{');
+        if let Some(kind) = FileKind::of(&start).filter(|_| !is_header) {
+            let reason = format!("is {kind}; expected tensors as safetensors or torch writes them");
+            return Err(Error::format(path, reason));
         }
         file.rewind().map_err(Error::io(path))?;
         let broken = |what: String| {
@@ -124,7 +132,9 @@ impl Checkpoint {
             };
             Some((key, Stored::from(tensor)))
         });
-        Self::of_file(path, 0, tensors, file.metadata, rule)
+        let mut opened = Self::of_file(path, 0, tensors, file.metadata, rule)?;
+        opened.skipped_objects = file.skipped;
+        Ok(opened)
     }
 
     fn of_file(
@@ -144,6 +154,7 @@ impl Checkpoint {
             parts: vec![part],
             tensors: BTreeMap::new(),
             metadata,
+            skipped_objects: Vec::new(),
         };
         for (key, stored) in tensors {
             let Some(name) = rule(&key) else { continue };
@@ -168,6 +179,22 @@ impl Checkpoint {
     /// The text that the file carries beside its tensors.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    /// Warns of the objects in a file of torch that are no tensors and were skipped.
+    pub(crate) fn say_skipped_objects(&self) {
+        const MOST: usize = 3;
+        if let Some(names) = self.skipped_objects.chunks(MOST).next() {
+            tracing::warn!(
+                "{}: objects of {} {} are skipped; nothing of them is executed",
+                self.path.display(),
+                self.skipped_objects.len(),
+                match self.skipped_objects.len() {
+                    1 => format!("class ({})", names.join(", ")),
+                    _ => format!("classes ({}, ..)", names.join(", ")),
+                }
+            );
+        }
     }
 
     /// Type and shape of a tensor.

@@ -145,6 +145,7 @@ impl Checkpoint {
             parts: Vec::new(),
             tensors: BTreeMap::new(),
             metadata: BTreeMap::new(),
+            skipped_objects: Vec::new(),
         };
         for shard in index.shards(path)? {
             let file = Self::open(&folder.join(shard), |key| Some(key.to_string()))?;

@@ -8,11 +8,29 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::noise_scheduler::PredictionType;
 
-/// Keys that tell other families of models.
-const OTHERS: [(&str, &str); 3] = [
-    ("conditioner.embedders.", "Stable Diffusion XL"),
-    ("model.diffusion_model.joint_blocks.", "Stable Diffusion 3"),
-    ("model.diffusion_model.double_blocks.", "Flux"),
+/// Keys that tell other models, or parts of one, and what such a file is.
+const OTHERS: [(&str, &str); 9] = [
+    (
+        "conditioner.embedders.",
+        "a Stable Diffusion XL model, another architecture",
+    ),
+    (
+        "model.diffusion_model.joint_blocks.",
+        "a Stable Diffusion 3 model, another architecture",
+    ),
+    (
+        "model.diffusion_model.double_blocks.",
+        "a Flux model, another architecture",
+    ),
+    ("lora_unet_", "a LoRA, a change of a model and none itself"),
+    ("lora_te_", "a LoRA, a change of a model and none itself"),
+    (
+        "control_model.",
+        "a ControlNet, which steers a model and is none itself",
+    ),
+    ("decoder.mid.", "a VAE alone"),
+    ("decoder.mid_block.", "a VAE alone"),
+    ("down_blocks.0.", "a U-Net alone, in the names of diffusers"),
 ];
 
 /// Which text tower a file holds.
@@ -48,30 +66,44 @@ impl Header {
     /// Another family, a key of no part of a model, no whole model.
     pub(super) fn read(file: &Path) -> Result<Self> {
         let whole = Checkpoint::open(file, |key| Some(key.to_string()))?;
+        whole.say_skipped_objects();
         let refuse = |reason: String| Err(Error::format(file, reason));
-        for (start, family) in OTHERS {
-            if whole.keys().any(|key| key.starts_with(start)) {
-                return refuse(format!(
-                    "is a {family} model, another architecture than Stable Diffusion 1.x and 2.x"
-                ));
-            }
-        }
         let has = |start: &str| whole.keys().any(|key| key.starts_with(start));
+        if let Some((_, what)) = OTHERS.iter().find(|(start, _)| has(start)) {
+            return refuse(format!(
+                "is {what}; expected a whole model of Stable Diffusion 1.x or 2.x"
+            ));
+        }
         let tower = match (has(CLIP), has(OPEN_CLIP)) {
-            (true, false) => TextTower::Clip,
-            (false, true) => TextTower::OpenClip,
-            _ => {
+            (true, false) => Some(TextTower::Clip),
+            (false, true) => Some(TextTower::OpenClip),
+            _ => None,
+        };
+        let tower = match (has(UNET), has(VAE), tower) {
+            (true, true, Some(tower)) => tower,
+            (false, false, None) => {
                 return refuse(format!(
                     "is no one-file checkpoint of Stable Diffusion: expected tensors below \
                      `{UNET}`, `{VAE}` and either `{CLIP}` or `{OPEN_CLIP}`"
                 ));
             }
+            (false, ..) => return refuse(lacks("U-Net", UNET)),
+            (_, false, _) => return refuse(lacks("VAE (autoencoder)", VAE)),
+            (.., None) => return refuse(lacks("text encoder", CLIP)),
         };
         let counts = Counts::of(whole.keys());
-        if let Some(key) = whole.keys().find(|key| !is_known(key, counts)) {
+        if let Some(key) = whole.keys().find(|key| is_foreign(key, counts)) {
             return refuse(format!(
                 "tensor `{key}` belongs to no part of a Stable Diffusion 1.x or 2.x model"
             ));
+        }
+        let mut further = whole.keys().filter(|key| !is_known(key, counts));
+        if let Some(key) = further.next() {
+            tracing::warn!(
+                "{}: `{key}` and {} further tensors are of no network and not used",
+                file.display(),
+                further.count()
+            );
         }
         let stated = whole.metadata().get("modelspec.prediction_type");
         let prediction = match stated.map(String::as_str) {
@@ -92,6 +124,26 @@ impl Header {
             zero_terminal_snr: whole.info(ZERO_SNR_MARK).is_some(),
             counts,
         })
+    }
+}
+
+fn lacks(part: &str, start: &str) -> String {
+    format!(
+        "has no {part}: there are no tensors below `{start}`; take a checkpoint that holds the \
+         whole model, or add that part to it"
+    )
+}
+
+/// Whether a key below a network's name is none of that network.
+fn is_foreign(key: &str, counts: Counts) -> bool {
+    if let Some(rest) = key.strip_prefix(UNET) {
+        return keys::unet(rest, counts.unet_blocks).is_none();
+    }
+    match key.strip_prefix(VAE) {
+        // What judged the autoencoder's images when it was trained.
+        Some(rest) if rest.starts_with("loss.") => false,
+        Some(rest) => keys::vae(rest, counts.vae_levels).is_none(),
+        None => false,
     }
 }
 

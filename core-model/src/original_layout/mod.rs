@@ -18,6 +18,7 @@ use crate::config::write_json;
 use crate::error::{Error, Result};
 use crate::files::{NewFolder, write_atomically};
 use crate::folder::ModelFolder;
+use crate::model_index::kind_by_channels;
 use crate::network::Network;
 use crate::noise_scheduler::PredictionType;
 use crate::params::ParamBuilder;
@@ -188,9 +189,14 @@ fn unet_config(part: &Checkpoint, header: &Header) -> Result<UNet2DConditionConf
         TextTower::Clip => PerLevel::All(8),
         TextTower::OpenClip => PerLevel::Each(channels.iter().map(|c| c.div_ceil(64)).collect()),
     };
+    let in_channels = size(part, "conv_in.weight", 1)?;
+    if let Some(kind) = kind_by_channels(in_channels) {
+        let reason = format!("is {kind}; expected a text-to-image model");
+        return Err(Error::format(part.path(), reason));
+    }
     let config = UNet2DConditionConfig {
         sample_size: Some(64),
-        in_channels: size(part, "conv_in.weight", 1)?,
+        in_channels,
         out_channels: size(part, "conv_out.weight", 0)?,
         down_block_types: down,
         up_block_types: up,
@@ -289,7 +295,11 @@ fn counted(part: &Checkpoint, key: impl Fn(usize) -> String) -> usize {
     (0..).take_while(|n| part.info(&key(*n)).is_some()).count()
 }
 
-/// OpenCLIP's text tower without its last layer: Stable Diffusion 2.x reads the one before.
+/// OpenCLIP's text tower has 24 layers, and Stable Diffusion 2.x reads the last but one. Some
+/// tools leave the last one out of their files.
+const OPEN_CLIP_LAYERS: usize = 23;
+
+/// OpenCLIP's text tower as far as it is read.
 fn open_clip(file: &Path) -> Result<Checkpoint> {
     let mut part = Checkpoint::open(file, |key| {
         match keys::open_clip(key.strip_prefix(OPEN_CLIP)?)? {
@@ -301,10 +311,14 @@ fn open_clip(file: &Path) -> Result<Checkpoint> {
             OpenClip::Unused => None,
         }
     })?;
-    let last = layers(&part).checked_sub(1);
-    let last = last.ok_or_else(|| missing(file, "transformer.resblocks.0.ln_1.weight"))?;
-    part.remove_below(&format!("encoder.layers.{last}."));
-    for layer in 0..last {
+    let count = layers(&part);
+    if count == 0 {
+        return Err(missing(file, "transformer.resblocks.0.ln_1.weight"));
+    }
+    for unused in OPEN_CLIP_LAYERS..count {
+        part.remove_below(&format!("encoder.layers.{unused}."));
+    }
+    for layer in 0..count.min(OPEN_CLIP_LAYERS) {
         for kind in ["weight", "bias"] {
             let place = format!("encoder.layers.{layer}");
             let names = ["q", "k", "v"].map(|name| format!("{place}.self_attn.{name}_proj.{kind}"));

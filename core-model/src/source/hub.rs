@@ -27,6 +27,9 @@ const CONFIGS: [&str; 3] = [
     "preprocessor_config.json",
 ];
 
+/// The file of a learned concept, as diffusers calls it.
+pub(super) const EMBEDDINGS: [&str; 2] = ["learned_embeds.safetensors", "learned_embeds.bin"];
+
 /// A part of a repository: its folder, and the plain name of its weights if it has any.
 type Part = (&'static str, Option<&'static str>);
 
@@ -44,12 +47,12 @@ impl Content {
     pub(super) fn expected(self) -> &'static str {
         match self {
             Self::Model => {
-                "no such file or folder; a model is a folder with model_index.json as diffusers \
+                "a model is a folder with model_index.json as diffusers \
                  writes it, a one-file checkpoint (safetensors or ckpt), or a repository of the \
                  hub as owner/name"
             }
             Self::Encoder => {
-                "no such folder; an encoder is a folder with config.json and weights as \
+                "an encoder is a folder with config.json and weights as \
                  transformers writes it, or a repository of the hub as owner/name"
             }
         }
@@ -98,29 +101,33 @@ pub(super) fn snapshot(id: &str, content: Content, variant: Option<&str>) -> Res
     if let Some(folder) = cached_snapshot(id, content, variant) {
         return Ok(folder);
     }
-    let cache = Cache::from_env();
-    if std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| is_on(&value)) {
-        return Err(hub_error(
+    Download::new(id)?.run(content, variant)
+}
+
+/// The file of a learned concept in a repository such as `sd-concepts-library/cat-toy`, from the
+/// cache or else from the hub.
+///
+/// # Errors
+/// As [`snapshot`]; a repository without such a file.
+pub(super) fn embedding(id: &str) -> Result<PathBuf> {
+    let cached = Cache::from_env().repo(Repo::model(id.to_string()));
+    if let Some(path) = EMBEDDINGS.iter().find_map(|file| cached.get(file)) {
+        return Ok(path);
+    }
+    let download = Download::new(id)?;
+    let info = download.repo.info();
+    let info = info.map_err(|error| download.refused(&error))?;
+    let listed = |file: &&&str| info.siblings.iter().any(|s| s.rfilename == ***file);
+    match EMBEDDINGS.iter().find(listed) {
+        Some(file) => download.get(file),
+        None => Err(hub_error(
             id,
             format!(
-                "is not complete in the cache {}, and HF_HUB_OFFLINE forbids to fetch it; unset \
-                 that once, or download the repository elsewhere and name its folder",
-                cache.path().display()
+                "has none of {}; download the file of the concept and name it",
+                EMBEDDINGS.join(", ")
             ),
-        ));
+        )),
     }
-    let mut builder = ApiBuilder::from_env().with_retries(2);
-    if let Ok(token) = std::env::var("HF_TOKEN") {
-        builder = builder.with_token(Some(token));
-    }
-    let api = builder.build().map_err(|error| request(id, &error))?;
-    Download {
-        id,
-        repo: api.model(id.to_string()),
-        api,
-        cache,
-    }
-    .run(content, variant)
 }
 
 /// The folder of a repository in the cache, when all that is read of it is there.
@@ -174,7 +181,34 @@ struct Download<'a> {
     cache: Cache,
 }
 
-impl Download<'_> {
+impl<'a> Download<'a> {
+    /// Fails when nothing may be fetched.
+    fn new(id: &'a str) -> Result<Self> {
+        let cache = Cache::from_env();
+        if std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| is_on(&value)) {
+            return Err(hub_error(
+                id,
+                format!(
+                    "is not complete in the cache {}, and HF_HUB_OFFLINE forbids to fetch it; \
+                     unset that once, or download the repository elsewhere and name its folder or \
+                     file",
+                    cache.path().display()
+                ),
+            ));
+        }
+        let mut builder = ApiBuilder::from_env().with_retries(2);
+        if let Ok(token) = std::env::var("HF_TOKEN") {
+            builder = builder.with_token(Some(token));
+        }
+        let api = builder.build().map_err(|error| request(id, &error))?;
+        Ok(Self {
+            id,
+            repo: api.model(id.to_string()),
+            api,
+            cache,
+        })
+    }
+
     fn run(&self, content: Content, variant: Option<&str>) -> Result<PathBuf> {
         let info = self.repo.info().map_err(|error| self.refused(&error))?;
         let listed: BTreeSet<&str> = info.siblings.iter().map(|s| s.rfilename.as_str()).collect();

@@ -6,6 +6,7 @@ mod one_file;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::file_kind::FileKind;
 use crate::files::expand_home;
 use crate::folder::{EncoderFolder, ModelFolder};
 use crate::noise_scheduler::PredictionType;
@@ -122,12 +123,66 @@ pub fn is_repository(base: &Path, path: &Path) -> bool {
     hub::is_id(&path) && !base.join(path).exists()
 }
 
+/// The file of a learned concept: a file, a folder that holds one, or a repository of the hub such
+/// as `sd-concepts-library/cat-toy`.
+///
+/// # Errors
+/// A folder without such a file or with several; what the hub reports; [`Error::Io`] when nothing
+/// of that name is there.
+pub(crate) fn embedding_file(path: &Path) -> Result<PathBuf> {
+    let path = expand_home(path);
+    if path.is_dir() {
+        return embedding_in(&path);
+    }
+    match path.to_str() {
+        Some(id) if !path.exists() && hub::is_id(&path) => hub::embedding(id),
+        _ => Ok(path),
+    }
+}
+
+fn embedding_in(folder: &Path) -> Result<PathBuf> {
+    let named = hub::EMBEDDINGS.map(|name| folder.join(name));
+    if let Some(file) = named.into_iter().find(|file| file.is_file()) {
+        return Ok(file);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let path = entry.map_err(Error::io(folder))?.path();
+        let end = path.extension().unwrap_or_default().to_string_lossy();
+        if path.is_file() && ["safetensors", "bin", "pt"].contains(&&*end) {
+            files.push(path);
+        }
+    }
+    match <[PathBuf; 1]>::try_from(files) {
+        Ok([file]) => Ok(file),
+        Err(files) => {
+            let reason = format!(
+                "is a folder with {} files of tensors; name the file of the learned embedding in \
+                 it, as {}",
+                files.len(),
+                hub::EMBEDDINGS.join(" or ")
+            );
+            Err(Error::format(folder, reason))
+        }
+    }
+}
+
 fn folder(path: &Path, content: Content, variant: Option<&str>) -> Result<PathBuf> {
     match path.to_str() {
+        _ if path.is_file() => Err(Error::format(path, is_a_file(path, content))),
         _ if path.exists() => Ok(path.to_path_buf()),
         Some(id) if hub::is_id(path) => hub::snapshot(id, content, variant),
-        _ => Err(Error::format(path, content.expected())),
+        _ => Err(Error::format(
+            path,
+            format!("no such file or folder; {}", content.expected()),
+        )),
     }
+}
+
+/// What is said of a file where a folder is expected.
+fn is_a_file(path: &Path, content: Content) -> String {
+    let kind = FileKind::of_file(path).map_or("a file".to_string(), |kind| kind.to_string());
+    format!("is {kind}; {}", content.expected())
 }
 
 fn is_present(path: &Path, content: Content, variant: Option<&str>) -> bool {

@@ -155,8 +155,8 @@ impl Tokenizer {
         }
         if self.words.token_to_id(token).is_some() || self.split(token).len() == 1 {
             return refuse(format!(
-                "is already a word of the vocabulary in {}; choose one that means nothing yet, \
-                 as `<{token}>`",
+                "is already a word of the vocabulary in {}; choose one that means nothing yet \
+                 (--placeholder-token), as `<{token}>`",
                 self.folder.display()
             ));
         }
@@ -168,7 +168,8 @@ impl Tokenizer {
         let id = (self.num_words + self.placeholders.len()) as u32;
         if words.encode(token, false).map_err(failed)?.get_ids() != [id] {
             return refuse(
-                "holds a special token or another placeholder; choose another, as `<my-dog>`"
+                "holds a special token or another placeholder; choose another \
+                 (--placeholder-token), as `<my-dog>`"
                     .into(),
             );
         }
