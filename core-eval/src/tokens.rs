@@ -121,5 +121,6 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
             .map(|(a, b)| f64::from(*a) * f64::from(*b))
             .sum()
     };
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(1e-12)
+    let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(1e-12);
+    cosine.clamp(-1.0, 1.0)
 }

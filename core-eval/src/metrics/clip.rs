@@ -72,7 +72,12 @@ impl ImageEncoder for Clip {
     }
 
     fn text_feature(&self, text: &str) -> Result<Feature> {
-        let ids = self.tokenizer.encode(text).ids;
-        Ok(normalized(&to_vec(self.network.text_features(&[ids]))))
+        let encoding = self.tokenizer.encode(text);
+        if encoding.truncated {
+            let limit = self.tokenizer.context_length();
+            tracing::warn!("the prompt {text:?} is cut: CLIP scores its first {limit} tokens");
+        }
+        let features = self.network.text_features(&[encoding.ids]);
+        Ok(normalized(&to_vec(features)))
     }
 }

@@ -87,12 +87,10 @@ pub(super) fn image_features(
     Ok(to_vec(rows).chunks_exact(width).map(normalized).collect())
 }
 
-/// The cosine of two features of length 1.
+/// The cosine of two features of length 1; rounding never takes it above 1.
 pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    a.iter()
-        .zip(b)
-        .map(|(a, b)| f64::from(*a) * f64::from(*b))
-        .sum()
+    let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
+    products.sum::<f64>().clamp(-1.0, 1.0)
 }
 
 /// The vector scaled to length 1.
@@ -119,6 +117,15 @@ mod tests {
         assert!((cosine(&a, &a) - 1.0).abs() < 1e-7);
         let b = normalized(&[-3.0, -4.0]);
         assert!((cosine(&a, &b) + 1.0).abs() < 1e-7);
+    }
+
+    #[test]
+    fn rounding_never_takes_a_cosine_above_one() {
+        for seed in 1..200_u32 {
+            let values: Vec<f32> = (0..64).map(|i| ((i * seed) % 97) as f32 - 41.3).collect();
+            let a = normalized(&values);
+            assert!((1.0 - 1e-6..=1.0).contains(&cosine(&a, &a)), "{seed}");
+        }
     }
 
     #[test]

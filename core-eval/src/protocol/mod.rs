@@ -39,7 +39,7 @@ pub enum Scale {
 pub enum Pairing {
     /// All of its concept: the mean of the cosines.
     All,
-    /// The one of its own number; a single photo goes with every image.
+    /// The one of its name, in experiments of its number; a single photo goes with every image.
     OneToOne,
 }
 
@@ -163,7 +163,7 @@ impl Protocol {
     pub fn check_counts(&self, concept: &str, images: usize, photos: usize) -> Result<()> {
         ensure!(
             self.pairing == Pairing::All || photos == 1 || photos == images,
-            "protocol `{}` pairs the n-th image with the n-th photo, but {concept} has {images} \
+            "protocol `{}` pairs every image with one photo, but {concept} has {images} \
              images and {photos} photos; give as many, or a single photo, or use protocol \
              `dreambooth`",
             self.name

@@ -23,7 +23,7 @@ use core_eval::gallery::{
 };
 use core_eval::masks::no_class_word;
 use core_eval::metrics::{EncoderFolders, Metric, Scores};
-use core_eval::protocol::Protocol;
+use core_eval::protocol::{Pairing, Protocol};
 use core_eval::provenance::protocol_json;
 use core_eval::scoring::{Place, scores};
 
@@ -249,6 +249,37 @@ impl Concepts {
     }
 }
 
+/// The photos of a concept in the order of its images: each goes with the photo of its name, to
+/// the dot.
+///
+/// # Errors
+/// An image without a photo of its name.
+fn paired(
+    items: &[Item],
+    concept: &str,
+    folder: &Path,
+    photos: Vec<ImageFile>,
+) -> Result<Vec<ImageFile>> {
+    let stem = |path: &Path| path.file_stem().unwrap_or_default().to_os_string();
+    let by_name: BTreeMap<_, _> = photos
+        .iter()
+        .map(|photo| (stem(&photo.path), photo))
+        .collect();
+    let items = items.iter().filter(|item| item.concept == concept);
+    let photo = |item: &Item| {
+        let found = by_name.get(&stem(&item.path)).map(|photo| (*photo).clone());
+        found.with_context(|| {
+            format!(
+                "image `{}` has no photo of its name in {}; the protocol pairs them by name, so \
+                 give both the same names, or use protocol `dreambooth`",
+                item.name,
+                folder.display()
+            )
+        })
+    };
+    items.map(photo).collect()
+}
+
 /// The features of the photos of every concept.
 fn photos_of_concepts(
     args: &ScoreArgs,
@@ -272,6 +303,10 @@ fn photos_of_concepts(
             false => photos(&folder)?,
         };
         protocol.check_counts(&folder.display().to_string(), count, photos.len())?;
+        let photos = match protocol.pairing {
+            Pairing::OneToOne if photos.len() > 1 => paired(items, concept, &folder, photos)?,
+            _ => photos,
+        };
         files.push((concept, photos));
     }
     let needs = Needs::of_photos(&gallery.metrics(), &[protocol]);
