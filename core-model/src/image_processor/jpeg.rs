@@ -49,10 +49,13 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, JpegError> {
     let pixels = catch_unwind(AssertUnwindSafe(|| frame.pixels()));
     // Errors of libjpeg unwind the stack with their text.
     let pixels = pixels.unwrap_or_else(|payload| {
-        let text = payload.downcast_ref::<String>();
-        Err(JpegError::Damaged(
-            text.map_or("libjpeg gave up", |text| text).into(),
-        ))
+        let text = payload.downcast_ref::<String>().map_or("", String::as_str);
+        let text = text.trim_start_matches("libjpeg fatal error: ");
+        Err(JpegError::Damaged(match text {
+            // What `Bytes` says at its end.
+            "" | "Input file read error" => "it ends before all rows are there".into(),
+            text => text.into(),
+        }))
     })?;
     let rgb = match frame.components {
         1 => pixels.iter().flat_map(|gray| [*gray; 3]).collect(),
