@@ -11,6 +11,7 @@ use core_model::folder::ModelFolder;
 use core_model::noise_scheduler::SchedulerKind;
 use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::standard_normal;
+use core_model::unet::{SampleSize, UNet2DConditionConfig};
 use core_train::config::ConceptConfig;
 use core_train::data::prompts::fill;
 use core_train::{BaseModel, Run};
@@ -193,10 +194,10 @@ pub fn time_image(
 
 /// Images drawn together; fixed by the model alone.
 fn batch_size(model: &ModelFolder) -> Result<usize> {
-    let unet =
-        core_model::unet::UNet2DConditionConfig::from_file(&model.path().join("unet/config.json"))?;
-    let side = unet.sample_size.unwrap_or(64);
-    Ok(StableDiffusionPipeline::images_per_batch(side, side))
+    let unet = UNet2DConditionConfig::from_file(&model.path().join("unet/config.json"))?;
+    let size = unet.sample_size.unwrap_or(SampleSize::Square(64));
+    let (height, width) = (size.height(), size.width());
+    Ok(StableDiffusionPipeline::images_per_batch(height, width))
 }
 
 fn source(

@@ -10,7 +10,7 @@ use core_model::params::{set_trainable, to_vec};
 use core_model::rng::rng;
 use core_model::unet::{
     DownBlockType::{CrossAttnDownBlock2D, DownBlock2D},
-    PerLevel, UNet2DConditionConfig, UNet2DConditionModel,
+    PerLevel, SampleSize, UNet2DConditionConfig, UNet2DConditionModel,
     UpBlockType::{CrossAttnUpBlock2D, UpBlock2D},
 };
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group};
@@ -31,7 +31,7 @@ const BATCHES: [usize; 2] = [6, 4];
 
 fn config() -> UNet2DConditionConfig {
     UNet2DConditionConfig {
-        sample_size: Some(16),
+        sample_size: Some(SampleSize::Square(16)),
         down_block_types: vec![DownBlock2D, CrossAttnDownBlock2D, CrossAttnDownBlock2D],
         up_block_types: vec![CrossAttnUpBlock2D, CrossAttnUpBlock2D, UpBlock2D],
         block_out_channels: vec![32, 64, 128],

@@ -1,9 +1,12 @@
 //! CLIP (Radford et al. 2021), `CLIPModel` in transformers: pictures and sentences in one space.
 
+use std::path::Path;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::config::{apply_config_dicts, from_object, read_object};
 use crate::error::Result;
 use crate::network::{Class, Network};
 use crate::nn::{Conv2d, Embedding, LayerNorm, Linear};
@@ -175,6 +178,12 @@ impl Network for ClipModel {
             names: pb.finish()?,
             ..model
         })
+    }
+
+    fn read_config(path: &Path) -> Result<ClipConfig> {
+        let mut object = read_object(path)?;
+        apply_config_dicts(&mut object);
+        from_object(path, object)
     }
 
     fn config(&self) -> &ClipConfig {

@@ -1,12 +1,15 @@
 //! CLIPSeg (Lüddecke & Ecker 2022), `CLIPSegForImageSegmentation` in transformers: a CLIP model
 //! and a small decoder that says where in a picture the thing is that a text names.
 
+use std::path::Path;
+
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 use serde::{Deserialize, Serialize};
 
 use crate::clip::{ClipConfig, ClipModel};
+use crate::config::{apply_config_dicts, from_object, read_object};
 use crate::error::{Error, Result};
 use crate::network::{Class, Network};
 use crate::nn::{Conv2d, Conv2dConfig, ConvTranspose2d, Linear};
@@ -233,6 +236,12 @@ impl Network for ClipSegModel {
             config: config.clone(),
             names: pb.finish()?,
         })
+    }
+
+    fn read_config(path: &Path) -> Result<ClipSegConfig> {
+        let mut object = read_object(path)?;
+        apply_config_dicts(&mut object);
+        from_object(path, object)
     }
 
     fn config(&self) -> &ClipSegConfig {

@@ -26,6 +26,27 @@ pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>> {
     read_config(path)
 }
 
+/// A config from its keys.
+///
+/// # Errors
+/// [`Error::Format`] naming the file and the place in it.
+pub(crate) fn from_object<T: DeserializeOwned>(
+    path: &Path,
+    object: Map<String, Value>,
+) -> Result<T> {
+    serde_json::from_value(Value::Object(object)).map_err(|error| Error::format(path, error))
+}
+
+/// What `CLIPConfig` does when it is opened: `text_config_dict` and `vision_config_dict`, which
+/// early versions of transformers wrote, stand for `text_config` and `vision_config`.
+pub(crate) fn apply_config_dicts(object: &mut Map<String, Value>) {
+    for part in ["text_config", "vision_config"] {
+        if let Some(early @ Value::Object(_)) = object.remove(&format!("{part}_dict")) {
+            object.insert(part.into(), early);
+        }
+    }
+}
+
 /// Writes a config with its class, as transformers or diffusers writes its own.
 ///
 /// # Errors

@@ -201,7 +201,11 @@ impl Network for DinoModel {
             encoder: Transformer::new(&sizes, keys, &pb.pp("encoder.layer"))?,
             layernorm: LayerNorm::new(d, config.layer_norm_eps, &pb.pp("layernorm"))?,
             config: config.clone(),
-            names: pb.finish()?,
+            names: {
+                // The head of a classifier.
+                pb.skip(|key| key.starts_with("classifier."));
+                pb.finish()?
+            },
         })
     }
 

@@ -11,7 +11,10 @@ use crate::files;
 /// there, see [`SchedulerKind::of`](crate::noise_scheduler::SchedulerKind::of). A safety checker is not run.
 const COMPONENTS: [(&str, &[&str]); 4] = [
     ("tokenizer", &["CLIPTokenizer", "CLIPTokenizerFast"]),
-    ("text_encoder", &["CLIPTextModel"]),
+    (
+        "text_encoder",
+        &["CLIPTextModel", "CLIPTextModelWithProjection"],
+    ),
     ("unet", &["UNet2DConditionModel"]),
     ("vae", &["AutoencoderKL"]),
 ];
@@ -77,6 +80,14 @@ pub(crate) fn check(dir: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The scheduler's class, where the index names one.
+pub(crate) fn scheduler_class(dir: &Path) -> Option<String> {
+    let text = files::read_to_string(&dir.join("model_index.json")).ok()?;
+    let index: Map<String, Value> = serde_json::from_str(&text).ok()?;
+    let class = index.get("scheduler")?.get(1)?.as_str()?;
+    Some(class.to_string())
 }
 
 /// The kind of model whose U-Net has so many input channels, where that is no text-to-image model

@@ -271,9 +271,28 @@ impl ParamBuilder {
         Some(info.shape.clone())
     }
 
-    /// Marks a key as known but unused, so that [`finish`](Self::finish) accepts it.
-    pub fn ignore(&self, name: &str) {
-        self.shared.used.borrow_mut().insert(self.key(name));
+    /// Leaves out tensors of a checkpoint that other networks of the same family hold, as
+    /// transformers does, and says so in a warning. Keys are those below this path; call it when
+    /// all parameters are made.
+    pub fn skip(&self, unused: impl Fn(&str) -> bool) {
+        let Source::Checkpoint(checkpoint) = &self.shared.source else {
+            return;
+        };
+        let mut used = self.shared.used.borrow_mut();
+        let start = self.key("");
+        let skipped = checkpoint.keys().filter(|key| {
+            let below = key.strip_prefix(&start);
+            !used.contains(*key) && below.is_some_and(&unused)
+        });
+        let skipped: Vec<String> = skipped.map(String::from).collect();
+        if let Some(first) = skipped.first() {
+            tracing::warn!(
+                "{}: `{first}` and {} further tensors are of another network and not used",
+                checkpoint.path().display(),
+                skipped.len() - 1
+            );
+        }
+        used.extend(skipped);
     }
 
     /// The parameter `name` below this path.

@@ -90,7 +90,7 @@ impl StableDiffusionPipeline {
         let unet = UNet2DConditionModel::load_weights(&folder, weights, device)?;
         let pipeline = Self {
             tokenizer,
-            scheduler_config: SchedulerConfig::from_dir(&dir.join("scheduler"))?,
+            scheduler_config: SchedulerConfig::of_model(dir)?,
             model: PersonalizedModel::new(text_encoder, unet),
             vae: AutoencoderKl::load_weights(&dir.join("vae"), weights, device)?,
         };
@@ -180,9 +180,10 @@ impl StableDiffusionPipeline {
     /// # Errors
     /// [`Error::Invalid`] naming the prompt and the limit.
     pub fn check_prompt(&self, prompt: &str, token: Option<(&str, usize)>) -> Result<bool> {
+        self.tokenizer.check_rows(prompt)?;
         let encoding = self.tokenizer.encode(prompt);
         if let Some((token, num_vectors)) = token {
-            let wanted = prompt.matches(token).count() * num_vectors;
+            let wanted = self.tokenizer.occurrences(prompt, token) * num_vectors;
             let first_row = self.tokenizer.vocab_size();
             let found = encoding
                 .ids
@@ -223,11 +224,8 @@ impl StableDiffusionPipeline {
         options: &SamplingOptions,
         on_step: &mut dyn FnMut(usize),
     ) -> Result<Tensor<4>> {
-        let kind = match options.kind {
-            Some(kind) => kind,
-            None => SchedulerKind::of(&self.scheduler_config)?,
-        };
-        let mut sampler = kind.build(&self.scheduler_config, options.num_inference_steps)?;
+        let steps = options.num_inference_steps;
+        let mut sampler = self.scheduler_config.sampler(options.kind, steps)?;
         let guidance = Guidance {
             cond: cond.into(),
             uncond: (options.guidance_scale > 1.0).then(|| uncond.into()),
@@ -275,12 +273,13 @@ impl StableDiffusionPipeline {
     /// When its config does not say.
     pub fn latent_shape(&self) -> Result<[usize; 3]> {
         let config = self.model.unet().config();
-        let side = config.sample_size.ok_or_else(|| {
+        let size = config.sample_size.ok_or_else(|| {
             let text = "the U-Net's config.json names no sample_size; give initial latents";
             Error::Invalid(text.into())
         })?;
-        self.check_latents([config.in_channels, side, side])?;
-        Ok([config.in_channels, side, side])
+        let shape = [config.in_channels, size.height(), size.width()];
+        self.check_latents(shape)?;
+        Ok(shape)
     }
 
     /// Fails for latents [channels, height, width] that the U-Net cannot take.

@@ -1,11 +1,15 @@
 //! CLIP's text encoder, `CLIPTextModel` in transformers: what turns a prompt into the hidden
 //! states that the U-Net attends to.
 
+use std::path::Path;
+
 use burn::module::Module;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::checkpoint::canonical;
+use crate::config::{apply_config_dicts, from_object, read_object};
 use crate::error::Result;
 use crate::network::{Class, Network};
 use crate::nn::{Embedding, LayerNorm};
@@ -194,12 +198,30 @@ impl Network for TextEncoder {
         Class::Transformers("CLIPTextModel", "clip_text_model")
     }
 
+    /// What a whole CLIP model holds beside its text encoder is left out.
     fn new(config: &TextEncoderConfig, pb: &ParamBuilder) -> Result<Self> {
         let text_model = TextTransformer::new(config, pb)?;
+        let others = [
+            "text_projection.",
+            "visual_projection.",
+            "vision_model.",
+            "logit_scale",
+        ];
+        pb.skip(|key| others.iter().any(|other| key.starts_with(other)));
         Ok(Self {
             text_model,
             names: pb.finish()?,
         })
+    }
+
+    /// Of a whole CLIP model the part about its text encoder.
+    fn read_config(path: &Path) -> Result<TextEncoderConfig> {
+        let mut object = read_object(path)?;
+        apply_config_dicts(&mut object);
+        if let Some(Value::Object(text)) = object.remove("text_config") {
+            object.extend(text);
+        }
+        from_object(path, object)
     }
 
     fn config(&self) -> &TextEncoderConfig {

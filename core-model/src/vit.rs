@@ -331,6 +331,11 @@ impl Transformer {
         let layers = (0..config.num_hidden_layers)
             .map(|index| Layer::new(config, keys, &pb.pp(index)))
             .collect::<Result<_>>()?;
+        // A config with fewer layers than its file reads the first ones: clip skip.
+        pb.skip(|key| {
+            let number = key.split('.').next().and_then(|n| n.parse::<usize>().ok());
+            number.is_some_and(|number| number >= config.num_hidden_layers)
+        });
         Ok(Self { layers })
     }
 

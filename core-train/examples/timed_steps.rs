@@ -55,10 +55,16 @@ fn main() {
 fn forward(model: &Path, batch: usize) {
     let device = parse_device("cpu").unwrap();
     let unet = UNet2DConditionModel::load(&model.join("unet"), &device).unwrap();
-    let side = unet.config().sample_size.unwrap();
+    let size = unet.config().sample_size.unwrap();
     let channels = unet.config().in_channels;
     let width = unet.config().cross_attention_dim.at(0).unwrap();
-    let sample = randn([batch, channels, side, side], 0, "sample", 0, &device);
+    let sample = randn(
+        [batch, channels, size.height(), size.width()],
+        0,
+        "sample",
+        0,
+        &device,
+    );
     let states = randn([batch, 24, width], 0, "states", 0, &device);
     let timesteps = vec![500.0; batch];
     while asked() {

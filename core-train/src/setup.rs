@@ -191,10 +191,11 @@ pub(crate) fn sources(
     Ok(sources)
 }
 
-/// The side of a photo that the model was trained on, in pixels.
+/// The side of a photo that the model was trained on, in pixels; the shorter one where it was
+/// trained on rectangles.
 fn side(base: &BaseModel) -> Result<u32> {
-    let [_, side, _] = base.pipeline.latent_shape()?;
-    Ok((side * base.pipeline.vae.config().factor()) as u32)
+    let [_, height, width] = base.pipeline.latent_shape()?;
+    Ok((height.min(width) * base.pipeline.vae.config().factor()) as u32)
 }
 
 fn encode(photos: Vec<RgbImage>, config: &RunConfig, base: &BaseModel) -> ConceptLatents {

@@ -24,6 +24,7 @@ use crate::rescale::Rescaling;
 use crate::run::metrics::Row;
 use crate::run::state::Position;
 use crate::setup::{self, ClassImages};
+use crate::validation;
 
 /// A run at some step: model, optimiser and all that the next step needs.
 #[derive(Debug)]
@@ -106,6 +107,7 @@ impl<'a> Stepper<'a> {
         class_images: ClassImages,
     ) -> Result<Self> {
         setup::check_sets(config, pipeline.model.names())?;
+        validation::check(config, &pipeline.scheduler_config)?;
         let prompts = setup::prompts(config, &pipeline.tokenizer)?;
         let noise_scheduler = DdpmScheduler::new(&pipeline.scheduler_config)?;
         let sources = setup::sources(config, base, &noise_scheduler, replay, class_images)?;

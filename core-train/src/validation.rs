@@ -4,10 +4,11 @@
 use std::path::Path;
 
 use core_model::files::write_png;
-use core_model::noise_scheduler::SchedulerKind;
+use core_model::noise_scheduler::{SchedulerConfig, SchedulerKind};
 use core_model::pipeline::SamplingOptions;
 use core_model::rng::randn;
 
+use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::stepper::{Step, Stepper};
 
@@ -17,6 +18,17 @@ const OPTIONS: SamplingOptions = SamplingOptions {
     num_inference_steps: 20,
     guidance_scale: 7.5,
 };
+
+/// Refuses validation images of a model that cannot be sampled with, before the first step.
+///
+/// # Errors
+/// The key of the model's `scheduler_config.json` that does not fit.
+pub(crate) fn check(config: &RunConfig, scheduler_config: &SchedulerConfig) -> Result<()> {
+    if config.validation.is_some() {
+        scheduler_config.sampler(OPTIONS.kind, OPTIONS.num_inference_steps)?;
+    }
+    Ok(())
+}
 
 /// Draws one image per validation prompt to `folder/STAGE-STEP-00.png` and on, when the step is
 /// one after which the run wants images.

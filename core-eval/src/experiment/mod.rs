@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use core_model::folder::ModelFolder;
-use core_model::noise_scheduler::SchedulerKind;
+use core_model::noise_scheduler::{SchedulerConfig, SchedulerKind};
 use core_model::source::EncoderSource;
 use core_train::RunConfig;
 use core_train::config::{ConceptConfig, Group, ModelConfig, Recipe};
@@ -84,6 +84,18 @@ pub struct Sampling {
     pub prompts: PathBuf,
 }
 
+impl Sampling {
+    /// Refuses a sampler that the model cannot be sampled with, before anything is trained.
+    ///
+    /// # Errors
+    /// The key of the model's `scheduler_config.json` that does not fit.
+    fn check(&self, model: &ModelFolder) -> Result<()> {
+        let config = SchedulerConfig::of_model(model.path())?;
+        config.sampler(self.scheduler, self.steps)?;
+        Ok(())
+    }
+}
+
 /// A row of the prompt file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -118,6 +130,7 @@ impl Experiment {
     pub fn located(mut self) -> Result<(Self, ModelFolder)> {
         let model = self.model.source().locate()?;
         self.evaluation.encoders.locate()?;
+        self.sampling.check(&model)?;
         Ok((self, model))
     }
 

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::{Sampler, SchedulerKind};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::model_index;
 
 /// The values of a `scheduler_config.json`.
 ///
@@ -17,6 +19,8 @@ pub struct SchedulerConfig {
     path: PathBuf,
     class_name: String,
     values: Map<String, Value>,
+    /// Keys that the file does not state and that pipelines added.
+    added: Vec<&'static str>,
 }
 
 impl SchedulerConfig {
@@ -28,6 +32,20 @@ impl SchedulerConfig {
         let path = dir.join("scheduler_config.json");
         let text = files::read_to_string(&path)?;
         Self::from_json(path, &text)
+    }
+
+    /// The scheduler of a model folder as diffusers' pipelines open it: of the class that
+    /// `model_index.json` names, which need not be that of the file, and
+    /// [corrected](Self::as_pipelines_open_it).
+    ///
+    /// # Errors
+    /// As [`from_dir`](Self::from_dir).
+    pub fn of_model(folder: &Path) -> Result<Self> {
+        let mut config = Self::from_dir(&folder.join("scheduler"))?;
+        if let Some(class) = model_index::scheduler_class(folder) {
+            config.class_name = class;
+        }
+        Ok(config.as_pipelines_open_it())
     }
 
     /// The values in `text`; `path` is what errors name.
@@ -46,7 +64,46 @@ impl SchedulerConfig {
             path,
             class_name,
             values,
+            added: Vec::new(),
         })
+    }
+
+    /// The values with which diffusers' `StableDiffusionPipeline` samples: it opens every file with
+    /// `steps_offset` 1 and without `clip_sample`, because early files and the defaults of classes
+    /// say otherwise by mistake.
+    #[must_use]
+    pub fn as_pipelines_open_it(mut self) -> Self {
+        for (key, value) in [
+            ("steps_offset", Value::from(1)),
+            ("clip_sample", false.into()),
+        ] {
+            if self.values.insert(key.into(), value).is_none() {
+                self.added.push(key);
+            }
+        }
+        self
+    }
+
+    /// The values that another sampler is made of, as by diffusers' `from_config`: what pipelines
+    /// added is left out again, for it is a default of the class and not stated.
+    fn stated(&self) -> Self {
+        let mut config = self.clone();
+        config
+            .values
+            .retain(|key, _| !self.added.contains(&key.as_str()));
+        config.added.clear();
+        config
+    }
+
+    /// The sampler of a kind, or else the file's own.
+    ///
+    /// # Errors
+    /// An own class that is no sampler of this crate; what [`SchedulerKind::build`] refuses.
+    pub fn sampler(&self, kind: Option<SchedulerKind>, steps: usize) -> Result<Box<dyn Sampler>> {
+        match kind {
+            Some(kind) => kind.build(&self.stated(), steps),
+            None => SchedulerKind::of(self)?.build(self, steps),
+        }
     }
 
     /// The diffusers class that wrote the file; empty when it does not say.
@@ -111,6 +168,18 @@ impl SchedulerConfig {
             let names: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
             self.refuse(key, wanted.unwrap_or(&Value::Null), names.join(" or "))
         })
+    }
+
+    /// Fails for a model whose U-Net predicts the variance too; other values of the key are read
+    /// by ancestral sampling only.
+    pub(super) fn refuse_learned_variance(&self) -> Result<()> {
+        let key = "variance_type";
+        match self.get(key).and_then(Value::as_str) {
+            Some(learned @ ("learned" | "learned_range")) => {
+                Err(self.refuse(key, learned, "a variance that is not learned"))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>> {
@@ -195,6 +264,29 @@ mod tests {
         assert_eq!(config.count("n", 1).unwrap(), 3);
         assert!(config.flag("absent", true).unwrap());
         assert_eq!(config.choice("a", &[("x", 1), ("y", 2)]).unwrap(), 1);
+    }
+
+    /// `StableDiffusionPipeline.__init__`, whatever the file or the class's default says.
+    #[test]
+    fn pipelines_open_every_file_with_an_offset_of_one_and_without_clipping() {
+        for json in ["{}", r#"{"steps_offset": 0, "clip_sample": true}"#] {
+            let config = SchedulerConfig::from_json("c", json).unwrap();
+            let opened = config.as_pipelines_open_it();
+            assert_eq!(opened.count("steps_offset", 0).unwrap(), 1);
+            assert!(!opened.flag("clip_sample", true).unwrap());
+        }
+    }
+
+    /// `extract_init_dict` drops the keys in `_use_default_values`.
+    #[test]
+    fn a_chosen_sampler_is_made_of_what_the_file_states() {
+        let offset = |json: &str| {
+            let config = SchedulerConfig::from_json("c", json).unwrap();
+            let stated = config.as_pipelines_open_it().stated();
+            stated.count("steps_offset", 0).unwrap()
+        };
+        assert_eq!(offset("{}"), 0);
+        assert_eq!(offset(r#"{"steps_offset": 0}"#), 1);
     }
 
     #[test]

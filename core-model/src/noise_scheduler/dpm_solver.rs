@@ -76,7 +76,7 @@ fn refuse_variants(config: &SchedulerConfig) -> Result<()> {
     ])?;
     // diffusers reads `deis` as `dpmsolver++`.
     config.choice("algorithm_type", &[("dpmsolver++", ()), ("deis", ())])?;
-    config.choice("variance_type", &[("null", ())])
+    config.refuse_learned_variance()
 }
 
 /// diffusers reads the names of other classes' solvers as `midpoint`.

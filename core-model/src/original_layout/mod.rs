@@ -25,7 +25,7 @@ use crate::params::ParamBuilder;
 use crate::pipeline::StableDiffusionPipeline;
 use crate::text_encoder::{TextEncoder, TextEncoderConfig};
 use crate::unet::{
-    DownBlockType, PerLevel, UNet2DConditionConfig, UNet2DConditionModel, UpBlockType,
+    DownBlockType, PerLevel, SampleSize, UNet2DConditionConfig, UNet2DConditionModel, UpBlockType,
 };
 use crate::vae::{AutoencoderKl, VaeConfig};
 use crate::vit::Activation;
@@ -195,7 +195,7 @@ fn unet_config(part: &Checkpoint, header: &Header) -> Result<UNet2DConditionConf
         return Err(Error::format(part.path(), reason));
     }
     let config = UNet2DConditionConfig {
-        sample_size: Some(64),
+        sample_size: Some(SampleSize::Square(64)),
         in_channels,
         out_channels: size(part, "conv_out.weight", 0)?,
         down_block_types: down,

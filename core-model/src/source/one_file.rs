@@ -13,6 +13,9 @@ use crate::files::{cache_folder, hex};
 use crate::noise_scheduler::PredictionType;
 use crate::original_layout::import;
 
+/// Counted up when the same file would become another folder, so that older ones are not used.
+const IMPORT_FORMAT: u32 = 2;
+
 /// The folder of a one-file checkpoint, made when it is not there or the file has changed.
 ///
 /// # Errors
@@ -40,7 +43,7 @@ fn place(file: &Path, prediction: Option<PredictionType>) -> Result<PathBuf> {
     let mut hasher = Sha256::new();
     hasher.update(path.as_os_str().as_encoded_bytes());
     hasher.update(format!(
-        "\n{} {} {}",
+        "\n{} {} {} {IMPORT_FORMAT}",
         found.len(),
         changed.as_nanos(),
         prediction.map_or("default", PredictionType::name)

@@ -38,10 +38,14 @@ const SPECIAL: [(&str, &str); 4] = [
 
 const CONFIG: &str = "tokenizer_config.json";
 
-pub(super) fn read(folder: &Path) -> Result<Tokenizer> {
+/// Reads a folder; added tokens from `rows` on, for which a text encoder has no row, are left out
+/// and listed.
+pub(super) fn read(folder: &Path, rows: Option<usize>) -> Result<Tokenizer> {
     let config = optional_object(folder, CONFIG)?;
     let vocabulary = Vocabulary::read(folder)?;
-    let added = added_tokens(folder, &config, &vocabulary)?;
+    let mut added = added_tokens(folder, &config, &vocabulary)?;
+    let without_row = rows.and_then(|rows| u32::try_from(rows).ok());
+    let without_row = without_row.map_or_else(BTreeMap::new, |rows| added.split_off(&rows));
     let special = special_tokens(folder, &config, &added)?;
     for (token, (key, _)) in special.iter().zip(SPECIAL) {
         // What the pairing falls back to must be its own, the others may also be added.
@@ -88,6 +92,10 @@ pub(super) fn read(folder: &Path) -> Result<Tokenizer> {
         folder: folder.to_path_buf(),
         words,
         continued,
+        without_row: without_row
+            .into_values()
+            .map(|token| token.content)
+            .collect(),
         placeholders: Vec::new(),
     })
 }

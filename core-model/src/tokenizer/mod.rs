@@ -66,10 +66,35 @@ pub struct Tokenizer {
     context_length: usize,
     /// Whether the folder says so, or CLIP's own length was taken.
     states_context_length: bool,
+    /// Added tokens that the text encoder has no row for.
+    without_row: Vec<String>,
     placeholders: Vec<Placeholder>,
 }
 
 impl Tokenizer {
+    /// Refuses a prompt with an added token of the folder that the text encoder has no row for.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the token.
+    pub fn check_rows(&self, prompt: &str) -> Result<()> {
+        let normalized = self.normalize(prompt);
+        let mut tokens = self.without_row.iter();
+        match tokens.find(|token| normalized.contains(&self.normalize(token))) {
+            None => Ok(()),
+            Some(token) => Err(Error::Invalid(format!(
+                "the prompt {prompt:?} holds the token `{token}`, which is in {} but has no row in \
+                 the text encoder; the files belong to different models",
+                self.folder.display()
+            ))),
+        }
+    }
+
+    /// How often a placeholder is in a prompt, in upper or lower case, as it is matched.
+    pub fn occurrences(&self, prompt: &str, placeholder: &str) -> usize {
+        let (prompt, placeholder) = (self.normalize(prompt), self.normalize(placeholder));
+        prompt.matches(&placeholder).count()
+    }
+
     /// Reads a tokenizer folder: `tokenizer.json`, or `vocab.json` and `merges.txt`; the special
     /// tokens and the context length come from `tokenizer_config.json`, `special_tokens_map.json`
     /// and `added_tokens.json`, each of which may be absent.
@@ -78,16 +103,28 @@ impl Tokenizer {
     /// [`Error::Io`] or [`Error::Format`] naming an absent or damaged file, [`Error::Config`] for
     /// a special token that the vocabulary lacks or a context length without room for a word.
     pub fn from_dir(folder: &Path) -> Result<Self> {
-        files::read(folder)
+        files::read(folder, None)
     }
 
     /// The same for a text encoder: ids of placeholders begin after its table, and prompts have
-    /// its length where the folder states none.
+    /// its length where the folder states none. Added tokens without a row in the table are left
+    /// out with a warning; [`check_rows`](Self::check_rows) refuses prompts that hold them.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the tokenizer has more tokens than the table rows, states a longer
     /// context than the text encoder has positions, or already has placeholders.
     pub fn fit(mut self, config: &TextEncoderConfig) -> Result<Self> {
+        if self.num_words > config.vocab_size {
+            self = files::read(&self.folder, Some(config.vocab_size))?;
+            if let Some(token) = self.without_row.first() {
+                tracing::warn!(
+                    "{}: `{token}` and {} further added tokens have no row in the text encoder, \
+                     so prompts cannot hold them",
+                    self.folder.display(),
+                    self.without_row.len() - 1
+                );
+            }
+        }
         let refuse = |what: &str, ours: usize, key: &str, theirs: usize| {
             Err(Error::Invalid(format!(
                 "{}: {what} {ours}, but the text encoder's `{key}` is {theirs}; they belong to \

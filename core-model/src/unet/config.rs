@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::config::{read_config, read_object};
 use crate::error::{Error, Result};
+use crate::model_index::kind_by_channels;
 
 /// One number for all levels, or one for each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,12 +54,38 @@ pub enum UpBlockType {
     CrossAttnUpBlock2D,
 }
 
+/// The size of latents: a square's side, or height and width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a side, or height and width")]
+pub enum SampleSize {
+    /// As high as wide.
+    Square(usize),
+    /// Height and width.
+    Rectangle([usize; 2]),
+}
+
+impl SampleSize {
+    /// Rows.
+    pub fn height(self) -> usize {
+        match self {
+            Self::Square(side) | Self::Rectangle([side, _]) => side,
+        }
+    }
+
+    /// Columns.
+    pub fn width(self) -> usize {
+        match self {
+            Self::Square(side) | Self::Rectangle([_, side]) => side,
+        }
+    }
+}
+
 /// The architecture; absent keys take the defaults of diffusers' class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UNet2DConditionConfig {
-    /// Side of the latents that the model was trained on.
-    pub sample_size: Option<usize>,
+    /// Size of the latents that the model was trained on.
+    pub sample_size: Option<SampleSize>,
     /// Channels of the latents.
     pub in_channels: usize,
     /// Channels of the prediction.
@@ -178,7 +205,16 @@ impl UNet2DConditionConfig {
     pub fn from_file(path: &Path) -> Result<Self> {
         let object = read_object(path)?;
         check_fixed(path, &object, &FIXED)?;
-        let config: Self = read_config(path)?;
+        let mut config: Self = read_config(path)?;
+        config.correct_sample_size(&object);
+        if let Some(kind) = kind_by_channels(config.in_channels) {
+            return Err(Error::Config {
+                path: path.to_path_buf(),
+                key: "in_channels".into(),
+                value: config.in_channels.to_string(),
+                expected: format!("those of a text-to-image model, but this is {kind}"),
+            });
+        }
         config
             .check()
             .map_err(|(key, value, expected)| Error::Config {
@@ -188,6 +224,18 @@ impl UNet2DConditionConfig {
                 expected,
             })?;
         Ok(config)
+    }
+
+    /// Early conversions of Stable Diffusion state the class's default of that time, 32, and were
+    /// trained on 64: diffusers' pipelines correct what versions before 0.9 wrote.
+    fn correct_sample_size(&mut self, object: &Map<String, Value>) {
+        let version = object.get("_diffusers_version").and_then(Value::as_str);
+        let mut numbers = version.into_iter().flat_map(|version| version.split('.'));
+        let mut number = || numbers.next().and_then(|text| text.parse::<u32>().ok());
+        let is_old = matches!((number(), number()), (Some(0), Some(0..9)));
+        if is_old && matches!(self.sample_size, Some(SampleSize::Square(0..64))) {
+            self.sample_size = Some(SampleSize::Square(64));
+        }
     }
 
     /// Heads of a level.
@@ -314,6 +362,48 @@ mod tests {
         "mid_block_only_cross_attention",
         "projection_class_embeddings_input_dim",
     ];
+
+    /// `StableDiffusionPipeline.__init__`.
+    #[test]
+    fn small_sample_sizes_of_early_versions_are_corrected() {
+        let read = |json: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("config.json");
+            std::fs::write(&path, json).unwrap();
+            let size = UNet2DConditionConfig::from_file(&path).unwrap().sample_size;
+            size.map(|size| [size.height(), size.width()])
+        };
+        for (json, size) in [
+            (
+                r#"{"sample_size": 32, "_diffusers_version": "0.6.0"}"#,
+                [64, 64],
+            ),
+            (
+                r#"{"sample_size": 32, "_diffusers_version": "0.8.1"}"#,
+                [64, 64],
+            ),
+            (
+                r#"{"sample_size": 96, "_diffusers_version": "0.6.0"}"#,
+                [96, 96],
+            ),
+            (
+                r#"{"sample_size": 32, "_diffusers_version": "0.9.0.dev0"}"#,
+                [32, 32],
+            ),
+            (
+                r#"{"sample_size": 32, "_diffusers_version": "0.42.1"}"#,
+                [32, 32],
+            ),
+            (r#"{"sample_size": 32}"#, [32, 32]),
+            (
+                r#"{"sample_size": [12, 20], "_diffusers_version": "0.6.0"}"#,
+                [12, 20],
+            ),
+        ] {
+            assert_eq!(read(json), Some(size), "{json}");
+        }
+        assert_eq!(read(r#"{"sample_size": null}"#), None);
+    }
 
     #[test]
     fn every_key_that_diffusers_writes_is_honoured_or_checked() {

@@ -12,7 +12,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-pub use config::{DownBlockType, PerLevel, UNet2DConditionConfig, UpBlockType};
+pub use config::{DownBlockType, PerLevel, SampleSize, UNet2DConditionConfig, UpBlockType};
 
 use crate::conditioning::Conditioning;
 use crate::error::{Error, Result};

@@ -12,6 +12,7 @@ use core_model::clip::{ClipConfig, ClipModel};
 use core_model::dino::{DinoConfig, DinoModel};
 use core_model::params::{set_trainable, to_vec};
 use core_model::text_encoder::{TextEncoder, TextEncoderConfig};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// What transformers computed, in one file an area.
@@ -127,6 +128,30 @@ fn later_words_do_not_change_earlier_states() {
     let long = model.forward(&[vec![38, 3, 17, 5, 9]], None);
     let short = model.forward(&[vec![38, 3, 17]], None);
     assert_close(long.narrow(1, 0, 3), short, "causal attention");
+}
+
+/// `CLIPConfig.__post_init__`: what early versions of transformers wrote beside `text_config`.
+#[test]
+fn early_config_dicts_stand_for_the_configs_of_a_clip_model() {
+    let (from, to) = ("\"hidden_act\": \"gelu\"", "\"hidden_act\": \"quick_gelu\"");
+    let plain = changed("clip/new", from, to);
+    let early = changed("clip/new", from, from);
+    let read = |path: &Path| -> Value {
+        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let wanted = read(&plain.path().join("config.json"));
+    let path = early.path().join("config.json");
+    let mut config = read(&path);
+    for part in ["text_config", "vision_config"] {
+        config[format!("{part}_dict")] = wanted[part].clone();
+    }
+    fs::write(&path, config.to_string()).unwrap();
+    let load = |folder: &Path| ClipModel::load(folder, &device()).unwrap();
+    assert_eq!(load(early.path()).config(), load(plain.path()).config());
+    assert_ne!(
+        load(early.path()).config(),
+        load(&fixture("clip/new")).config()
+    );
 }
 
 #[test]
@@ -282,8 +307,8 @@ fn a_file_that_does_not_fit_its_config_is_an_error_that_names_the_key() {
         ),
         (
             "\"num_hidden_layers\": 2",
-            "\"num_hidden_layers\": 1",
-            "encoder.layers.1.",
+            "\"num_hidden_layers\": 3",
+            "encoder.layers.2.",
         ),
         (
             "\"vocab_size\": 40",

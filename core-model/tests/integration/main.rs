@@ -10,6 +10,7 @@ mod feature_sets;
 mod image_processor;
 mod learned_embeddings;
 mod noise_schedulers;
+mod opening;
 mod ops;
 mod original_layout;
 mod pipeline;

@@ -188,19 +188,46 @@ fn what_is_no_whole_model_of_the_family_is_refused_and_nothing_is_written() {
     let message = change(&|rows| rows.push(named("model.diffusion_model.double_blocks.0.x")));
     assert!(message.contains("Flux"), "{message}");
     let message = change(&|rows| rows.push(named("control_model.x")));
-    assert!(message.contains("`control_model.x`"), "{message}");
+    assert!(message.contains("ControlNet"), "{message}");
+    let message = change(&|rows| rows.push(named("model.diffusion_model.x")));
+    assert!(message.contains("`model.diffusion_model.x`"), "{message}");
+    for (part, start) in [
+        ("U-Net", "model.diffusion_model."),
+        ("VAE", "first_stage_model."),
+        ("text encoder", "cond_stage_model."),
+    ] {
+        let message = change(&|rows| rows.retain(|row| !row.0.starts_with(start)));
+        let lacks = format!("has no {part}");
+        assert!(message.contains(&lacks), "{message}");
+    }
+    let message = change(&|rows| {
+        for row in rows
+            .iter_mut()
+            .filter(|row| row.0.ends_with("input_blocks.0.0.weight"))
+        {
+            row.1[1] = 9;
+        }
+    });
+    assert!(message.contains("inpainting"), "{message}");
     let message =
         change(&|rows| rows.retain(|row| !row.0.ends_with("output_blocks.4.1.proj_in.weight")));
     assert!(
         message.contains("up_blocks.1.attentions.1.proj_in.weight"),
         "{message}"
     );
-    let message = change(&|rows| rows.retain(|row| !row.0.starts_with("cond_stage_model.")));
-    assert!(message.contains("no one-file checkpoint"), "{message}");
     // Training leaves these; they are no weights.
     let (folder, file) = checkpoint(&{
         let mut rows = table("sd1");
-        rows.extend(["model_ema.decay", "betas", "sqrt_alphas_cumprod"].map(named));
+        rows.extend(
+            [
+                "model_ema.decay",
+                "betas",
+                "sqrt_alphas_cumprod",
+                "first_stage_model.loss.logvar",
+                "cond_stage_model.mask",
+            ]
+            .map(named),
+        );
         rows
     });
     import(
@@ -211,6 +238,24 @@ fn what_is_no_whole_model_of_the_family_is_refused_and_nothing_is_written() {
         &Device::flex(),
     )
     .unwrap();
+}
+
+/// Some tools write the 23 layers that are read, others the whole tower of 24.
+#[test]
+fn the_second_generation_keeps_the_layers_that_diffusers_keeps() {
+    let epsilon = Some(PredictionType::Epsilon);
+    let (_whole, whole) = imported("sd2", epsilon);
+    let mut rows = table("sd2");
+    rows.retain(|row| !row.0.contains("resblocks.23."));
+    let (folder, file) = checkpoint(&rows);
+    let out = folder.path().join("out");
+    import(&file, &out, epsilon, Precision::Full, &Device::flex()).unwrap();
+    for folder in [&whole, &out] {
+        let config = json(&folder.join("text_encoder/config.json"));
+        assert_eq!(config["num_hidden_layers"], 23);
+    }
+    let bytes = |folder: &Path| std::fs::read(folder.join("text_encoder/model.safetensors"));
+    assert!(bytes(&whole).unwrap() == bytes(&out).unwrap());
 }
 
 #[test]

@@ -148,11 +148,10 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         device,
         token,
     } = &generator;
-    let kind = match args.scheduler {
-        Some(kind) => kind,
-        None => SchedulerKind::of(&pipeline.scheduler_config)?,
-    };
-    kind.build(&pipeline.scheduler_config, args.steps)?;
+    let sampler = pipeline
+        .scheduler_config
+        .sampler(args.scheduler, args.steps)?;
+    let calls = sampler.timesteps().len();
     check_prompts(args, pipeline, token.as_ref())?;
     let noise = match given {
         Some((values, shape)) => from_file(values, shape, pipeline, device)?,
@@ -160,7 +159,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     };
     let encode = |prompt: &str| pipeline.encode_prompts(&[prompt.to_string()]);
     let states = [encode(&args.prompt), encode(&args.negative_prompt)];
-    draw(args, pipeline, states, noise, kind)
+    draw(args, pipeline, states, noise, calls)
 }
 
 impl Generator {
@@ -235,7 +234,7 @@ fn check_prompts(
         }
     }
     if let Some((token, _)) = token
-        && !args.prompt.contains(token)
+        && pipeline.tokenizer.occurrences(&args.prompt, token) == 0
     {
         eprintln!("warning: the prompt does not contain the concept's placeholder `{token}`");
     }
@@ -311,21 +310,17 @@ fn draw(
     pipeline: &StableDiffusionPipeline,
     [cond, uncond]: [Tensor<3>; 2],
     noise: Tensor<4>,
-    kind: SchedulerKind,
+    calls: usize,
 ) -> Result<()> {
     fs::create_dir_all(&args.out)
         .with_context(|| format!("the folder {} cannot be made", args.out.display()))?;
     let options = SamplingOptions {
-        kind: Some(kind),
+        kind: args.scheduler,
         num_inference_steps: args.steps,
         guidance_scale: args.guidance_scale,
     };
     let [count, _, height, width] = noise.dims();
     let batch = StableDiffusionPipeline::images_per_batch(height, width);
-    let calls = kind
-        .build(&pipeline.scheduler_config, args.steps)?
-        .timesteps()
-        .len();
     let mut progress = Progress::new("denoising", 0, (calls * count.div_ceil(batch)) as u64);
     let mut finished = Vec::new();
     for start in (0..count).step_by(batch) {

@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use core_model::Network;
 use core_model::checkpoint::{Checkpoint, canonical};
 use core_model::files::read_to_string;
 use core_model::network::{DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS};
 use core_model::noise_scheduler::{SchedulerConfig, SchedulerKind};
 use core_model::original_layout;
 use core_model::source::{EncoderSource, ModelSource, is_repository};
+use core_model::text_encoder::TextEncoder;
 use core_model::tokenizer::Tokenizer;
-use core_model::unet::UNet2DConditionConfig;
+use core_model::unet::{SampleSize, UNet2DConditionConfig};
 use core_model::vae::VaeConfig;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -158,7 +160,7 @@ fn model(args: &InspectArgs, folder: &Path) -> Result<()> {
     let sizes = ModelSizes {
         unet: UNet2DConditionConfig::from_file(&folder.join("unet/config.json"))?,
         vae: VaeConfig::from_file(&folder.join("vae/config.json"))?,
-        text_encoder: read(&folder.join("text_encoder/config.json"))?,
+        text_encoder: TextEncoder::read_config(&folder.join("text_encoder/config.json"))?,
         parameters: text_weights.parameters()
             + unet_weights.parameters()
             + vae_weights.parameters(),
@@ -170,7 +172,7 @@ fn model(args: &InspectArgs, folder: &Path) -> Result<()> {
         tokenizer.vocab_size(),
         tokenizer.context_length()
     ));
-    let scheduler = SchedulerConfig::from_dir(&folder.join("scheduler"))?;
+    let scheduler = SchedulerConfig::of_model(folder)?;
     let own = match SchedulerKind::of(&scheduler) {
         Ok(kind) => format!("sampled with {}", kind.name()),
         Err(_) => "which is not implemented; name another with --scheduler".into(),
@@ -255,7 +257,11 @@ fn networks(sizes: &ModelSizes, [text, unet, vae]: [&Weights; 3]) {
     ));
     let config = &sizes.unet;
     let side = config.sample_size.map_or(String::new(), |side| {
-        format!(", trained on latents of {side} x {side}")
+        format!(
+            ", trained on latents of {} x {}",
+            side.width(),
+            side.height()
+        )
     });
     let heads = (0..config.block_out_channels.len()).filter_map(|level| config.heads(level));
     say(&format!(
@@ -277,12 +283,13 @@ fn networks(sizes: &ModelSizes, [text, unet, vae]: [&Weights; 3]) {
 
 fn memory(args: &InspectArgs, sizes: &ModelSizes, weights: &[Weights; 3]) {
     let factor = 1 << sizes.vae.block_out_channels.len().saturating_sub(1);
-    let own = sizes.unet.sample_size.unwrap_or(64) as u64 * factor;
-    let side = args.resolution.unwrap_or(own);
-    let (size, batch) = ([side, side], args.batch_size);
+    let own = sizes.unet.sample_size.unwrap_or(SampleSize::Square(64));
+    let own = [own.width(), own.height()].map(|side| side as u64 * factor);
+    let size = args.resolution.map_or(own, |side| [side; 2]);
+    let ([width, height], batch) = (size, args.batch_size);
     let gib = |bytes: u64| format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30));
     say(&format!(
-        "memory in float32 for batches of {batch}, {side} x {side} pixels (estimated; --dry-run measures):"
+        "memory in float32 for batches of {batch}, {width} x {height} pixels (estimated; --dry-run measures):"
     ));
     say(&format!(
         "  generate: {}",
