@@ -11,7 +11,7 @@
 //! | context tokens, learning curves, claims | [`tokens`], [`kept_tokens`], [`curves`], [`effects`] |
 //! | how much networks have worked | [`usage`] |
 //! | intervals, tables, plots, tables of several experiments | [`statistics`], [`report`], [`merge`] |
-//! | how large an experiment must be, how far it is from a committed one | [`precision`], [`reference`] |
+//! | how large an experiment must be, how far it is from a committed one | [`precision`], [`mod@reference`] |
 
 pub mod base;
 pub mod checks;

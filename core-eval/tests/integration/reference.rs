@@ -17,11 +17,11 @@ const HEAD: &str = "\
 # Configuration files
 
 Every key of every TOML file, with its type, its default and its meaning. Unknown keys are errors. Paths are relative to
-the file that they stand in. `--set stages.0.steps=100` on the command line, and `set` of an experiment's variant, change
-one value by its path; lists count from 0.
+the file that they stand in. `--set stages.0.steps=100` on the command line, and `set` of an experiment's variant,
+change one value by its path; lists count from 0.
 
-The schemas in [`schema/`](schema) say the same to editors. With the extension *Even Better TOML*, or any other that uses
-Taplo, write the path of the schema in the first line of a file:
+The schemas in [`schema/`](schema) say the same to editors. With the extension *Even Better TOML*, or any other that
+uses Taplo, write the path of the schema in the first line of a file:
 
 ```toml
 #:schema ../docs/schema/run.json
@@ -68,7 +68,7 @@ impl Pending {
 impl Page {
     fn kind(&mut self, kind: &FileKind) {
         let definitions = &kind.schema["$defs"];
-        let (title, about) = (kind.title, sentences(&kind.schema));
+        let (title, about) = (kind.title, paragraph(&kind.schema));
         let _ = write!(self.text, "\n## {title}\n\n{about}\n\n");
         let name = kind.schema["title"].as_str().unwrap_or_default();
         if let Some((_, heading)) = self.sections.iter().find(|(known, _)| known == name) {
@@ -90,7 +90,7 @@ impl Page {
             self.sections
                 .push((next.definition.clone(), heading.clone()));
             let definition = &definitions[&next.definition];
-            let about = sentences(definition);
+            let about = paragraph(definition);
             let _ = write!(self.text, "\n### {heading}\n\n{about}\n\n");
             let deeper = match definition["oneOf"].as_array() {
                 Some(forms) => self.forms(forms, definitions, &next.path),
@@ -108,7 +108,7 @@ impl Page {
         for form in forms {
             let constant = properties(form).find(|(_, property)| property.get("const").is_some());
             if let Some((key, property)) = constant {
-                let (value, about) = (&property["const"], sentences(form));
+                let (value, about) = (&property["const"], paragraph(form));
                 let _ = write!(self.text, "#### `{key} = {value}`\n\n{about}\n\n");
             }
             let start = self.text.len();
@@ -171,6 +171,22 @@ fn link(heading: &str) -> String {
         .filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_'))
         .collect();
     format!("[{heading}](#{anchor})")
+}
+
+/// The description in lines of at most 120 characters.
+fn paragraph(schema: &Value) -> String {
+    let mut lines = vec![String::new()];
+    for word in sentences(schema).split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= 120 => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_string()),
+        }
+    }
+    lines.join("\n")
 }
 
 /// The description on one line.
