@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use core_model::folder::ModelFolder;
 use core_train::BaseModel;
 
-/// A located model that is loaded when it is first needed. Workers share its tensors.
+/// A model on disk, loaded when it is first needed. All workers share its tensors.
 #[derive(Debug)]
 pub struct Base {
     folder: ModelFolder,
@@ -16,7 +16,7 @@ pub struct Base {
 }
 
 impl Base {
-    /// A model on a device, not loaded yet.
+    /// A model that is to be loaded on a device.
     pub fn new(folder: ModelFolder, device: &str) -> Self {
         Self {
             folder,
@@ -26,7 +26,7 @@ impl Base {
         }
     }
 
-    /// Where it lies, with the digests of its files.
+    /// Its folder, with the digests of its files.
     pub fn folder(&self) -> &ModelFolder {
         &self.folder
     }

@@ -1,5 +1,5 @@
-//! What a score alone does not say: how photos score among themselves, whether images of one prompt
-//! differ, which prompt fares worst, and whether a photo was copied.
+//! Checks beside the scores: how photos score against each other, how much images of one prompt differ,
+//! which prompt scores lowest, and whether a photo was copied.
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -14,11 +14,11 @@ use crate::statistics::mean;
 /// A row of `checks.csv`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckRow {
-    /// The method, or `photos` for what the photos alone say.
+    /// The variant, or `photos` for figures of the photos alone.
     pub variant: String,
     /// What was measured.
     pub measure: String,
-    /// The figure: similarities, unscaled.
+    /// The value; similarities are not scaled by the protocol.
     pub value: f64,
     /// The prompt or the image that it is about; empty for means.
     pub place: String,
@@ -27,21 +27,20 @@ pub struct CheckRow {
 /// The value of the column `variant` in rows about the photos alone.
 pub const PHOTOS: &str = "photos";
 
-/// All figures; under a masked protocol they are those of foregrounds. `M` stands for the column of
-/// a metric, and the metric of instances is the first that tells one thing from another of its
-/// kind ([`Metric::of_instances`]), which is DINO:
+/// All checks. Under a masked protocol they are computed on foregrounds. `M` stands for the column of a
+/// metric. The instance metric is the first that distinguishes one thing from another of its kind
+/// ([`Metric::of_instances`]), which is DINO:
 ///
 /// * `M_same`: photos of a concept against each other (Ruiz et al. 2023 call it "real images"),
-///   mean over concepts; as good as an image can be expected to be.
-/// * `M_other`: photos of a concept against those of the other concepts; what the wrong thing
-///   scores.
-/// * `diversity`: 1 minus the mean similarity of two images of one prompt, by the metric of
-///   instances.
-/// * `lowest_M`: the lowest mean of a prompt, and the prompt.
+///   mean over concepts. No image can be expected to score higher.
+/// * `M_other`: photos of a concept against those of the other concepts, which is the score of the wrong
+///   thing.
+/// * `diversity`: 1 minus the mean similarity of two images of one prompt, by the instance metric.
+/// * `lowest_M`: the lowest mean score of a prompt, and the prompt.
 /// * `nothing_found`: the share of images in which the segmenter found no foreground; they are
 ///   compared as black images. Under masked protocols only.
-/// * `closest`: the highest similarity of an image to a photo by the metric of instances, and the
-///   image: near 1 is a copy.
+/// * `closest`: the highest similarity between an image and a photo by the instance metric, and the
+///   image. Near 1, the photo was copied.
 pub fn checks(
     images: &ScoredImages<'_>,
     protocol: &Protocol,
@@ -101,7 +100,7 @@ fn of_photos(metric: Metric, concepts: &[Vec<&Feature>]) -> Vec<CheckRow> {
     same.into_iter().chain(other).collect()
 }
 
-/// The mean similarity of two different features; none of fewer than two.
+/// The mean similarity of all pairs of features; `None` for fewer than two.
 fn pairwise(metric: Metric, features: &[&Feature]) -> Option<f64> {
     let pairs = (0..features.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
     mean(pairs.map(|(i, j)| metric.definition().similarity(features[i], features[j])))

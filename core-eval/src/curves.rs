@@ -1,4 +1,4 @@
-//! The runs' `metrics.csv` files as one table, `curves.csv`.
+//! The `metrics.csv` files of all runs as one table, `curves.csv`.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// One optimiser step of one run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CurveRow {
-    /// The method.
+    /// The variant.
     pub variant: String,
     /// The concept.
     pub concept: String,
@@ -16,11 +16,11 @@ pub struct CurveRow {
     pub seed: u64,
     /// The stage's name.
     pub stage: String,
-    /// From 1 in each stage.
+    /// The step, from 1 in each stage.
     pub step: u64,
-    /// The weighted total.
+    /// The weighted total loss.
     pub loss: f64,
-    /// After step and rescaling.
+    /// The norm of the embedding after the step and rescaling.
     pub embedding_norm: f64,
 }
 

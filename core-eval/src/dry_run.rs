@@ -13,8 +13,8 @@ use crate::plan::{Cell, plan};
 use crate::training::runs_to_do;
 use crate::workers::Workers;
 
-/// Says, line by line, which runs there are and, where model and photos are there, how much time
-/// and memory they take, as measured on a few real steps.
+/// Reports line by line which runs there are and, where model and photos are present, how much time and
+/// memory they need, as measured on a few real steps.
 ///
 /// # Errors
 /// What a real run would refuse, apart from what is absent.
@@ -54,7 +54,7 @@ pub fn describe(experiment: &Experiment, results: &Path, say: &dyn Fn(&str)) -> 
     measure(&experiment, &base, &cells, results, say)
 }
 
-/// A name for a variant, a concept and a seed together.
+/// How a run is called in the list.
 fn name(variant: &Variant, concept: &str, seed: u64) -> String {
     format!("{} / {concept} / seed {seed}", variant.name)
 }

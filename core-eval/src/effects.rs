@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::curves::CurveRow;
 use crate::metrics::Metric;
 use crate::report::{SummaryRow, TokenRow};
-use crate::statistics::{mean, t_interval};
+use crate::statistics::{Interval, mean, t_interval};
 
 /// A claim and how it is measured. It holds when its 95 % interval is above zero.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -64,7 +64,27 @@ impl Effect {
         }
     }
 
-    /// The variants that it is about.
+    /// How it is measured, as TOML files say it.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::ScoreDifference { .. } => "score_difference",
+            Self::NormGrowth { .. } => "norm_growth",
+            Self::ContextDrift { .. } => "context_drift",
+            Self::ContextCosine { .. } => "context_cosine",
+        }
+    }
+
+    /// The variant that the claim is about.
+    fn variant(&self) -> &str {
+        match self {
+            Self::ScoreDifference { variant, .. }
+            | Self::NormGrowth { variant, .. }
+            | Self::ContextDrift { variant, .. }
+            | Self::ContextCosine { variant, .. } => variant,
+        }
+    }
+
+    /// The variant that the claim is about, and the one that it is compared with.
     pub(crate) fn variants(&self) -> Vec<&String> {
         match self {
             Self::ScoreDifference {
@@ -91,7 +111,7 @@ pub struct EffectRow {
     pub low: f64,
     /// Upper end.
     pub high: f64,
-    /// Concepts times seeds, or what the bootstrap drew from.
+    /// Concepts times seeds; of score differences, the concepts.
     pub n: usize,
     /// Whether the whole interval is above zero.
     pub holds: bool,
@@ -120,95 +140,79 @@ pub fn measure(effects: &[Effect], evidence: Evidence) -> Result<Vec<EffectRow>>
 }
 
 fn measure_one(effect: &Effect, evidence: Evidence) -> Result<EffectRow> {
-    let row = |kind: &str, (mean, low, high): (f64, f64, f64), n: usize| EffectRow {
-        name: effect.name().to_string(),
-        kind: kind.to_string(),
-        mean,
-        low,
-        high,
-        n,
-        holds: low > 0.0,
-    };
-    match effect {
+    let (interval, n) = match effect {
         Effect::ScoreDifference {
             metric,
             variant,
             baseline,
             ..
-        } => {
-            let Some(summary) = (evidence.difference)(*metric, variant, baseline) else {
-                bail!(
-                    "effect `{}`: no scores `{}` of `{variant}`",
-                    effect.name(),
-                    metric.column()
-                );
-            };
-            let (Some(mean), Some(low), Some(high)) = (
-                summary.difference,
-                summary.difference_low,
-                summary.difference_high,
-            ) else {
-                bail!(
-                    "effect `{}`: `{variant}` is its own baseline",
-                    effect.name()
-                );
-            };
-            Ok(row("score_difference", (mean, low, high), summary.n))
-        }
-        Effect::NormGrowth { variant, .. } => {
-            let values = norm_growth(evidence.curves, variant);
-            Ok(row(
-                "norm_growth",
-                interval(effect, variant, &values)?,
-                values.len(),
-            ))
-        }
-        Effect::ContextDrift { variant, .. } => {
-            let cosines = context_cosines(evidence.tokens, variant);
-            let values: Vec<f64> = cosines
-                .into_iter()
-                .map(|(_, cosine)| 1.0 - cosine)
-                .collect();
-            Ok(row(
-                "context_drift",
-                interval(effect, variant, &values)?,
-                values.len(),
-            ))
-        }
+        } => score_difference(evidence, *metric, variant, baseline),
+        Effect::NormGrowth { variant, .. } => over_runs(&norm_growth(evidence.curves, variant)),
+        Effect::ContextDrift { variant, .. } => over_runs(&drift(evidence.tokens, variant)),
         Effect::ContextCosine {
             variant, baseline, ..
-        } => {
-            let ours = context_cosines(evidence.tokens, variant);
-            let theirs = context_cosines(evidence.tokens, baseline);
-            let values: Vec<f64> = ours
-                .iter()
-                .filter_map(|(cell, cosine)| {
-                    let other = theirs.iter().find(|(other, _)| other == cell)?;
-                    Some(cosine - other.1)
-                })
-                .collect();
-            Ok(row(
-                "context_cosine",
-                interval(effect, variant, &values)?,
-                values.len(),
-            ))
-        }
+        } => over_runs(&nearer(evidence.tokens, variant, baseline)),
     }
+    .with_context(|| format!("effect `{}`, variant `{}`", effect.name(), effect.variant()))?;
+    Ok(EffectRow {
+        name: effect.name().to_string(),
+        kind: effect.kind().to_string(),
+        mean: interval.mean,
+        low: interval.low,
+        high: interval.high,
+        n,
+        holds: interval.low > 0.0,
+    })
 }
 
-fn interval(effect: &Effect, variant: &str, values: &[f64]) -> Result<(f64, f64, f64)> {
-    if values.len() < 2 {
-        bail!(
-            "effect `{}`: {} value(s) for `{variant}`; an interval needs two concepts or seeds",
-            effect.name(),
-            values.len()
-        );
-    }
-    let crate::statistics::Interval { mean, low, high } = t_interval(values);
-    Ok((mean, low, high))
+/// The paired difference of two variants, and what the bootstrap drew from.
+fn score_difference(
+    evidence: Evidence,
+    metric: Metric,
+    variant: &str,
+    baseline: &str,
+) -> Result<(Interval, usize)> {
+    let summary = (evidence.difference)(metric, variant, baseline);
+    let summary = summary.with_context(|| format!("no scores `{}`", metric.column()))?;
+    let (Some(mean), Some(low), Some(high)) = (
+        summary.difference,
+        summary.difference_low,
+        summary.difference_high,
+    ) else {
+        bail!("the variant is its own baseline");
+    };
+    Ok((Interval { mean, low, high }, summary.n))
 }
 
-/// Logarithm of last to first norm of every run; stages that leave the embedding alone keep its norm.
+/// Student's interval of one value per concept and seed, and how many there are.
+fn over_runs(values: &[f64]) -> Result<(Interval, usize)> {
+    ensure!(
+        values.len() > 1,
+        "there are {} values; an interval needs two concepts or seeds",
+        values.len()
+    );
+    Ok((t_interval(values), values.len()))
+}
+
+/// How far the context tokens are from those of the super-category: 1 minus their cosine.
+fn drift(tokens: &[TokenRow], variant: &str) -> Vec<f64> {
+    let cosines = context_cosines(tokens, variant).into_iter();
+    cosines.map(|(_, cosine)| 1.0 - cosine).collect()
+}
+
+/// How much nearer the context tokens of `variant` are than those of `baseline`.
+fn nearer(tokens: &[TokenRow], variant: &str, baseline: &str) -> Vec<f64> {
+    let theirs = context_cosines(tokens, baseline);
+    let ours = context_cosines(tokens, variant).into_iter();
+    ours.filter_map(|(run, cosine)| {
+        let other = theirs.iter().find(|(other, _)| *other == run)?;
+        Some(cosine - other.1)
+    })
+    .collect()
+}
+
+/// The logarithm of the last norm over the first, per run. Stages that do not train the embedding keep
+/// its norm.
 fn norm_growth(curves: &[CurveRow], variant: &str) -> Vec<f64> {
     let mut runs: Vec<((&str, u64), Vec<f64>)> = Vec::new();
     for row in curves.iter().filter(|row| row.variant == variant) {
@@ -224,8 +228,8 @@ fn norm_growth(curves: &[CurveRow], variant: &str) -> Vec<f64> {
         .collect()
 }
 
-/// The mean cosine of the context tokens of every concept and seed: over the positions that Eq. 3
-/// sums, then over prompts.
+/// The mean cosine of the context tokens per concept and seed: first over the positions that Eq. 3 sums
+/// over, then over prompts.
 fn context_cosines(tokens: &[TokenRow], variant: &str) -> Vec<((String, u64), f64)> {
     let mut prompts: BTreeMap<(&str, u64, &str), Vec<f64>> = BTreeMap::new();
     for row in tokens.iter().filter(|row| row.variant == variant) {

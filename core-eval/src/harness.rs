@@ -1,12 +1,12 @@
-//! An experiment from its file to its tables: train, draw, score, report. Finished work is reused, so
-//! the same call can be repeated at any time.
+//! An experiment from its file to its tables: train, generate, score, report. Finished work is reused, so
+//! the command can be repeated at any time.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use core_model::device::parse_device;
 use core_model::folder::ModelFolder;
 use core_model::photos::PhotoFolder;
@@ -22,6 +22,7 @@ use crate::experiment::Experiment;
 use crate::gallery::{Gallery, ImageFile, MaskSource, load_images};
 use crate::images::{self, wanted};
 use crate::kept_tokens::KeptTokens;
+use crate::lock;
 use crate::metrics::Metric;
 use crate::plan::{Cell, plan};
 use crate::protocol::Protocol;
@@ -29,32 +30,32 @@ use crate::provenance::protocol_json;
 use crate::reference::{Deviation, compare, reference_of};
 use crate::report::{self, ScoreTable, Tables, TokenRow, Weighting};
 use crate::scoring::{ScoredImages, photo_files};
-use crate::tokens::Reader;
+use crate::tokens::TokenProbe;
 use crate::training;
 use crate::usage::Usage;
 use crate::workers::Workers;
 
-/// The folder in which the results of networks are kept for the next start.
+/// The folder in which features, masks and token cosines are kept for the next start.
 const KEPT: &str = "features";
 
-/// What an experiment came to.
+/// The results of an experiment.
 #[derive(Debug)]
 pub struct Outcome {
     /// The table of every protocol by the protocol's name, in Markdown.
     pub tables: Vec<(&'static str, String)>,
-    /// The claims with their intervals; none where the experiment makes none, or has fewer than two
-    /// concepts and seeds.
+    /// The claims with their intervals; none where the experiment makes none, or has only one concept
+    /// and seed.
     pub effects: Vec<EffectRow>,
     /// The files that were written, relative to the folder of the results.
     pub files: Vec<String>,
-    /// How much networks have worked.
+    /// Which networks ran, and how often.
     pub usage: Usage,
-    /// How far the scores are from the committed ones, where there are such.
+    /// How far the scores are from the committed reference, where there is one.
     pub deviation: Option<Deviation>,
 }
 
-/// Runs an experiment in the folder `results`; what lies there and still holds is not done again.
-/// `stop` becomes true when the work is to be left as it is.
+/// Runs an experiment in the folder `results`. Results that are there and still valid are reused. Work
+/// stops soon after `stop` becomes true.
 ///
 /// ```no_run
 /// use std::path::Path;
@@ -68,10 +69,10 @@ pub struct Outcome {
 /// ```
 ///
 /// # Errors
-/// Everything that is wrong with the experiment and what it refers to, before any work; later
-/// failures leave what was done, and the next call continues from there.
+/// Everything that is wrong with the experiment and what it refers to is reported before any work. Later
+/// failures keep finished work, and the next call continues from there.
 pub fn run(experiment: Experiment, results: &Path, stop: &AtomicBool) -> Result<Outcome> {
-    // Nothing is fetched for an experiment that lacks something else.
+    // Nothing is downloaded for an experiment that lacks something else.
     ensure!(
         experiment.is_obtainable(),
         "{}; put the folders there (experiments/README.md says what they hold) or name others in \
@@ -82,14 +83,14 @@ pub fn run(experiment: Experiment, results: &Path, stop: &AtomicBool) -> Result<
     Harness::new(&experiment, model, results, stop)?.run()
 }
 
-/// An experiment with everything loaded and checked that does not come from training.
+/// An experiment whose inputs are checked.
 struct Harness<'a> {
     experiment: &'a Experiment,
     base: Base,
     results: &'a Path,
     protocols: Vec<&'static Protocol>,
     gallery: Gallery,
-    reader: Reader<'a>,
+    probe: TokenProbe<'a>,
     cells: Vec<Cell>,
     workers: Workers,
     stop: &'a AtomicBool,
@@ -115,10 +116,10 @@ impl<'a> Harness<'a> {
             gallery.check_photos(&photo_files(concept, &protocols)?)?;
         }
         gallery.release();
-        let reader = Reader::load(experiment, &model)?;
+        let probe = TokenProbe::load(experiment, &model)?;
         let cells = plan(experiment, &model)?;
-        reader.check_prompts(&cells)?;
-        let lock = lock(results)?;
+        probe.check_prompts(&cells)?;
+        let lock = lock::lock(results)?;
         let workers = Workers::for_model(model.path(), &experiment.device);
         Ok(Self {
             experiment,
@@ -126,7 +127,7 @@ impl<'a> Harness<'a> {
             results,
             protocols,
             gallery,
-            reader,
+            probe,
             cells,
             workers,
             stop,
@@ -150,7 +151,9 @@ impl<'a> Harness<'a> {
             self.stop,
         )?;
         outcome.usage.count("runs trained", runs as u64);
-        outcome.usage.count("images drawn", self.draw()? as u64);
+        outcome
+            .usage
+            .count("images generated", self.generate()? as u64);
         let tokens = self.tokens(&mut outcome.usage)?;
         let curves = self.curves()?;
         report::write_rows(&self.file("tokens.csv"), &tokens)?;
@@ -224,9 +227,9 @@ impl<'a> Harness<'a> {
         self.results.join(name)
     }
 
-    /// Draws the images that are not there; returns how many.
-    fn draw(&self) -> Result<usize> {
-        let drawn = AtomicUsize::new(0);
+    /// Generates the images that are missing; returns how many.
+    fn generate(&self) -> Result<usize> {
+        let generated = AtomicUsize::new(0);
         let experiment = self.experiment;
         let total: usize = self
             .cells
@@ -240,27 +243,27 @@ impl<'a> Harness<'a> {
             }
         };
         self.workers.for_each(&self.cells, |cell| {
-            let painting = images::Painting {
+            let job = images::GenerationJob {
                 experiment,
                 cell,
                 results: self.results,
                 base: &self.base,
                 stop: self.stop,
             };
-            drawn.fetch_add(painting.draw(&on_image)?, Ordering::Relaxed);
+            generated.fetch_add(job.run(&on_image)?, Ordering::Relaxed);
             Ok(())
         })?;
         if let Ok(progress) = progress.lock() {
             progress.finish();
         }
-        Ok(drawn.into_inner())
+        Ok(generated.into_inner())
     }
 
-    /// The rows of `tokens.csv`; those of a run that was probed before are known.
+    /// The rows of `tokens.csv`; those of a run that was probed before are reused.
     fn tokens(&self, usage: &mut Usage) -> Result<Vec<TokenRow>> {
         let file = self.file(KEPT).join("tokens.bin");
-        let (experiment, reader) = (self.experiment, &self.reader);
-        let mut kept = KeptTokens::open(experiment, reader, &self.base, self.results, &file)?;
+        let (experiment, probe) = (self.experiment, &self.probe);
+        let mut kept = KeptTokens::open(experiment, probe, &self.base, self.results, &file)?;
         let mut rows = Vec::new();
         for cell in &self.cells {
             rows.extend(kept.rows(cell)?);
@@ -282,7 +285,7 @@ impl<'a> Harness<'a> {
         Ok(rows)
     }
 
-    /// Measures the claims, if there are any and enough concepts or seeds for an interval.
+    /// Measures the claims, if there are enough concepts or seeds for an interval.
     fn effects(
         &self,
         scores: &ScoreTable,
@@ -311,8 +314,8 @@ impl<'a> Harness<'a> {
         effects::measure(&experiment.effects, evidence)
     }
 
-    /// The first concept and the first seed: photos, then one row per prompt and one column per
-    /// variant; only their foregrounds, as masked protocols compare them, if wanted.
+    /// The grid of the first concept and the first seed: reference photos, then one row per prompt and
+    /// one column per variant; with `foregrounds`, as masked protocols compare them.
     fn grid(&mut self, name: &str, foregrounds: bool) -> Result<()> {
         let experiment = self.experiment;
         let concept = &experiment.concepts[0];
@@ -342,7 +345,7 @@ impl<'a> Harness<'a> {
     }
 }
 
-/// Refuses protocols whose pairing the numbers of images and photos do not allow.
+/// Refuses protocols whose pairing does not fit the numbers of images and photos.
 fn check_counts(experiment: &Experiment, protocols: &[&Protocol]) -> Result<()> {
     for concept in &experiment.concepts {
         let prompts = experiment.prompts_for(concept).len();
@@ -353,26 +356,4 @@ fn check_counts(experiment: &Experiment, protocols: &[&Protocol]) -> Result<()> 
         }
     }
     Ok(())
-}
-
-/// Makes the folder of results and keeps others out of it.
-fn lock(results: &Path) -> Result<File> {
-    let runs = results.join("runs");
-    let unwritable = || {
-        format!(
-            "{}: results cannot be written here; name another folder with --results",
-            results.display()
-        )
-    };
-    std::fs::create_dir_all(&runs).with_context(unwritable)?;
-    let file = File::create(runs.join(".lock")).with_context(unwritable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(anyhow!(
-            "{}: another core-eval is at work here; wait for it, or name another folder with \
-             --results",
-            results.display()
-        )),
-        Err(TryLockError::Error(error)) => Err(error).with_context(unwritable),
-    }
 }

@@ -1,4 +1,4 @@
-//! The evaluation images: same noise for every variant, drawn once, kept as files.
+//! The evaluation images: generated once, from the same noise for every variant, and kept as files.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,24 +22,24 @@ use crate::base::Base;
 use crate::experiment::{EvaluationPrompt, Experiment};
 use crate::plan::{Cell, PlannedRun};
 
-/// Says which run and which sampling the images of a folder come from.
+/// The file that names the run and the sampling from which the images of a folder come.
 const SOURCE: &str = "source.json";
 
-/// One image that the experiment wants.
+/// One image of the experiment.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// The prompt's place among those for the concept.
+    /// The index of the prompt among those for the concept.
     pub prompt_index: usize,
     /// The prompt.
     pub prompt: EvaluationPrompt,
-    /// The image's number.
+    /// The index of the image among those of the prompt.
     pub image: usize,
     /// The file, relative to the results.
     pub file: PathBuf,
 }
 
 impl Wanted {
-    /// The file as tables name it, on every system alike.
+    /// The file as tables name it, with `/` on every system.
     pub fn name(&self) -> String {
         self.file.to_string_lossy().replace('\\', "/")
     }
@@ -73,28 +73,28 @@ fn folder(experiment: &Experiment, cell: &Cell, concept: &ConceptConfig) -> Path
         .join(cell.seed.to_string())
 }
 
-/// The images of one cell.
+/// The images of one cell that are to be generated.
 #[derive(Debug, Clone, Copy)]
-pub struct Painting<'a> {
-    /// What is drawn, and how.
+pub struct GenerationJob<'a> {
+    /// The experiment.
     pub experiment: &'a Experiment,
-    /// Of which variant, concept and seed.
+    /// Its variant, concept and seed.
     pub cell: &'a Cell,
     /// The experiment's folder.
     pub results: &'a Path,
     /// The base model.
     pub base: &'a Base,
-    /// Becomes true when drawing is to stop.
+    /// Becomes true when work is to stop.
     pub stop: &'a AtomicBool,
 }
 
-impl Painting<'_> {
-    /// Draws the images that are not there yet, and returns how many; those of another run or
-    /// another sampling are removed first.
+impl GenerationJob<'_> {
+    /// Generates the images that are missing, and returns how many. Images of another run or another
+    /// sampling are removed first.
     ///
     /// # Errors
     /// An unreadable model, an unwritable folder, a request to stop.
-    pub fn draw(&self, on_image: &(dyn Fn() + Sync)) -> Result<usize> {
+    pub fn run(&self, on_image: &(dyn Fn() + Sync)) -> Result<usize> {
         let Self {
             experiment,
             cell,
@@ -104,21 +104,21 @@ impl Painting<'_> {
         } = *self;
         let concept = &experiment.concepts[cell.concept];
         self.prepare(&results.join(folder(experiment, cell, concept)), concept)?;
-        let mut painter: Option<Painter> = None;
-        let mut drawn = 0;
-        // Batches are the same whatever is there already, so that an interrupted experiment draws
-        // the same bits.
+        let mut generator: Option<Generator> = None;
+        let mut generated = 0;
+        // Batches do not depend on which images exist, so an interrupted experiment ends with the
+        // same bits.
         for batch in wanted(experiment, cell).chunks(batch_size(base.folder())?) {
             if self.stop.load(Ordering::Relaxed) {
-                bail!("stopped; the same command goes on from here");
+                bail!("stopped; the same command continues from here");
             }
             let is_there = |image: &Wanted| results.join(&image.file).exists();
             if !batch.iter().all(is_there) {
-                let painter = match &mut painter {
-                    Some(painter) => painter,
+                let generator = match &mut generator {
+                    Some(generator) => generator,
                     None => {
                         let run = cell.run.as_ref().map(|run| run.folder(results));
-                        painter.insert(Painter::new(
+                        generator.insert(Generator::new(
                             experiment,
                             base.get()?,
                             concept,
@@ -127,18 +127,18 @@ impl Painting<'_> {
                         )?)
                     }
                 };
-                let images = painter.draw(batch, experiment.sampling.steps)?;
+                let images = generator.generate(batch, experiment.sampling.steps)?;
                 for (wanted, image) in batch.iter().zip(images) {
                     write(&results.join(&wanted.file), &image)?;
                 }
-                drawn += batch.len();
+                generated += batch.len();
             }
             batch.iter().for_each(|_| on_image());
         }
-        Ok(drawn)
+        Ok(generated)
     }
 
-    /// Empties the folder when its images come from elsewhere.
+    /// Empties the folder when its images come from another run or sampling.
     fn prepare(&self, folder: &Path, concept: &ConceptConfig) -> Result<()> {
         let source = source(self.experiment, self.cell, concept, self.base.folder())?;
         let path = folder.join(SOURCE);
@@ -160,7 +160,7 @@ fn write(path: &Path, image: &RgbImage) -> Result<()> {
     Ok(write_png(path, image)?)
 }
 
-/// Seconds that an image takes in a full batch, from two denoising steps of the untuned model.
+/// Seconds per image in a full batch, measured on two denoising steps of the base model.
 ///
 /// # Errors
 /// An unreadable model.
@@ -171,7 +171,7 @@ pub fn time_image(
 ) -> Result<f64> {
     const STEPS: usize = 2;
     let seed = experiment.seeds[0];
-    let painter = Painter::new(experiment, base, concept, seed, None)?;
+    let generator = Generator::new(experiment, base, concept, seed, None)?;
     let prompts = experiment.prompts_for(concept);
     let size = batch_size(&base.folder)?;
     let batch: Vec<Wanted> = prompts
@@ -185,14 +185,14 @@ pub fn time_image(
             file: PathBuf::new(),
         })
         .collect();
-    painter.draw(&batch, STEPS)?;
+    generator.generate(&batch, STEPS)?;
     let start = Instant::now();
-    painter.draw(&batch, STEPS)?;
+    generator.generate(&batch, STEPS)?;
     let seconds = start.elapsed().as_secs_f64();
     Ok(seconds * experiment.sampling.steps as f64 / (STEPS * size) as f64)
 }
 
-/// Images drawn together; fixed by the model alone.
+/// Images per batch, which depends on the model alone.
 fn batch_size(model: &ModelFolder) -> Result<usize> {
     let unet = UNet2DConditionConfig::from_file(&model.path().join("unet/config.json"))?;
     let size = unet.sample_size.unwrap_or(SampleSize::Square(64));
@@ -228,8 +228,8 @@ fn source(
     Ok(serde_json::to_string_pretty(&source)? + "\n")
 }
 
-/// A loaded model that knows the concept.
-struct Painter<'a> {
+/// A pipeline with a learned concept, or the base model's.
+struct Generator<'a> {
     experiment: &'a Experiment,
     concept: &'a ConceptConfig,
     seed: u64,
@@ -239,7 +239,7 @@ struct Painter<'a> {
     device: Device,
 }
 
-impl<'a> Painter<'a> {
+impl<'a> Generator<'a> {
     fn new(
         experiment: &'a Experiment,
         base: &BaseModel,
@@ -258,7 +258,7 @@ impl<'a> Painter<'a> {
         })
     }
 
-    fn draw(&self, batch: &[Wanted], steps: usize) -> Result<Vec<RgbImage>> {
+    fn generate(&self, batch: &[Wanted], steps: usize) -> Result<Vec<RgbImage>> {
         let prompts: Vec<String> = batch
             .iter()
             .map(|image| fill(&image.prompt.prompt, &self.word))
@@ -278,7 +278,7 @@ impl<'a> Painter<'a> {
         Ok(self.pipeline.decode(latents))
     }
 
-    /// Noise of every image, a function of seed, concept, prompt and number alone, so that
+    /// The initial noise of images: a function of seed, concept, prompt and image index alone, so that
     /// variants are compared on the same noise.
     fn noise(&self, batch: &[Wanted]) -> Result<Tensor<4>> {
         let [c, h, w] = self.pipeline.latent_shape()?;
@@ -318,7 +318,7 @@ pub(crate) fn open(
     Ok((run.pipeline(base)?, run.phrase().words().to_string()))
 }
 
-/// Whether a cell's run is there.
+/// Whether a run is finished.
 pub(crate) fn is_trained(run: &PlannedRun, results: &Path) -> bool {
     run.folder(results).exists()
 }

@@ -1,4 +1,4 @@
-//! Rows of `tokens.csv` that were computed before.
+//! Rows of `tokens.csv`, computed once per run and kept for the next start.
 
 use std::path::{Path, PathBuf};
 
@@ -11,12 +11,12 @@ use crate::experiment::Experiment;
 use crate::gallery::{Key, Store};
 use crate::plan::{Cell, PlannedRun};
 use crate::report::TokenRow;
-use crate::tokens::Reader;
+use crate::tokens::TokenProbe;
 
-/// Reads the prompts of runs, each run once.
+/// The rows of runs, which are computed only when they are not known.
 pub struct KeptTokens<'a> {
     experiment: &'a Experiment,
-    reader: &'a Reader<'a>,
+    probe: &'a TokenProbe<'a>,
     base: &'a Base,
     results: &'a Path,
     store: Store,
@@ -31,7 +31,7 @@ impl<'a> KeptTokens<'a> {
     /// Unreadable files of the model.
     pub fn open(
         experiment: &'a Experiment,
-        reader: &'a Reader<'a>,
+        probe: &'a TokenProbe<'a>,
         base: &'a Base,
         results: &'a Path,
         file: &Path,
@@ -44,7 +44,7 @@ impl<'a> KeptTokens<'a> {
         let network = format!("{parts:?} {:?}", model.weights());
         Ok(Self {
             experiment,
-            reader,
+            probe,
             base,
             results,
             store: Store::open(Some(file.to_path_buf()), &Key::of(&[&network]).hex()),
@@ -52,7 +52,7 @@ impl<'a> KeptTokens<'a> {
         })
     }
 
-    /// The rows of a cell; none for the base model.
+    /// The rows of a cell; none for a variant without training.
     ///
     /// # Errors
     /// An unreadable run.
@@ -65,15 +65,15 @@ impl<'a> KeptTokens<'a> {
         let mut rows = match known {
             Some(rows) => rows,
             None => {
-                let rows = self.reader.rows(cell, self.base, self.results)?;
+                let rows = self.probe.rows(cell, self.base, self.results)?;
                 self.store.insert(key, to_csv(&rows)?);
                 let concept = &run.config.concept;
-                // Each with the learned concept and with the super-category.
+                // Each prompt is encoded with the learned concept and with the super-category.
                 self.prompts += 2 * self.experiment.prompts_for(concept).len() as u64;
                 rows
             }
         };
-        // The rows of equal runs differ in this alone.
+        // Equal runs of two variants have equal rows under two names.
         for row in &mut rows {
             row.variant
                 .clone_from(&self.experiment.variants[cell.variant].name);
@@ -81,7 +81,7 @@ impl<'a> KeptTokens<'a> {
         Ok(rows)
     }
 
-    /// Writes what is new.
+    /// Writes new rows to the file.
     ///
     /// # Errors
     /// An unwritable folder.
@@ -100,7 +100,7 @@ impl<'a> KeptTokens<'a> {
     }
 }
 
-/// The digests of what a run has trained, but for its U-Net, which reads no prompts.
+/// The digests of the weights that a run has trained, except its U-Net, which does not encode prompts.
 fn trained_weights(run: &Path) -> Result<Vec<String>> {
     let mut files = Vec::new();
     for path in entries(run)? {

@@ -1,17 +1,17 @@
-//! Experiments: variants of a method trained, drawn, scored and compared.
+//! Experiments: variants of a method are trained, sampled, scored and compared.
 //!
-//! | what | module |
+//! | topic | module |
 //! |---|---|
 //! | the TOML file and what it refers to | [`experiment`] |
 //! | from file to tables | [`harness`], [`dry_run`] |
 //! | addresses of runs, training, work on all cores | [`plan`], [`training`], [`workers`] |
 //! | evaluation images with paired noise | [`images`] |
 //! | metrics, and how scores are computed | [`metrics`], [`protocol`], [`gallery`], [`masks`], [`scoring`], [`provenance`] |
-//! | diversity, copies, worst prompts, what photos score | [`checks`] |
+//! | diversity, copied photos, lowest prompts, scores of photos | [`checks`] |
 //! | context tokens, learning curves, claims | [`tokens`], [`kept_tokens`], [`curves`], [`effects`] |
-//! | how much networks have worked | [`usage`] |
+//! | which networks ran, and how often | [`usage`] |
 //! | intervals, tables, plots, tables of several experiments | [`statistics`], [`report`], [`merge`] |
-//! | how large an experiment must be, how far it is from a committed one | [`precision`], [`mod@reference`] |
+//! | required size of an experiment, distance to the committed reference | [`precision`], [`mod@reference`] |
 
 pub mod base;
 pub mod checks;
@@ -23,6 +23,7 @@ pub mod gallery;
 pub mod harness;
 pub mod images;
 pub mod kept_tokens;
+mod lock;
 pub mod masks;
 pub mod merge;
 pub mod metrics;

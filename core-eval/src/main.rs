@@ -11,7 +11,7 @@ use commands::{doctor, experiment, merge, plots, precision, score};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Train, draw, score and compare.
+/// Train, sample, score and compare.
 #[derive(Parser)]
 #[command(
     version,
@@ -28,15 +28,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Score images that any tool made: CLIP-T, CLIP-I, DINO.
+    /// Score images of any origin: CLIP-T, CLIP-I, DINO.
     Score(Box<score::ScoreArgs>),
-    /// Say which devices and checkpoints are there and work.
+    /// Check which devices and checkpoints are present and work.
     Doctor(doctor::DoctorArgs),
     /// Draw the plots of a results folder again from its CSV files.
     Plots(plots::PlotsArgs),
     /// Make one table of the variants of several experiments.
     Merge(merge::MergeArgs),
-    /// Say how many concepts, prompts and images an interval of a wanted width takes.
+    /// Estimate how many concepts, prompts and images an interval of a wanted width needs.
     Precision(precision::PrecisionArgs),
 }
 

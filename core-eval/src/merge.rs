@@ -13,14 +13,14 @@ use crate::metrics::{Metric, Scores};
 use crate::protocol::Protocol;
 use crate::report::{ScoreRow, ScoreTable, Tables, Weighting, plot::draw_all, read_rows};
 
-/// Writes scores, summary, checks, table, protocol and plots of all variants into the folder `out`
-/// and returns the table. The first variant of the first folder is the baseline; without a name of
-/// a protocol it is the first one of the first folder.
+/// Writes scores, summary, checks, table, protocol and plots of all variants into the folder `out` and
+/// returns the table. The first variant of the first folder is the baseline. Without `protocol`, the first
+/// protocol of the first folder is taken.
 ///
 /// # Errors
-/// Scores under different protocols, encoders or photos, with the first key that differs; a variant
-/// that two folders score differently; variants that were not given the same prompts of the same
-/// concepts with the same seeds; absent or damaged files.
+/// Scores under different protocols, encoders or photos, naming the first key that differs; a variant with
+/// different scores in two folders; variants with different concepts, prompts or seeds; absent or damaged
+/// files.
 pub fn merge(folders: &[PathBuf], protocol: Option<&str>, out: &Path) -> Result<String> {
     let mut parts = Vec::new();
     let mut wanted = protocol.map(str::to_string);
@@ -86,7 +86,7 @@ struct Part {
 }
 
 impl Part {
-    /// The files of the protocol of that name, or without name those of the first protocol.
+    /// Reads the files of the named protocol, or of the first protocol.
     fn read(folder: &Path, name: Option<&str>) -> Result<Self> {
         let suffixes = name.map_or(vec![String::new()], |name| {
             vec![String::new(), format!("-{name}")]
@@ -143,7 +143,7 @@ impl Part {
     }
 }
 
-/// The first key, with dots between levels, whose value is not the same.
+/// The first key whose value differs, with dots between levels.
 fn difference(ours: &Value, theirs: &Value, at: &str) -> Option<String> {
     match (ours, theirs) {
         (Value::Object(a), Value::Object(b)) => {
@@ -158,7 +158,7 @@ fn difference(ours: &Value, theirs: &Value, at: &str) -> Option<String> {
     }
 }
 
-/// The rows of all parts; a variant that comes again must have the same scores.
+/// The rows of all parts. A variant in two parts must have the same scores in both.
 fn union(parts: &[Part]) -> Result<ScoreTable> {
     let metrics = Metric::ALL.iter().copied();
     let ran = |metric: &Metric| {
@@ -196,7 +196,7 @@ fn union(parts: &[Part]) -> Result<ScoreTable> {
     })
 }
 
-/// Refuses variants that did not draw the same prompts of the same concepts with the same seeds.
+/// Refuses variants with images of different concepts, prompts or seeds.
 fn check_same_images(scores: &[ScoreRow], variants: &[&str]) -> Result<()> {
     type Place<'a> = (&'a str, &'a str, u64);
     let places = |variant: &str| {
@@ -219,7 +219,7 @@ fn check_same_images(scores: &[ScoreRow], variants: &[&str]) -> Result<()> {
             let (concept, prompt, seed) = place;
             bail!(
                 "`{first}` has {} images of `{prompt}` for {concept} with seed {seed}, `{variant}` \
-                 {}; only variants that drew the same can be compared",
+                 {}; only variants with the same images can be compared",
                 expected.get(place).unwrap_or(&0),
                 found.get(place).unwrap_or(&0)
             );

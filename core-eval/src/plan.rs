@@ -12,27 +12,26 @@ use sha2::{Digest, Sha256};
 
 use crate::experiment::Experiment;
 
-/// Counted up when the same configuration would train to other numbers, so that older runs are
-/// not taken for new ones.
+/// Increased when the same configuration would train other weights, so that older runs are not reused.
 const RUN_FORMAT: u32 = 1;
 
-/// Letters of an address.
+/// The number of letters of an address.
 const ADDRESS_LENGTH: usize = 16;
 
-/// One variant on one concept with one seed.
+/// One variant, one concept and one seed.
 #[derive(Debug, Clone)]
 pub struct Cell {
-    /// Its place among the variants.
+    /// The index of the variant.
     pub variant: usize,
-    /// Its place among the concepts.
+    /// The index of the concept.
     pub concept: usize,
     /// The seed.
     pub seed: u64,
-    /// What is trained; `None` for the untuned model.
+    /// What is trained; `None` for the base model.
     pub run: Option<PlannedRun>,
 }
 
-/// A run and where it lies.
+/// A run and its address.
 #[derive(Debug, Clone)]
 pub struct PlannedRun {
     /// Everything that determines it.
@@ -48,7 +47,7 @@ impl PlannedRun {
     }
 }
 
-/// All cells, variants slowest, seeds fastest.
+/// All cells, ordered by variant, then concept, then seed.
 ///
 /// # Errors
 /// Unreadable photos or model files, a recipe that does not fit a concept.

@@ -1,18 +1,18 @@
-//! How many concepts, prompts and images an interval of a wanted width takes, estimated from the
-//! scores of an experiment that was made.
+//! How many concepts, prompts and images an interval of a wanted width needs, estimated from the scores
+//! of a finished experiment.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
 use indexmap::IndexMap;
 
 use crate::metrics::Metric;
 use crate::report::{Grouped, ScoreRow, grouped};
 use crate::statistics::{half_width, mean, variance};
 
-/// More than this many concepts or prompts are not thought about.
+/// Upper limit of the search, in concepts, prompts or images.
 const MOST: usize = 100_000;
 
-/// Where the spread of scores comes from: variances, estimated by the moments of the nested design
-/// of images in prompts in concepts. Seeds count as images.
+/// The variance of scores by its source, estimated by the method of moments for images nested in prompts
+/// nested in concepts. Seeds count as images.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
     /// Between the true means of concepts.
@@ -23,60 +23,31 @@ pub struct Spread {
     pub images: f64,
     /// Concepts in the experiment.
     pub concept_count: usize,
-    /// Prompts of a concept, on average.
+    /// Prompts per concept, on average.
     pub prompt_count: usize,
-    /// Images of a prompt, on average.
+    /// Images per prompt, on average.
     pub image_count: usize,
 }
 
-/// The scores of a variant, or with a baseline their differences to its, image by image.
+/// The spread of a variant's scores or, with a baseline, of their differences to the baseline's, image
+/// by image.
 ///
 /// # Errors
-/// No such variant or no scores of this metric; fewer than two prompts or images, of which no spread
-/// can be told.
+/// No such variant or no scores of this metric; fewer than two prompts or images, which have no spread.
 pub fn spread(
     rows: &[ScoreRow],
     metric: Metric,
     variant: &str,
     baseline: Option<&str>,
 ) -> Result<Spread> {
-    let mut ours = grouped(rows, variant, metric);
-    if ours.is_empty() {
-        bail!("no {} of variant `{variant}`", metric.title());
-    }
-    if let Some(baseline) = baseline {
-        let theirs = grouped(rows, baseline, metric);
-        if places(&ours) != places(&theirs) {
-            bail!("`{variant}` and `{baseline}` have no images of the same prompts");
-        }
-        let ours = ours.values_mut().flat_map(IndexMap::values_mut);
-        let theirs = theirs.values().flat_map(IndexMap::values);
-        for (ours, theirs) in ours.zip(theirs) {
-            let ours = ours.values_mut().flatten();
-            for (a, b) in ours.zip(theirs.values().flatten()) {
-                *a -= b;
-            }
-        }
-    }
-    // A row a prompt, a column an image.
-    let concepts: Vec<Vec<Vec<f64>>> = ours
-        .into_values()
-        .map(|prompts| {
-            let prompts = prompts.into_values();
-            prompts
-                .map(|seeds| seeds.into_values().flatten().collect())
-                .collect()
-        })
-        .collect();
+    let concepts = values(rows, metric, variant, baseline)?;
     let prompts = concepts.iter().map(Vec::len).sum::<usize>();
     let images = concepts.iter().flatten().map(Vec::len).sum::<usize>();
     let (prompt_count, image_count) = (prompts / concepts.len(), images / prompts);
-    if prompt_count < 2 || image_count < 2 {
-        bail!(
-            "{prompt_count} prompt(s) of {image_count} image(s) tell nothing of their spread; draw \
-             two or more of each"
-        );
-    }
+    ensure!(
+        prompt_count > 1 && image_count > 1,
+        "{prompt_count} prompts of {image_count} images have no spread; draw two or more of each"
+    );
     let mean_variance = |groups: &[Vec<f64>]| {
         mean(groups.iter().filter_map(|group| variance(group))).unwrap_or_default()
     };
@@ -100,7 +71,42 @@ pub fn spread(
     })
 }
 
-/// How many images there are of each concept, prompt and seed.
+/// Per concept and prompt the values of images.
+fn values(
+    rows: &[ScoreRow],
+    metric: Metric,
+    variant: &str,
+    baseline: Option<&str>,
+) -> Result<Vec<Vec<Vec<f64>>>> {
+    let mut ours = grouped(rows, variant, metric);
+    ensure!(
+        !ours.is_empty(),
+        "no {} of variant `{variant}`",
+        metric.title()
+    );
+    if let Some(baseline) = baseline {
+        let theirs = grouped(rows, baseline, metric);
+        ensure!(
+            places(&ours) == places(&theirs),
+            "`{variant}` and `{baseline}` have no images of the same prompts"
+        );
+        let ours = ours.values_mut().flat_map(IndexMap::values_mut);
+        let theirs = theirs.values().flat_map(IndexMap::values);
+        for (ours, theirs) in ours.zip(theirs) {
+            let ours = ours.values_mut().flatten();
+            for (a, b) in ours.zip(theirs.values().flatten()) {
+                *a -= b;
+            }
+        }
+    }
+    let images = |seeds: IndexMap<u64, Vec<f64>>| seeds.into_values().flatten().collect();
+    let prompts = ours.into_values();
+    Ok(prompts
+        .map(|prompts| prompts.into_values().map(images).collect())
+        .collect())
+}
+
+/// How many images each concept, prompt and seed has.
 fn places<'a>(scores: &Grouped<'a>) -> Vec<(&'a str, &'a str, u64, usize)> {
     let concepts = scores.iter();
     concepts
@@ -119,39 +125,39 @@ impl Spread {
         (self.prompts + self.images / images as f64) / prompts as f64
     }
 
-    /// The width of the 95 % interval that speaks of these concepts alone.
+    /// The width of the 95 % interval for these concepts alone.
     pub fn width_of_these(&self, concepts: usize, prompts: usize, images: usize) -> f64 {
         let variance = self.of_concept(prompts, images) / concepts as f64;
         2.0 * half_width(variance, concepts * prompts.saturating_sub(1))
     }
 
-    /// The width of the 95 % interval that speaks of concepts like these.
+    /// The width of the 95 % interval for all concepts of this kind.
     pub fn width_of_all(&self, concepts: usize, prompts: usize, images: usize) -> f64 {
         let variance = (self.concepts + self.of_concept(prompts, images)) / concepts as f64;
         2.0 * half_width(variance, concepts.saturating_sub(1))
     }
 
-    /// The fewest concepts for an interval of this width about concepts like these, with prompts and
-    /// images as in the experiment; `None` when no number within reason does.
+    /// The fewest concepts for an interval of this width for all concepts of this kind, with the prompts
+    /// and images of the experiment; `None` when no number within the limit is enough.
     pub fn concepts_for(&self, wanted: f64) -> Option<usize> {
         let (prompts, images) = (self.prompt_count, self.image_count);
         fewest(|concepts| self.width_of_all(concepts, prompts, images) <= wanted)
     }
 
-    /// The fewest prompts for each of these concepts for an interval of this width about them.
+    /// The fewest prompts per concept for an interval of this width for these concepts.
     pub fn prompts_for(&self, wanted: f64) -> Option<usize> {
         let (concepts, images) = (self.concept_count, self.image_count);
         fewest(|prompts| self.width_of_these(concepts, prompts, images) <= wanted)
     }
 
-    /// The fewest images for each prompt for the same.
+    /// The fewest images per prompt for the same.
     pub fn images_for(&self, wanted: f64) -> Option<usize> {
         let (concepts, prompts) = (self.concept_count, self.prompt_count);
         fewest(|images| self.width_of_these(concepts, prompts, images) <= wanted)
     }
 }
 
-/// The smallest number that is enough, by halving: more is never worse.
+/// The smallest number that is enough, by bisection: more is never worse.
 fn fewest(enough: impl Fn(usize) -> bool) -> Option<usize> {
     if !enough(MOST) {
         return None;

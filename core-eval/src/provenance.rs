@@ -1,5 +1,4 @@
-//! `protocol.json`: the rules by which scores were computed, and the digests of what they were
-//! computed with.
+//! `protocol.json`: the rules by which scores were computed, and the digests of encoders and photos.
 
 use std::path::{Path, PathBuf};
 

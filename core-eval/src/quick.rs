@@ -1,24 +1,23 @@
-//! `--quick`: the whole path in a minute.
+//! `--quick`: every step of an experiment in a minute.
 
 use core_losses::LossTerm;
 use core_train::config::{Group, Rescale, StageConfig};
 
 use crate::experiment::Experiment;
 
-/// Optimiser steps of a stage.
+/// Optimiser steps per stage.
 const STEPS: usize = 4;
 /// Denoising steps.
 const DENOISING_STEPS: usize = 3;
-/// Concepts; two, so that claims about them have intervals.
+/// Concepts: two, so that claims have intervals.
 const CONCEPTS: usize = 2;
 /// Class images of prior preservation.
 const CLASS_IMAGES: usize = 4;
-/// Prompts of each group.
+/// Prompts per group.
 const PROMPTS: usize = 3;
 
 impl Experiment {
-    /// Smaller numbers of steps, concepts, seeds, prompts and images, and another folder; every
-    /// stage of the path remains.
+    /// The same experiment with fewer steps, concepts, seeds, prompts and images, in another folder.
     #[must_use]
     pub fn quick(mut self) -> Self {
         self.name.push_str("-quick");
@@ -40,7 +39,7 @@ impl Experiment {
     }
 }
 
-/// Fewer steps, with the rescaling window at the same share of them.
+/// Reduces the steps of a stage and scales its rescaling window.
 fn shorten(stage: &mut StageConfig) {
     let steps = stage.steps.min(STEPS);
     if let Rescale::Window(window) = &mut stage.rescale {

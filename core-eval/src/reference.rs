@@ -1,7 +1,7 @@
 //! How far an experiment's scores are from the committed ones.
 //!
-//! The last digits of a score depend on the processor: another instruction set adds numbers in
-//! another order. A difference of more than [`TOLERANCE`] has another cause.
+//! The last digits of a score depend on the processor, since other instruction sets add numbers in another
+//! order. A difference of more than [`TOLERANCE`] has another cause.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ use indexmap::{IndexMap, IndexSet};
 use crate::metrics::Metric;
 use crate::report::{ScoreRow, ScoreTable};
 
-/// The largest difference that processors make.
+/// The largest difference between processors.
 pub const TOLERANCE: f64 = 1e-3;
 
 /// The folder of references, beside those of experiments.
 pub(crate) const FOLDER: &str = "reference";
 
-/// How many rows are named before the rest is counted.
+/// How many differences are named; the rest is counted.
 const NAMED: usize = 5;
 
 /// The comparison of scores with a reference.

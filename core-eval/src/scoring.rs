@@ -20,23 +20,22 @@ use crate::plan::Cell;
 use crate::protocol::Protocol;
 use crate::report::{ScoreRow, ScoreTable};
 
-/// Where an image stands among the others.
+/// The position of an image among the others.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
-    /// Among the images of its concept, from 0.
+    /// Its index among the images of its concept.
     pub index: usize,
-    /// Among those of its concept and prompt, from 0.
+    /// Its index among the images of its concept and prompt.
     pub number: usize,
     /// The kind of its prompt; empty when it has none.
     pub kind: &'a str,
 }
 
-/// The scores of an image by some metrics under a protocol; without photos those that read them
-/// are left out.
+/// The scores of an image by some metrics under a protocol. Without photos, metrics that compare with
+/// photos give none.
 ///
 /// # Errors
-/// A score that is NaN, which an encoder with damaged weights gives; features that were not
-/// computed.
+/// A score that is NaN, because the weights of the encoder are damaged; features that were not computed.
 pub fn scores(
     protocol: &Protocol,
     metrics: &[Metric],
@@ -82,13 +81,13 @@ pub fn scores(
 /// One image of the experiment.
 #[derive(Debug)]
 pub struct ScoredImage {
-    /// The number of its cell.
+    /// The index of its cell.
     pub cell: usize,
-    /// What it was drawn for.
+    /// Its file and prompt.
     pub image: Wanted,
-    /// Its place among all images of its cell.
+    /// Its index among all images of its cell.
     pub index: usize,
-    /// What the encoders make of it.
+    /// Its features.
     pub features: ImageFeatures,
 }
 
@@ -109,7 +108,7 @@ pub struct ScoredImages<'a> {
 }
 
 impl<'a> ScoredImages<'a> {
-    /// Computes the features of all photos, images and prompts that are not known from before.
+    /// Computes the features of all photos, images and prompts; those that were kept are reused.
     ///
     /// # Errors
     /// An image that cannot be read; a request to stop.
@@ -140,7 +139,7 @@ impl<'a> ScoredImages<'a> {
             images.add(cell, &protocols, results, gallery, &mut |count| {
                 (0..count).for_each(|_| progress.advance(""));
                 match stop.load(Ordering::Relaxed) {
-                    true => bail!("stopped; the same command goes on from here"),
+                    true => bail!("stopped; the same command continues from here"),
                     false => Ok(()),
                 }
             })?;
@@ -189,7 +188,7 @@ impl<'a> ScoredImages<'a> {
         Ok(())
     }
 
-    /// The rows of `scores.csv`: variants slowest, then concepts, seeds, prompts, images.
+    /// The rows of `scores.csv`, ordered by variant, concept, seed, prompt and image.
     ///
     /// # Errors
     /// A score that is NaN, naming the image.
@@ -231,13 +230,13 @@ impl<'a> ScoredImages<'a> {
         })
     }
 
-    /// The images that a method drew.
+    /// The images of a variant.
     pub fn of_variant(&self, variant: &str) -> impl Iterator<Item = &ScoredImage> {
         let images = self.images.iter();
         images.filter(move |image| self.variant(image) == variant)
     }
 
-    /// The name of the method that drew an image.
+    /// The name of an image's variant.
     fn variant(&self, image: &ScoredImage) -> &str {
         &self.experiment.variants[self.cells[image.cell].variant].name
     }

@@ -4,16 +4,16 @@ use core_model::rng::rng;
 use rand::{Rng, RngExt};
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
-/// Resamples of a bootstrap.
+/// The number of resamples of a bootstrap.
 const RESAMPLES: usize = 10_000;
 
-/// With at least this many concepts they are what is resampled.
+/// With at least this many concepts, concepts are resampled.
 pub const ENOUGH_CONCEPTS: usize = 8;
 
 /// The two-sided level of all intervals.
 const LEVEL: f64 = 0.95;
 
-/// One concept's values: a row a prompt, a column a seed; all rows have the same seeds.
+/// The values of one concept: one row per prompt and one column per seed; all rows have the same seeds.
 pub type ConceptValues = Vec<Vec<f64>>;
 
 /// A mean with its interval.
@@ -27,12 +27,12 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// The mean; none of nothing.
+/// The mean; `None` without values.
 pub fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     weighted_mean(values.into_iter().map(|value| (value, 1.0)))
 }
 
-/// The mean of values, each with its weight; none of nothing.
+/// The weighted mean; `None` without values.
 pub fn weighted_mean(values: impl IntoIterator<Item = (f64, f64)>) -> Option<f64> {
     let (sum, weights) = values
         .into_iter()
@@ -42,15 +42,15 @@ pub fn weighted_mean(values: impl IntoIterator<Item = (f64, f64)>) -> Option<f64
     (weights > 0.0).then(|| sum / weights)
 }
 
-/// The unbiased variance; none of fewer than two.
+/// The unbiased variance; `None` for fewer than two values.
 pub fn variance(values: &[f64]) -> Option<f64> {
     let mean = mean(values.iter().copied())?;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     (values.len() > 1).then(|| squares / (values.len() as f64 - 1.0))
 }
 
-/// Half of the width of Student's 95 % interval of a mean, which has this variance, estimated with
-/// `freedom` degrees of freedom; without any it is infinite.
+/// Half of the width of Student's 95 % interval of a mean with this variance, which was estimated with
+/// `freedom` degrees of freedom; infinite without any.
 pub fn half_width(variance: f64, freedom: usize) -> f64 {
     student(freedom).map_or(f64::INFINITY, |student| student * variance.sqrt())
 }
@@ -66,16 +66,15 @@ fn of_concept(concept: &ConceptValues) -> f64 {
     mean(prompts.filter_map(|seeds| mean(seeds.iter().copied()))).unwrap_or_default()
 }
 
-/// The mean over concepts, each with its weight, with its bootstrap interval. Equal weights give the
-/// macro mean.
+/// The weighted mean over concepts with its bootstrap interval. Equal weights give the macro mean.
 ///
 /// The ends are expanded percentiles (Hesterberg 2015, "What Teachers Should Know About the
-/// Bootstrap", section 5.3): plain percentiles of few values are too narrow, so the tails are those
-/// which make the interval of a mean as wide as Student's.
+/// Bootstrap", section 5.3): plain percentiles of few values are too narrow, so the tails are chosen such
+/// that the interval of a mean is as wide as Student's.
 ///
-/// With [`ENOUGH_CONCEPTS`] concepts these are resampled, seeds averaged first; with fewer, the
-/// concepts are fixed, and within each the seeds and the prompts are resampled: a seed as a whole,
-/// since one training serves all prompts. The same `purpose` and shape draw the same resamples, so
+/// With [`ENOUGH_CONCEPTS`] or more concepts, concepts are resampled after seeds were averaged. With fewer,
+/// the concepts are fixed, and seeds and prompts are resampled within each; a seed is drawn for all prompts
+/// at once, since they share one training run. The same `purpose` and shape give the same resamples, so
 /// that variants are compared on equal ones.
 pub fn bootstrap(concepts: &[ConceptValues], weights: &[f64], purpose: &str) -> Interval {
     resampled(concepts, weights, purpose, RESAMPLES)
@@ -123,8 +122,8 @@ pub fn resampled(
     }
 }
 
-/// The share of resamples beyond each end of the interval: of what is resampled, `size` values at a
-/// time with `freedom` degrees of freedom in all.
+/// The share of resamples beyond each end of the interval, when `size` values are resampled with `freedom`
+/// degrees of freedom in total.
 fn expanded_tail(size: usize, freedom: usize) -> f64 {
     match student(freedom) {
         Some(student) if size > 1 => {
@@ -147,15 +146,14 @@ fn of_concept_resampled(prompts: &ConceptValues, generator: &mut impl Rng) -> f6
     mean(resampled).unwrap_or_default()
 }
 
-/// The quantile of sorted values, between neighbours in proportion.
+/// The quantile of sorted values, interpolated linearly.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let at = share * (sorted.len() - 1) as f64;
     let (low, high) = (at.floor() as usize, at.ceil() as usize);
     sorted[low] + (sorted[high] - sorted[low]) * (at - low as f64)
 }
 
-/// Mean and Student's 95 % interval of independent values; the interval of fewer than two is the
-/// whole line.
+/// Mean and Student's 95 % interval of independent values; infinite for fewer than two.
 pub fn t_interval(values: &[f64]) -> Interval {
     let mean = mean(values.iter().copied()).unwrap_or_default();
     let half = variance(values).map_or(f64::INFINITY, |variance| {

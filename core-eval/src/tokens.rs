@@ -1,5 +1,5 @@
 //! How far a learned concept pulls the other words of a prompt (the paper's Fig. 2): the cosine of
-//! every context token's output embedding with what the super-category leaves there.
+//! every context token's output embedding with the one in the prompt with the super-category.
 
 use std::path::Path;
 
@@ -16,18 +16,19 @@ use core_train::data::prompts::ConceptWords;
 
 use crate::base::Base;
 use crate::experiment::Experiment;
+use crate::metrics::dot;
 use crate::plan::Cell;
 use crate::report::TokenRow;
 
-/// Reads how prompts are encoded before and after a concept was learned.
+/// Compares how prompts are encoded with the learned concept and with the super-category.
 #[derive(Debug)]
-pub struct Reader<'a> {
+pub struct TokenProbe<'a> {
     experiment: &'a Experiment,
     /// The base model's.
     tokenizer: Tokenizer,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> TokenProbe<'a> {
     /// Loads the tokenizer.
     ///
     /// # Errors
@@ -43,7 +44,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Refuses prompts that are too long for the text encoder and placeholders that are words.
+    /// Refuses prompts that are too long for the text encoder, and placeholders that are words of its
+    /// vocabulary.
     ///
     /// # Errors
     /// Naming concept and prompt.
@@ -70,7 +72,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The rows of one cell, prompts in order, positions in order; none for the untuned model.
+    /// The rows of one cell by prompt and position; none for a variant without training.
     ///
     /// # Errors
     /// An unreadable run.
@@ -114,13 +116,7 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The cosine of two vectors of any length.
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| -> f64 {
-        a.iter()
-            .zip(b)
-            .map(|(a, b)| f64::from(*a) * f64::from(*b))
-            .sum()
-    };
-    let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(1e-12);
-    cosine.clamp(-1.0, 1.0)
+    (dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(1e-12)).clamp(-1.0, 1.0)
 }

@@ -1,4 +1,4 @@
-//! The runs of an experiment: each trained once, several at a time, continued after a kill.
+//! The runs of an experiment: each is trained once, several at a time, and resumed after an interruption.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -16,10 +16,10 @@ use crate::images::is_trained;
 use crate::plan::{Cell, PlannedRun};
 use crate::workers::Workers;
 
-/// How often the steps done are counted.
+/// How often finished steps are counted.
 const WATCH: Duration = Duration::from_millis(500);
 
-/// The runs that are not there yet, each once, in the order of the cells.
+/// The runs that are missing, each once, in the order of the cells.
 pub fn runs_to_do<'a>(cells: &'a [Cell], results: &Path) -> Vec<&'a PlannedRun> {
     let mut runs: Vec<&PlannedRun> = Vec::new();
     for run in cells.iter().filter_map(|cell| cell.run.as_ref()) {
@@ -31,10 +31,10 @@ pub fn runs_to_do<'a>(cells: &'a [Cell], results: &Path) -> Vec<&'a PlannedRun> 
     runs
 }
 
-/// Trains what is not there yet, and returns how many runs that were.
+/// Trains the runs that are missing, and returns how many.
 ///
 /// # Errors
-/// What a run reports, with its concept; what was done stays, and the next call goes on from it.
+/// Errors of a run, prefixed with its concept. Finished work is kept; the next call resumes.
 pub fn train(
     cells: &[Cell],
     base: &Base,
@@ -48,7 +48,7 @@ pub fn train(
     }
     let folder = results.join("runs");
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    // Long runs first, so that no worker is left with one at the end.
+    // Long runs first, so that no worker has to finish one alone at the end.
     runs.sort_by_key(|run| std::cmp::Reverse(cost(run)));
     let total: usize = runs.iter().map(|run| steps(run)).sum();
     let done = done(&runs, results);
@@ -63,7 +63,7 @@ pub fn train(
         });
         let outcome = workers.for_each(&runs, |run| {
             if stop.load(Ordering::Relaxed) {
-                bail!("stopped; the same command goes on from here");
+                bail!("stopped; the same command continues from here");
             }
             let options = RunOptions {
                 output: &run.folder(results),
@@ -75,7 +75,7 @@ pub fn train(
             match core_train::run_on(base.get()?, &run.config, &options) {
                 Ok(_) => Ok(()),
                 Err(core_train::Error::Interrupted { .. }) => {
-                    bail!("stopped; the same command goes on from here")
+                    bail!("stopped; the same command continues from here")
                 }
                 Err(error) => {
                     Err(error).with_context(|| format!("concept `{}`", run.config.concept.name))
@@ -91,7 +91,7 @@ pub fn train(
     })
 }
 
-/// Brings the display to the number of rows that the runs have written.
+/// Advances the progress bar to the number of rows that the runs have written.
 fn show(progress: &Mutex<(Progress, u64)>, runs: &[&PlannedRun], results: &Path) {
     let now = done(runs, results);
     if let Ok(mut progress) = progress.lock() {
@@ -102,7 +102,7 @@ fn show(progress: &Mutex<(Progress, u64)>, runs: &[&PlannedRun], results: &Path)
     }
 }
 
-/// Optimiser steps done so far.
+/// The number of finished optimiser steps.
 fn done(runs: &[&PlannedRun], results: &Path) -> u64 {
     let rows = |run: &&PlannedRun| {
         let folder = run.folder(results);
@@ -121,8 +121,8 @@ fn steps(run: &PlannedRun) -> usize {
     run.config.stages.iter().map(|stage| stage.steps).sum()
 }
 
-/// A guess at how long a run takes, good enough to put the long ones first: regularised steps cost
-/// three times as much.
+/// A rough estimate of the duration of a run, to start long ones first: regularised steps cost three times
+/// as much.
 fn cost(run: &PlannedRun) -> usize {
     let of = |stage: &StageConfig| {
         stage.steps * stage.batch_size * if stage.regularizers.is_empty() { 1 } else { 3 }

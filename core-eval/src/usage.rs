@@ -1,15 +1,15 @@
-//! How much networks have worked.
+//! Which networks ran, and how often.
 
 use std::fmt;
 
 use indexmap::IndexMap;
 
-/// Counts by what was done, such as `images read by DINO`.
+/// Counts by kind of work, such as `images read by DINO`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Usage(IndexMap<String, u64>);
 
 impl Usage {
-    /// Counts work; nothing for none.
+    /// Adds to the count of a kind of work.
     pub fn count(&mut self, what: &str, count: u64) {
         if count > 0 {
             *self.0.entry(what.to_string()).or_default() += count;
@@ -23,7 +23,7 @@ impl Usage {
         }
     }
 
-    /// Whether no network has worked.
+    /// Whether no network ran.
     pub fn is_none(&self) -> bool {
         self.0.is_empty()
     }
@@ -50,13 +50,16 @@ mod tests {
     #[test]
     fn work_is_counted_by_kind_and_none_is_said() {
         let mut usage = Usage::default();
-        usage.count("images drawn", 0);
+        usage.count("images generated", 0);
         assert_eq!(usage.to_string(), "none, everything was there");
-        usage.count("images drawn", 2);
+        usage.count("images generated", 2);
         let mut other = Usage::default();
         other.count("texts read by CLIP", 1);
-        other.count("images drawn", 3);
+        other.count("images generated", 3);
         usage.add(&other);
-        assert_eq!(usage.to_string(), "5 images drawn, 1 texts read by CLIP");
+        assert_eq!(
+            usage.to_string(),
+            "5 images generated, 1 texts read by CLIP"
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! Independent work on several cores.
 //!
-//! Small networks gain nothing from sharing an operation among cores: each core is a worker with
-//! one thread of its own. Large networks and GPUs are one worker's with all threads, since one task
-//! fills the memory. Which it is depends on model and device only, never on how much is to be done.
+//! Operations of small networks do not gain from several cores, so each core is a worker with one thread.
+//! Large networks and GPUs have one worker with all threads, since one task fills the memory. The choice
+//! depends on model and device only, never on the amount of work.
 
 use std::path::Path;
 
@@ -11,20 +11,20 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, anyhow};
 
-/// The largest U-Net, in bytes on disk, of which every core gets one of its own.
+/// The largest U-Net for which every core is a worker, in bytes on disk.
 const SMALL: u64 = 256 << 20;
 
-/// The cores of this machine.
+/// The number of cores of this machine.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// How many tasks go at once, and the threads of each.
+/// How many tasks run at once, and the threads of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Workers {
-    /// Tasks at once.
+    /// The number of tasks at once.
     pub count: usize,
-    /// Threads of a task.
+    /// The number of threads per task.
     pub threads: usize,
 }
 
@@ -41,10 +41,10 @@ impl Workers {
         Self { count, threads }
     }
 
-    /// Does something with the threads of one task.
+    /// Runs `work` with the threads of one task.
     ///
     /// # Errors
-    /// What it reported.
+    /// The error of `work`.
     pub fn alone<T: Send>(self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         self.pool()?.install(work)
     }
@@ -56,11 +56,11 @@ impl Workers {
             .context("starting a worker thread")
     }
 
-    /// Does all tasks, each exactly once, and reports the first failure in the order of the tasks;
-    /// after a failure no further task is begun.
+    /// Runs every task once. After a failure no further task is started, and the first failure in the
+    /// order of the tasks is returned.
     ///
     /// # Errors
-    /// What a task reported; a panic inside a task is such a report too.
+    /// The error of a task; a panic in a task is an error too.
     pub fn for_each<T: Sync>(
         self,
         tasks: &[T],

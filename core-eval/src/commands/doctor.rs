@@ -1,4 +1,4 @@
-//! `core-eval doctor`: what this machine and this checkout have.
+//! `core-eval doctor`: checks the devices and checkpoints of this machine.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ pub(crate) struct DoctorArgs {
 /// Prints versions, devices and checkpoints.
 ///
 /// # Errors
-/// A shipped checkpoint that cannot be loaded, after everything was printed.
+/// A device or shipped checkpoint that does not work; everything is printed first.
 pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
     say(&format!(
         "core-eval {}, burn {}, {} {}, {} threads",
@@ -75,10 +75,10 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
     }
 }
 
-/// Differences of less than this part of the largest value are rounding.
+/// Differences below this share of the largest value are rounding.
 const ROUNDING: f32 = 1e-3;
 
-/// Prints every device that could be used and lets it compute; what is wrong.
+/// Prints every device after comparing its results with those of the CPU; returns what is wrong.
 fn devices() -> Vec<String> {
     let mut broken = Vec::new();
     let present = present_devices();
@@ -91,10 +91,10 @@ fn devices() -> Vec<String> {
         match difference_from_cpu(name, device) {
             Ok(_) if name == "cpu" => say(&format!("device {name}: present ({adapter})")),
             Ok(off) if off < ROUNDING => say(&format!(
-                "device {name}: present ({adapter}), computes as the cpu within {off:.0e}"
+                "device {name}: present ({adapter}), results equal the cpu's within {off:.0e}"
             )),
             Ok(off) => broken.push(format!(
-                "device {name} ({adapter}): computes otherwise than the cpu, by {off:.0e} of the largest \
+                "device {name} ({adapter}): its results differ from the cpu's by {off:.0e} of the largest \
                  value; update its driver or use another device"
             )),
             Err(error) => broken.push(error.to_string()),
@@ -113,7 +113,7 @@ fn devices() -> Vec<String> {
     broken
 }
 
-/// `models` in the working folder, else in the checkout that this program was built from.
+/// `models` in the working folder, or else in the checkout from which this program was built.
 fn models_folder() -> PathBuf {
     let here = PathBuf::from("models");
     if here.is_dir() {

@@ -18,7 +18,7 @@ use super::say;
 pub(crate) struct ExperimentArgs {
     /// The experiment's TOML file, as in experiments/.
     experiment: PathBuf,
-    /// Where to compute instead of the file's `device`: cpu, wgpu, wgpu:1, cuda ....
+    /// The device, instead of the file's `device`: cpu, wgpu, wgpu:1, cuda, cuda:1.
     #[arg(long)]
     device: Option<String>,
     /// Only list the runs, with estimated time and memory.
@@ -27,10 +27,10 @@ pub(crate) struct ExperimentArgs {
     /// The folder of all results; each experiment has a folder in it.
     #[arg(long, value_name = "DIR", default_value = "results")]
     results: PathBuf,
-    /// Only this variant and the first; may be given several times.
+    /// Run only this variant and the first; may be repeated.
     #[arg(long = "variant", value_name = "NAME")]
     variants: Vec<String>,
-    /// The whole path with very few steps, concepts, prompts and images.
+    /// Run every step with very few steps, concepts, prompts and images.
     #[arg(long)]
     quick: bool,
 }
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &ExperimentArgs) -> Result<()> {
     }
     let (name, claims) = (experiment.name.clone(), experiment.effects.len());
     let start = Instant::now();
-    // Without the handler Ctrl-C ends the program at once, and the next call continues all the same.
+    // Without the handler Ctrl-C ends the program at once, and the next call continues from there too.
     let stop = stop_on_ctrl_c().unwrap_or_default();
     let outcome = harness::run(experiment, &results, &stop)?;
     report(&name, claims, &outcome);
@@ -80,7 +80,7 @@ fn report(experiment: &str, claims: usize, outcome: &Outcome) {
         return;
     }
     if outcome.effects.is_empty() {
-        say("\neffects: an interval needs two concepts or seeds; none measured");
+        say("\neffects: not measured, since an interval needs two concepts or seeds");
         return;
     }
     say("\nEffects, 95 % intervals:");

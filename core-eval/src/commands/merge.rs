@@ -10,10 +10,10 @@ use super::say;
 /// Arguments of `core-eval merge`.
 #[derive(Debug, Args)]
 pub(crate) struct MergeArgs {
-    /// Folders that experiments wrote; the first variant of the first one is the baseline
+    /// Results folders of experiments; the first variant of the first folder is the baseline
     #[arg(required = true, num_args = 2.., value_name = "FOLDER")]
     folders: Vec<PathBuf>,
-    /// Which protocol's scores [default: the first one of the first folder]
+    /// The protocol whose scores are merged [default: the first protocol of the first folder]
     #[arg(long, value_name = "NAME")]
     protocol: Option<String>,
     /// The folder to write

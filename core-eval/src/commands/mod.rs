@@ -9,8 +9,8 @@ pub(crate) mod score;
 
 use std::io::Write;
 
-/// Writes a line to standard output. A reader that has seen enough, as `head`, is no failure: the
-/// results are in files.
+/// Writes a line to standard output. A closed pipe, as by `head`, is not an error: the results are in
+/// files.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }

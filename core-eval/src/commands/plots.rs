@@ -19,7 +19,7 @@ pub(crate) struct PlotsArgs {
 /// Draws every plot for which there are rows.
 ///
 /// # Errors
-/// No folder, no CSV files, damaged ones, an unwritable folder.
+/// An absent or unwritable folder; no CSV files, or damaged ones.
 pub(crate) fn run(args: &PlotsArgs) -> Result<()> {
     let folder = args.folder.display();
     ensure!(

@@ -1,4 +1,4 @@
-//! `core-eval precision`: how large an experiment must be to tell what one wants to know.
+//! `core-eval precision`: how large an experiment must be for an interval of a wanted width.
 
 use std::path::PathBuf;
 
@@ -20,8 +20,8 @@ pub(crate) struct PrecisionArgs {
     width: f64,
 }
 
-/// Prints, for every variant and score and for differences to the first variant, the spread by level
-/// and what an interval of the wanted width takes.
+/// Prints, for every variant and score and for differences to the first variant, the standard deviation
+/// by level and the sizes that an interval of the wanted width needs.
 ///
 /// # Errors
 /// No scores, damaged ones, a width that is not above zero.
@@ -41,12 +41,15 @@ pub(crate) fn run(args: &PrecisionArgs) -> Result<()> {
     };
     let variants: IndexSet<&str> = rows.iter().map(|row| row.variant.as_str()).collect();
     say(&format!(
-        "For a 95 % interval {} wide. Standard deviations between concepts, prompts and images; then \
-         how many\nconcepts it takes to speak of concepts like these, and how many prompts a concept \
-         or images a prompt\nto speak of these concepts alone, each with the rest as it is.\n",
+        "Sizes for a 95 % interval of width {}, estimated from the standard deviations between concepts, \
+         prompts and\nimages. Concepts needed to generalise to new concepts; prompts per concept, or \
+         images per prompt, needed\nto describe these concepts only (the other sizes unchanged).\n",
         args.width
     ));
-    say("| what | score | concepts | prompts | images | concepts needed | prompts | images |");
+    say(
+        "| variant | score | sd concepts | sd prompts | sd images | concepts needed | prompts needed | \
+         images needed |",
+    );
     say("|---|---|---|---|---|---|---|---|");
     for variant in variants {
         for baseline in [None, Some(first.variant.as_str())] {

@@ -1,4 +1,4 @@
-//! What an experiment may not say.
+//! Checks of an experiment's values.
 
 use anyhow::{Result, bail, ensure};
 use core_train::config::Group;
@@ -8,7 +8,7 @@ use crate::effects::Effect;
 use crate::reference;
 
 impl Experiment {
-    /// Refuses what cannot be run; needs no network and no model.
+    /// Refuses an experiment that cannot run. No model is read.
     ///
     /// # Errors
     /// The first thing that is wrong, naming its key and what was expected.
@@ -92,7 +92,7 @@ impl Experiment {
         Ok(())
     }
 
-    /// Kinds of prompts that a protocol cannot place.
+    /// Refuses kinds of prompts that a protocol does not know.
     fn check_kinds(&self) -> Result<()> {
         let prompts = self.sampling.prompts.display();
         for protocol in self.evaluation.protocols()? {
@@ -126,7 +126,7 @@ impl Experiment {
     }
 }
 
-/// Names become folders.
+/// Refuses names that cannot be names of folders.
 fn check_name(name: &str) -> Result<(), String> {
     let bad = |c: char| matches!(c, '/' | '\\' | ':' | '\0') || c.is_control();
     if name.trim().is_empty() || name.starts_with('.') || name.contains(bad) {

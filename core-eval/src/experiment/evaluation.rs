@@ -1,4 +1,4 @@
-//! `[evaluation]` of an experiment: by which networks images are scored, and by which protocols.
+//! `[evaluation]` of an experiment: the networks and protocols that images are scored with.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -35,7 +35,7 @@ impl Evaluation {
         }
     }
 
-    /// The protocols, the first of which gives the files without suffix.
+    /// The protocols. The result files of the first have no suffix.
     ///
     /// # Errors
     /// Unknown names, a name twice, none at all.

@@ -1,4 +1,4 @@
-//! The TOML file of an experiment as it is written, before anything that it names is read.
+//! The TOML file of an experiment, and how the files that it names are read.
 
 use std::path::{Path, PathBuf};
 
@@ -100,11 +100,11 @@ impl File {
         Ok(parse(path)?)
     }
 
-    /// Reads what the file names: prompts, recipes and concepts, whose paths are relative to
-    /// `base`. A name that only a repository of the hub can have stays as it is.
+    /// Reads prompts, recipes and concepts. Paths are relative to `base`; names of hub repositories are
+    /// kept.
     ///
     /// # Errors
-    /// What is absent, damaged or does not fit, naming it.
+    /// An absent or damaged file, or values that do not fit, naming it.
     pub(super) fn resolve(self, base: &Path) -> Result<Experiment> {
         let here = |path: &Path| match is_repository(base, path) {
             true => path.to_path_buf(),
@@ -162,7 +162,7 @@ impl VariantEntry {
         let path = own.or(common.map(Path::to_path_buf));
         let path = path.context("there is no `recipe`, neither its own nor the experiment's")?;
         let mut tree: Table = parse(&path)?;
-        // Paths count the terms as the recipe lists them, so values are set before terms go.
+        // Paths count the terms as the recipe lists them, so values are set before terms are removed.
         for (key, value) in &self.set {
             set_path(&mut tree, key, value.clone()).map_err(anyhow::Error::msg)?;
         }

@@ -1,4 +1,4 @@
-//! An experiment: variants of a recipe, concepts, prompts, networks that score.
+//! An experiment: variants of a recipe, concepts, prompts, and how images are scored.
 
 mod check;
 mod evaluation;
@@ -21,30 +21,30 @@ use crate::rows::read_rows;
 pub use evaluation::{Evaluation, OneOrMore};
 use file::File;
 
-/// An experiment with everything that it refers to read and checked.
+/// An experiment. The files that it names are read and checked.
 #[derive(Debug, Clone)]
 pub struct Experiment {
-    /// The folder of the results.
+    /// The name of the experiment and of its results folder.
     pub name: String,
-    /// The generator.
+    /// The base model.
     pub model: ModelConfig,
-    /// Where to compute.
+    /// The device to compute on.
     pub device: String,
     /// The concepts, in order.
     pub concepts: Vec<ConceptConfig>,
-    /// Folders of concepts that are not there, which only a dry run accepts.
+    /// Folders of concepts that are absent, which only a dry run accepts.
     pub absent: Vec<PathBuf>,
     /// The seeds of training and sampling.
     pub seeds: Vec<u64>,
-    /// What is compared; the first is the baseline.
+    /// The variants that are compared; the first is the baseline.
     pub variants: Vec<Variant>,
-    /// How evaluation images are drawn.
+    /// How evaluation images are generated.
     pub sampling: Sampling,
     /// The evaluation prompts of both groups.
     pub prompts: Vec<EvaluationPrompt>,
-    /// By which networks images are scored, and by which protocols.
+    /// The networks and protocols that images are scored with.
     pub evaluation: Evaluation,
-    /// What is claimed about the scores.
+    /// Claims about the results.
     pub effects: Vec<Effect>,
 }
 
@@ -64,7 +64,7 @@ impl JsonSchema for Experiment {
 pub struct Variant {
     /// Its name in tables and folders.
     pub name: String,
-    /// What it trains; `None` for the untuned model, prompted with the super-category.
+    /// What it trains; `None` for the base model, which is prompted with the super-category.
     pub recipe: Option<Recipe>,
 }
 
@@ -109,8 +109,8 @@ pub struct EvaluationPrompt {
 }
 
 impl Experiment {
-    /// Reads an experiment and all that it names, and checks it; paths in the file are relative to
-    /// it.
+    /// Reads an experiment and the files that it names, and checks it. Paths in the file are relative to
+    /// its folder.
     ///
     /// # Errors
     /// Unknown keys, impossible values, absent recipes or prompts; each names file and key.
@@ -122,11 +122,11 @@ impl Experiment {
         checked.with_context(|| path.display().to_string())
     }
 
-    /// The folder of the model, and the same experiment with folders for the encoders; what is not
-    /// on this machine is fetched or made.
+    /// The folder of the model, and the same experiment with folders for the encoders. Hub repositories
+    /// are downloaded, and one-file checkpoints converted.
     ///
     /// # Errors
-    /// What cannot be had, and why.
+    /// A model or encoder that cannot be obtained.
     pub fn located(mut self) -> Result<(Self, ModelFolder)> {
         let model = self.model.source().locate()?;
         self.evaluation.encoders.locate()?;
@@ -144,7 +144,7 @@ impl Experiment {
         present.chain(absent).collect()
     }
 
-    /// What is not on this machine, in words; nothing when everything is there.
+    /// Messages about models and concepts that are not on this machine.
     pub fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         if !self.model.source().is_present() {
@@ -162,7 +162,7 @@ impl Experiment {
         missing
     }
 
-    /// Whether all that is missing are repositories of the hub.
+    /// Whether everything that is missing is a hub repository.
     pub fn is_obtainable(&self) -> bool {
         let mut encoders = self.evaluation.encoders.paths();
         self.absent.is_empty()
@@ -182,7 +182,7 @@ impl Experiment {
     /// The run that trains a variant on a concept.
     ///
     /// # Errors
-    /// What the recipe and the concept do not agree on.
+    /// A recipe that does not fit the concept.
     pub fn run_config(
         &self,
         variant: &Variant,
@@ -197,10 +197,10 @@ impl Experiment {
         Ok(Some(run.complete(&origin)?))
     }
 
-    /// Only the named variants and the baseline.
+    /// The same experiment with the named variants and the baseline only.
     ///
     /// # Errors
-    /// A name that no variant has.
+    /// A name that is not one of the variants.
     pub fn only(mut self, names: &[String]) -> Result<Self> {
         let known: Vec<&str> = self.variants.iter().map(|v| v.name.as_str()).collect();
         if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {

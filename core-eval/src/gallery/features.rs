@@ -12,19 +12,19 @@ pub type TextFeatures = BTreeMap<&'static str, Feature>;
 #[derive(Debug, Clone, Default)]
 pub struct ImageFeatures {
     pub(super) by_reading: BTreeMap<Reading, Feature>,
-    /// Whether its mask shows nothing.
+    /// Whether its mask has no foreground.
     pub empty_mask: bool,
-    /// Whether all of it is black; false where no protocol asks.
+    /// Whether all of it is black; false where no protocol depends on it.
     pub is_black: bool,
 }
 
 impl ImageFeatures {
-    /// The one that a metric reads under a protocol, where it was computed.
+    /// The feature that a metric reads under a protocol, where it was computed.
     pub fn of(&self, metric: Metric, protocol: &Protocol) -> Option<&Feature> {
         self.by_reading.get(&metric.reading(protocol.masked))
     }
 
-    /// The same with a feature more.
+    /// The same with one more feature.
     #[must_use]
     pub fn with(mut self, reading: Reading, feature: Feature) -> Self {
         self.by_reading.insert(reading, feature);
@@ -32,7 +32,7 @@ impl ImageFeatures {
     }
 }
 
-/// What has to be known of images.
+/// What a protocol needs to know of images.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
     /// The features.
@@ -42,7 +42,7 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// What has to be known of generated images to score them under some protocols.
+    /// The needs of some metrics and protocols for generated images.
     pub fn of_images(metrics: &[Metric], protocols: &[&Protocol]) -> Self {
         let blank_left_out = |protocol: &&Protocol| protocol.blank == Blank::LeftOut;
         Self {
@@ -51,7 +51,7 @@ impl Needs {
         }
     }
 
-    /// What has to be known of photos: only some metrics read them.
+    /// The same for photos, which only some metrics read.
     pub fn of_photos(metrics: &[Metric], protocols: &[&Protocol]) -> Self {
         let metrics = metrics.iter().filter(|metric| metric.reads_photos());
         Self {

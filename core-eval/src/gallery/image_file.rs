@@ -15,16 +15,16 @@ use crate::masks::{MASKS, mask_file, no_class_word};
 pub struct ImageFile {
     /// The file.
     pub path: PathBuf,
-    /// Where its mask comes from; none where foregrounds are not compared.
+    /// The source of its mask; `None` where foregrounds are not compared.
     pub mask: Option<MaskSource>,
 }
 
-/// Where a mask comes from.
+/// The source of a mask.
 #[derive(Debug, Clone)]
 pub enum MaskSource {
     /// A file, white where the concept is.
     File(PathBuf),
-    /// The segmenter, which looks for this word.
+    /// The segmenter, with the word that it looks for.
     Word(String),
 }
 
@@ -37,11 +37,11 @@ pub fn photos(folder: &Path) -> Result<Vec<ImageFile>> {
     Ok(files.map(|path| ImageFile { path, mask: None }).collect())
 }
 
-/// The same with the sources of their masks: files in `given`, else those in `masks/` beside the
-/// photos, else the segmenter, which looks for `word`.
+/// The same with the sources of their masks: the files in `given`, or else those in `masks/` beside the
+/// photos, or else the segmenter, which looks for `word`.
 ///
 /// # Errors
-/// As [`photos`]; no source of masks at all.
+/// As [`photos`]; no source of masks.
 pub fn masked_photos(
     folder: &Path,
     given: Option<&Path>,

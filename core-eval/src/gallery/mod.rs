@@ -1,6 +1,7 @@
-//! What networks make of images: masks, and features of whole images and of foregrounds. Each is
-//! computed once, whichever protocol, grid or check asks for it, and kept for the next start.
+//! Masks of images, and features of whole images and of foregrounds. Each is computed once for all
+//! protocols, grids and checks, and kept for the next start.
 
+mod batch;
 mod features;
 mod image_file;
 mod store;
@@ -11,11 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
-use core_model::files::sha256;
 use core_model::folder::EncoderFolder;
 use image::{GrayImage, RgbImage};
-use rayon::prelude::*;
 
+use batch::Batch;
 pub use features::{ImageFeatures, Needs, TextFeatures};
 use image_file::is_black;
 pub use image_file::{ImageFile, MaskSource, load_images, masked_photos, photos};
@@ -30,10 +30,10 @@ use crate::usage::Usage;
 /// depend on how many images are still to be read, whatever the device.
 pub const BATCH: usize = 16;
 
-/// How often results are written while they are computed.
+/// How often results are written to disk while they are computed.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The networks of an evaluation, each loaded when it is first needed, and what they have computed.
+/// The networks of an evaluation, each loaded when it is first needed, and their results.
 pub struct Gallery {
     folders: EncoderFolders,
     device: Device,
@@ -85,18 +85,18 @@ impl Gallery {
         self.folders.metrics()
     }
 
-    /// How much the networks have worked.
+    /// Which networks ran, and how often.
     pub fn usage(&self) -> &Usage {
         &self.usage
     }
 
-    /// Drops the networks; those that are needed again are loaded again.
+    /// Frees the networks. They are loaded again when they are needed.
     pub fn release(&mut self) {
         self.encoders.clear();
         self.segmenter = None;
     }
 
-    /// Writes what is new.
+    /// Writes new results to disk.
     ///
     /// # Errors
     /// An unwritable folder.
@@ -106,7 +106,7 @@ impl Gallery {
         self.features.values_mut().try_for_each(Store::save)
     }
 
-    /// The same when the last time is long ago.
+    /// The same, at most once per interval.
     ///
     /// # Errors
     /// As [`save`](Self::save).
@@ -152,11 +152,10 @@ impl Gallery {
         Ok(pairs.map(|(image, mask)| masked(image, mask)).collect())
     }
 
-    /// Reads photos as far as it can be done without encoders, so that damaged ones are found before
-    /// any work.
+    /// Reads photos and their masks, so that damaged ones are found before any other work.
     ///
     /// # Errors
-    /// A photo that cannot be read; a mask that is absent or shows nothing.
+    /// A photo that cannot be read; a mask that is absent or has no foreground.
     pub fn check_photos(&mut self, photos: &[ImageFile]) -> Result<()> {
         if photos.iter().all(|photo| photo.mask.is_none()) {
             load_images(photos.iter().map(|photo| photo.path.as_path()))?;
@@ -226,7 +225,7 @@ impl Gallery {
         Ok(all)
     }
 
-    /// What one encoder makes of a batch: all from before, or all computed now.
+    /// The features of a batch by one encoder: either all are known, or all are computed.
     fn read(
         &mut self,
         reading: Reading,
@@ -234,7 +233,7 @@ impl Gallery {
         masks: &[GrayImage],
     ) -> Result<Vec<Feature>> {
         let keys = match reading.region {
-            Region::Whole => batch.keys()?,
+            Region::Whole => batch.keys(),
             Region::Foreground => batch.foreground_keys(self.masks.network())?,
         };
         if let Some(known) = self.known(reading.encoder, &keys) {
@@ -281,8 +280,8 @@ impl Gallery {
         Ok(masks)
     }
 
-    /// What the segmenter finds in images of a batch, each given by its place with a word: all from
-    /// before, or all computed now.
+    /// The masks of some images of a batch, each given by its index and word: either all are known, or all
+    /// are computed.
     fn segmented(
         &mut self,
         batch: &mut Batch<'_>,
@@ -313,7 +312,7 @@ impl Gallery {
         Ok(places().zip(masks).collect())
     }
 
-    /// Features from before; none unless all are there.
+    /// Known features; `None` unless all are known.
     fn known(&self, encoder: &str, keys: &[Key]) -> Option<Vec<Feature>> {
         let store = self.features.get(encoder)?;
         let known = |key: &Key| {
@@ -367,52 +366,4 @@ fn digest(folder: &EncoderFolder) -> Result<String> {
         .flat_map(|(name, digest)| [name.as_str(), digest])
         .collect();
     Ok(Key::of(&parts).hex())
-}
-
-/// Images that are read together, and their pixels once they are needed.
-struct Batch<'a> {
-    files: &'a [ImageFile],
-    digests: Vec<String>,
-    pixels: Option<Vec<RgbImage>>,
-}
-
-impl<'a> Batch<'a> {
-    fn new(files: &'a [ImageFile]) -> Result<Self> {
-        let digests = files.par_iter().map(|file| sha256(&file.path));
-        Ok(Self {
-            files,
-            digests: digests.collect::<core_model::Result<_>>()?,
-            pixels: None,
-        })
-    }
-
-    fn pixels(&mut self) -> Result<&[RgbImage]> {
-        if self.pixels.is_none() {
-            let files = self.files.iter().map(|file| file.path.as_path());
-            self.pixels = Some(load_images(files)?);
-        }
-        Ok(self.pixels.as_deref().unwrap_or_default())
-    }
-
-    /// The keys of the features of whole images.
-    fn keys(&self) -> Result<Vec<Key>> {
-        let digests = self.digests.iter();
-        Ok(digests.map(|digest| Key::of(&["whole", digest])).collect())
-    }
-
-    /// The keys of the features of foregrounds, which masks determine too.
-    fn foreground_keys(&self, segmenter: &str) -> Result<Vec<Key>> {
-        let key = |(file, digest): (&ImageFile, &String)| {
-            Ok(match &file.mask {
-                Some(MaskSource::File(mask)) => {
-                    Key::of(&["foreground", digest, "file", &sha256(mask)?])
-                }
-                Some(MaskSource::Word(word)) => {
-                    Key::of(&["foreground", digest, "word", segmenter, word])
-                }
-                None => bail!("{}: there is no mask", file.path.display()),
-            })
-        };
-        self.files.iter().zip(&self.digests).map(key).collect()
-    }
 }

@@ -1,7 +1,7 @@
-//! What a network has computed, kept in one file so that a second start need not compute it again.
+//! Results of a network, kept in one file so that they are not computed again at the next start.
 //!
-//! A file belongs to one network, whose digest it names, and ends with its own digest. A file that is
-//! damaged, of another version or of another network is never used: what it held is computed again.
+//! A file names the digest of its network and ends with its own digest. A file that is damaged, of another
+//! version or of another network is not used, and its results are computed again.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,19 @@ use anyhow::{Context, Result};
 use core_model::files::{hex, read, write_atomically};
 use sha2::{Digest, Sha256};
 
-/// The first line of a file. Its number is counted up when the same network would make something
-/// else of the same image, so that older files are not used.
+/// The first line of a file. Its number is increased when the same network would give other results for the
+/// same image, so that older files are not used.
 const HEADER: &[u8] = b"core-eval kept 1\n";
 
 /// Bytes of a SHA-256.
 const DIGEST: usize = 32;
 
-/// What something was computed from: the SHA-256 of all that determines it.
+/// The SHA-256 of everything that determines a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key([u8; DIGEST]);
 
 impl Key {
-    /// The key of something that these parts determine, whatever they hold.
+    /// The key of a result that these parts determine.
     pub(crate) fn of(parts: &[&str]) -> Self {
         let mut hasher = Sha256::new();
         for part in parts {
@@ -41,7 +41,7 @@ impl Key {
 /// The results of one network by key.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
-    /// The file; none for results that are not kept.
+    /// The file; `None` for results that are kept in memory only.
     path: Option<PathBuf>,
     /// The digest of the network.
     network: String,
@@ -50,8 +50,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// The results that `network`, a digest, left in the file; none where there are none or the file
-    /// cannot be trusted.
+    /// Reads the results of the network with this digest; none where there is no valid file.
     pub(crate) fn open(path: Option<PathBuf>, network: &str) -> Self {
         let bytes = path.as_deref().and_then(|path| read(path).ok());
         let entries = bytes.and_then(|bytes| parse(&bytes, network));
@@ -77,7 +76,7 @@ impl Store {
         self.is_saved = false;
     }
 
-    /// Writes the file, and the folder that it lies in, unless nothing is new.
+    /// Writes the file, and creates its folder, when there are new results.
     ///
     /// # Errors
     /// An unwritable folder.
@@ -110,7 +109,7 @@ impl Store {
     }
 }
 
-/// The entries of a file; none of one that is damaged or of another version or network.
+/// The entries of a file; `None` for one that is damaged or of another version or network.
 fn parse(bytes: &[u8], network: &str) -> Option<BTreeMap<Key, Vec<u8>>> {
     let (content, digest) = bytes.split_last_chunk::<DIGEST>()?;
     if Sha256::digest(content)[..] != digest[..] {

@@ -12,7 +12,7 @@ use image::{GrayImage, Luma, RgbImage};
 pub use runs::{from_runs, to_runs};
 pub use segmenter::Segmenter;
 
-/// Where a mask is at least this bright, the image shows the concept.
+/// The least brightness of a mask where the image shows the concept.
 const FOREGROUND: u8 = 128;
 
 /// The folder of masks that users keep beside their photos.
@@ -48,7 +48,7 @@ pub fn read_mask(path: &Path, image: &RgbImage) -> Result<GrayImage> {
     }))
 }
 
-/// The message when the segmenter does not know what to look for.
+/// The message when there is no word for the segmenter.
 pub fn no_class_word(folder: &Path) -> String {
     format!(
         "{}: no such file; the segmenter looks for its `super_category`, so write one or give \
@@ -68,7 +68,7 @@ pub fn masked(image: &RgbImage, mask: &GrayImage) -> RgbImage {
     foreground
 }
 
-/// Whether a mask shows nothing.
+/// Whether a mask has no foreground.
 pub fn is_empty(mask: &GrayImage) -> bool {
     mask.as_raw().iter().all(|value| *value == 0)
 }
@@ -94,9 +94,9 @@ mod tests {
             .unwrap()
             .save(&path)
             .unwrap();
-        let picture = RgbImage::from_raw(2, 1, vec![1, 2, 3, 4, 5, 6]).unwrap();
-        let mask = read_mask(&path, &picture).unwrap();
-        assert_eq!(masked(&picture, &mask).into_raw(), [1, 2, 3, 0, 0, 0]);
+        let image = RgbImage::from_raw(2, 1, vec![1, 2, 3, 4, 5, 6]).unwrap();
+        let mask = read_mask(&path, &image).unwrap();
+        assert_eq!(masked(&image, &mask).into_raw(), [1, 2, 3, 0, 0, 0]);
         let larger = RgbImage::new(3, 1);
         let message = read_mask(&path, &larger).unwrap_err().to_string();
         assert!(message.contains("mask.png") && message.contains("one size"));

@@ -25,7 +25,7 @@ impl Definition for ClipI {
         Region::Foreground
     }
 
-    /// DINO's says the same more sharply.
+    /// DINO's shows the same more clearly.
     fn worst_prompt_in_table(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! The networks that metrics read: from images, and for some from texts, to features.
+//! Image encoders: networks that give features of images, and some also of texts.
 
 use std::fmt;
 use std::path::Path;
@@ -89,8 +89,15 @@ pub(super) fn image_features(
 
 /// The cosine of two features of length 1; rounding never takes it above 1.
 pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
-    products.sum::<f64>().clamp(-1.0, 1.0)
+    dot(a, b).clamp(-1.0, 1.0)
+}
+
+/// The dot product of two vectors.
+pub fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| f64::from(*a) * f64::from(*b))
+        .sum()
 }
 
 /// The vector scaled to length 1.

@@ -17,10 +17,10 @@ use std::ops::{Index, IndexMut};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use encoder::{EncoderKind, Feature, ImageEncoder, cosine};
+pub use encoder::{EncoderKind, Feature, ImageEncoder, cosine, dot};
 pub use folders::EncoderFolders;
 
-/// What the file of a metric says about it.
+/// The definition of a metric.
 pub trait Definition: Sync {
     /// Its name in tables and plots.
     fn title(&self) -> &'static str;
@@ -34,18 +34,18 @@ pub trait Definition: Sync {
     /// Which part of an image, and of a photo, it reads.
     fn region(&self) -> Region;
 
-    /// How near an image is to its text or to a photo, before the protocol scales it.
+    /// The similarity of an image to its text or to a photo, before the protocol scales it.
     fn similarity(&self, image: &[f32], other: &[f32]) -> f64 {
         cosine(image, other)
     }
 
-    /// Whether it tells one thing from another of its kind, so that it can say how much images
-    /// differ and whether one is a copy of a photo. The first such metric is asked.
+    /// Whether it distinguishes one thing from another of its kind. The first such metric measures how much
+    /// images differ, and whether one is a copy of a photo.
     fn tells_instances_apart(&self) -> bool {
         false
     }
 
-    /// Whether the second table of `table.md` names its worst prompt; `checks.csv` always does.
+    /// Whether the second table of `table.md` shows its lowest prompt; `checks.csv` always does.
     fn worst_prompt_in_table(&self) -> bool {
         true
     }
@@ -103,7 +103,7 @@ macro_rules! metrics {
                 match self { $(Self::$name => $column),+ }
             }
 
-            /// What its file says about it.
+            /// Its definition.
             pub fn definition(self) -> &'static dyn Definition {
                 match self { $(Self::$name => &$module::$name),+ }
             }
@@ -149,13 +149,13 @@ impl Metric {
         }
     }
 
-    /// The first of these metrics that tells one thing from another of its kind.
+    /// The first of these metrics that distinguishes one thing from another of its kind.
     pub fn of_instances(metrics: &[Self]) -> Option<Self> {
         let mut metrics = metrics.iter().copied();
         metrics.find(|metric| metric.definition().tells_instances_apart())
     }
 
-    /// The titles of those of these metrics that read photos, as in a sentence.
+    /// The titles of the metrics that read photos, as in a sentence.
     pub fn photo_titles(metrics: &[Self]) -> String {
         let metrics = metrics.iter().filter(|metric| metric.reads_photos());
         let titles: Vec<&str> = metrics.map(|metric| metric.title()).collect();

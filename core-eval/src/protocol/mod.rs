@@ -1,4 +1,4 @@
-//! How scores are computed, by name and in writing.
+//! Protocols: named rules by which scores are computed.
 
 mod kind;
 mod presets;
@@ -9,23 +9,23 @@ use serde::Serialize;
 use crate::metrics::Metric;
 use crate::statistics::mean;
 
-/// What is read of a prompt in which `{}` stands for the concept.
+/// What `{}`, which stands for the concept in a prompt, becomes in the text that images are compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TextRule {
     /// `{}` becomes the concept's super-category.
     ClassWord,
-    /// `{}` is taken out.
+    /// `{}` is removed.
     Removed,
-    /// `{}` becomes the word that the generator was given.
+    /// `{}` becomes the word that the image was generated with.
     AsItIs,
 }
 
-/// What becomes of a similarity, which is a cosine.
+/// How a similarity, which is a cosine, is scaled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scale {
-    /// The cosine.
+    /// Not at all.
     Raw,
     /// 100 times the cosine.
     Hundredfold,
@@ -37,59 +37,60 @@ pub enum Scale {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pairing {
-    /// All of its concept: the mean of the cosines.
+    /// All photos of its concept; the score is the mean.
     All,
-    /// The one of its name, in experiments of its number; a single photo goes with every image.
+    /// The photo of its own name, in experiments the n-th photo for the n-th image; a single photo is paired
+    /// with every image.
     OneToOne,
 }
 
-/// How all scores become one number.
+/// How all scores are combined into one mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Averaging {
-    /// Within a concept first, then over concepts.
+    /// The mean over concepts of the mean of each concept.
     Macro,
-    /// Over all images; for metrics that compare with photos, over all pairs of image and photo.
+    /// The mean over all images; for metrics that compare with photos, over all pairs of image and photo.
     Pooled,
 }
 
-/// What is done with all-black images, which a safety checker leaves.
+/// How all-black images, which a safety checker produces, are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Blank {
-    /// Scored like others.
+    /// They are scored like others.
     Scored,
-    /// No scores.
+    /// They have no scores.
     LeftOut,
 }
 
-/// A way of scoring.
+/// The rules of a protocol.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Protocol {
-    /// Its name in files.
+    /// The name of the protocol.
     pub name: &'static str,
-    /// Where the rules are from.
+    /// The source of the rules.
     pub source: &'static str,
     /// The encoders that the source used.
     pub encoders: &'static str,
-    /// What is read of a prompt.
+    /// The text that images are compared with.
     pub text: TextRule,
-    /// Of metrics that compare with the text.
+    /// The scale of metrics that compare with the text.
     #[serde(rename = "clip_t_scale")]
     pub text_scale: Scale,
-    /// Of metrics that compare with photos.
+    /// The scale of metrics that compare with photos.
     pub image_scale: Scale,
-    /// Images and photos.
+    /// Which photos an image is compared with.
     pub pairing: Pairing,
-    /// From scores to one number.
+    /// How scores are combined.
     pub averaging: Averaging,
-    /// Only the first so many images of every prompt are scored; all when absent.
+    /// How many images per prompt are scored, from the first; all when absent.
     pub images_per_prompt: Option<usize>,
-    /// All-black images.
+    /// How all-black images are treated.
     pub blank: Blank,
-    /// Whether metrics that compare with photos read foregrounds alone, on black.
+    /// Whether metrics that compare with photos read foregrounds only, on black.
     pub masked: bool,
-    /// The kinds of prompts that metrics which compare with photos leave out.
+    /// The kinds of prompts whose images are not compared with photos.
     pub left_out: &'static [&'static str],
 }
 
@@ -97,7 +98,7 @@ impl Protocol {
     /// The protocol of a name.
     ///
     /// # Errors
-    /// An unknown name, with the known ones.
+    /// An unknown name; the message lists the known ones.
     pub fn named(name: &str) -> Result<&'static Self> {
         let mut presets = presets::PRESETS.iter();
         let found = presets.find(|preset| preset.name == name);
@@ -112,10 +113,10 @@ impl Protocol {
         presets::PRESETS.iter().map(|preset| preset.name)
     }
 
-    /// Refuses to score without masks what must be masked.
+    /// Refuses a masked protocol without masks, and masks that are not used.
     ///
     /// # Errors
-    /// The protocol needs masks and there are none, or the other way round.
+    /// The protocol needs masks and there are none, or there are masks and it does not use them.
     pub fn check_masks(&self, given: bool) -> Result<()> {
         match (self.masked, given) {
             (true, false) => bail!(
@@ -134,10 +135,10 @@ impl Protocol {
         }
     }
 
-    /// Refuses a kind of prompts that may or may not be one of those left out.
+    /// Refuses an unknown kind of prompts where some kinds are left out.
     ///
     /// # Errors
-    /// An unknown kind where some kinds are left out, with the known ones.
+    /// An unknown kind; the message lists the known ones.
     pub fn check_kind(&self, kind: &str) -> Result<()> {
         ensure!(
             self.left_out.is_empty() || kind::canonical(kind).is_some(),
@@ -159,7 +160,7 @@ impl Protocol {
     /// Refuses numbers of images and photos that cannot be paired.
     ///
     /// # Errors
-    /// One photo an image is wanted and there are other numbers of them.
+    /// The protocol pairs one photo per image, and the numbers differ.
     pub fn check_counts(&self, concept: &str, images: usize, photos: usize) -> Result<()> {
         ensure!(
             self.pairing == Pairing::All || photos == 1 || photos == images,
@@ -171,11 +172,11 @@ impl Protocol {
         Ok(())
     }
 
-    /// What is read of a prompt: `{}` stands for the concept, whose word in prompts is `word`
-    /// and whose super-category is `class_word`. A prompt without `{}` is read as it is.
+    /// The text that an image of this prompt is compared with. `{}` stands for the concept, whose word in
+    /// prompts is `word` and whose super-category is `class_word`.
     ///
     /// # Errors
-    /// The rule needs a word that is not known.
+    /// The rule needs a word that is not given.
     pub fn text(
         &self,
         prompt: &str,
@@ -203,12 +204,12 @@ impl Protocol {
         Ok(prompt.replace("{}", word))
     }
 
-    /// The score of an image by its similarity to its text.
+    /// The score of an image with this similarity to its text.
     pub fn text_score(&self, similarity: f64) -> f64 {
         self.text_scale.of(similarity)
     }
 
-    /// The score of the `index`-th image of a concept by its similarities to all photos.
+    /// The score of the `index`-th image of a concept with these similarities to its photos.
     pub fn photo_score(&self, similarities: &[f64], index: usize) -> f64 {
         let mut scores = similarities.iter().map(|one| self.image_scale.of(*one));
         match self.pairing {
@@ -218,7 +219,7 @@ impl Protocol {
         .unwrap_or(f64::NAN)
     }
 
-    /// Whether an image is scored: the `number`-th of its prompt, from 0.
+    /// Whether an image is scored. Its index among the images of its prompt is `number`.
     pub fn counts(&self, number: usize, blank: bool) -> bool {
         let among = self.images_per_prompt.is_none_or(|most| number < most);
         among && !(blank && self.blank == Blank::LeftOut)

@@ -1,4 +1,4 @@
-//! `grid.png`: the photos, then a row a prompt and a column a variant.
+//! `grid.png`: reference photos, then one row per prompt and one column per variant.
 
 use std::path::Path;
 
@@ -9,18 +9,18 @@ use image::imageops::{FilterType, overlay, resize};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::font::{self, FAMILY};
+use super::font::{self, FAMILY, wrapped};
 
-/// Side of a picture on the grid, in pixels.
+/// Side of an image on the grid, in pixels.
 const CELL: u32 = 128;
-/// Between pictures, in pixels.
+/// Space between images, in pixels.
 const GAP: u32 = 6;
-/// The column of prompts, in pixels.
+/// Width of the column of prompts, in pixels.
 const PROMPTS: u32 = 250;
-/// A line of titles, in pixels.
+/// Height of a line of titles, in pixels.
 const TITLE: u32 = 34;
 
-/// Draws the grid; `columns` hold one picture for every prompt of `rows`.
+/// Draws the grid; `columns` hold one image per prompt of `rows`.
 ///
 /// # Errors
 /// An unwritable file.
@@ -64,24 +64,24 @@ pub fn draw_grid(
     let Some(mut sheet) = RgbImage::from_raw(width, height, pixels) else {
         return Err(anyhow!("{}: the grid has no pixels", path.display()));
     };
-    let mut place = |picture: &RgbImage, column: usize, y: u32| {
+    let mut place = |image: &RgbImage, column: usize, y: u32| {
         let x = PROMPTS + column as u32 * step;
-        overlay(&mut sheet, &fitted(picture), i64::from(x), i64::from(y));
+        overlay(&mut sheet, &fitted(image), i64::from(x), i64::from(y));
     };
     for (column, photo) in photos.iter().enumerate() {
         place(photo, column, TITLE);
     }
-    for (column, (_, pictures)) in columns.iter().enumerate() {
-        for (row, picture) in pictures.iter().enumerate() {
-            place(picture, column, top + row as u32 * step);
+    for (column, (_, images)) in columns.iter().enumerate() {
+        for (row, image) in images.iter().enumerate() {
+            place(image, column, top + row as u32 * step);
         }
     }
     Ok(write_png(path, &sheet)?)
 }
 
-/// Small pictures enlarged by whole factors, large ones made smaller.
-fn fitted(picture: &RgbImage) -> RgbImage {
-    let side = picture.width().max(picture.height()).max(1);
+/// Small images are enlarged by whole factors, large ones reduced.
+fn fitted(image: &RgbImage) -> RgbImage {
+    let side = image.width().max(image.height()).max(1);
     let filter = if side <= CELL {
         FilterType::Nearest
     } else {
@@ -95,43 +95,20 @@ fn fitted(picture: &RgbImage) -> RgbImage {
         }
     };
     resize(
-        picture,
-        scaled(picture.width()).max(1),
-        scaled(picture.height()).max(1),
+        image,
+        scaled(image.width()).max(1),
+        scaled(image.height()).max(1),
         filter,
     )
 }
 
-/// Lines of about `letters` letters.
-fn wrapped(text: &str, letters: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.len() + word.len() < letters => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_string()),
-        }
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{fitted, wrapped};
+    use super::fitted;
 
     #[test]
-    fn small_pictures_grow_by_whole_factors_only() {
-        let picture = image::RgbImage::new(50, 40);
-        assert_eq!(fitted(&picture).dimensions(), (100, 80));
-    }
-
-    #[test]
-    fn long_names_are_broken_between_words() {
-        assert_eq!(
-            wrapped("without context embedding", 18),
-            ["without context", "embedding"]
-        );
+    fn small_images_grow_by_whole_factors_only() {
+        let image = image::RgbImage::new(50, 40);
+        assert_eq!(fitted(&image).dimensions(), (100, 80));
     }
 }

@@ -22,7 +22,7 @@ pub use tables::{Tables, Written};
 /// A row of `tokens.csv`: one context token of one prompt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TokenRow {
-    /// The method.
+    /// The variant.
     pub variant: String,
     /// The concept.
     pub concept: String,
@@ -30,11 +30,11 @@ pub struct TokenRow {
     pub seed: u64,
     /// The template.
     pub prompt: String,
-    /// In the prompt with the learned concept.
+    /// The position in the prompt with the learned concept.
     pub position: usize,
-    /// The word.
+    /// The token.
     pub token: String,
-    /// Of its output embedding with the one in the super-category's prompt.
+    /// The cosine of its output embedding with the one in the prompt with the super-category.
     pub cosine: f64,
 }
 
@@ -55,7 +55,7 @@ pub fn write_rows<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
     Ok(write_atomically(path, &bytes)?)
 }
 
-/// Reads rows; a file that is not there has none.
+/// Reads rows; an absent file has none.
 ///
 /// # Errors
 /// An unreadable file or a damaged row.
@@ -70,7 +70,7 @@ pub fn read_rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
         .collect()
 }
 
-/// The message for a file that cannot be read as the table that it should be.
+/// The message for a file that is not a table of this version.
 fn other_version(path: &Path) -> String {
     format!(
         "{}: not a table as this version writes it; run the experiment again, which writes a new \

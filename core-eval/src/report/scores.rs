@@ -1,4 +1,4 @@
-//! `scores.csv`: a row per image, with a column per metric that ran.
+//! `scores.csv`: one row per image and one column per metric that ran.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ const COLUMNS: [&str; 7] = [
 /// The scores of one image.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ScoreRow {
-    /// The method.
+    /// The variant.
     pub variant: String,
     /// The concept.
     pub concept: String,
@@ -87,7 +87,7 @@ impl ScoreTable {
         Ok(write_atomically(path, &bytes)?)
     }
 
-    /// Reads a file; one that is not there has no rows.
+    /// Reads a file; an absent file has no rows.
     ///
     /// # Errors
     /// An unreadable file, other columns, a damaged row.

@@ -16,7 +16,7 @@ pub const ALL_CONCEPTS: &str = "all";
 /// One variant, one metric, one concept or all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SummaryRow {
-    /// The method.
+    /// The variant.
     pub variant: String,
     /// The score.
     pub metric: Metric,
@@ -34,8 +34,8 @@ pub struct SummaryRow {
     pub difference_low: Option<f64>,
     /// Upper end.
     pub difference_high: Option<f64>,
-    /// Concepts behind the macro mean, prompts behind a concept's; images and seeds are averaged
-    /// first.
+    /// How many concepts the mean over concepts has, or how many prompts a concept's mean; images and
+    /// seeds are averaged first.
     pub n: usize,
 }
 
@@ -57,11 +57,11 @@ pub fn grouped<'a>(rows: &'a [ScoreRow], variant: &str, metric: Metric) -> Group
     concepts
 }
 
-/// One concept's values by prompt and seed; images of a prompt are averaged.
+/// The values of one concept by prompt and seed, means over the images of a prompt.
 struct Values<'a> {
     concept: &'a str,
     prompts: IndexMap<&'a str, IndexMap<u64, f64>>,
-    /// Images behind the values.
+    /// The number of images.
     images: usize,
 }
 
@@ -71,7 +71,7 @@ impl Values<'_> {
         prompts.map(|of| of.values().copied().collect()).collect()
     }
 
-    /// Differences to another variant's, prompt by prompt and seed by seed; `None` when it lacks
+    /// The differences to the values of another variant by prompt and seed; `None` when the other lacks
     /// one of them.
     fn minus(&self, other: &Self) -> Option<ConceptValues> {
         let of_prompt = |(prompt, seeds): (&&str, &IndexMap<u64, f64>)| {
@@ -101,12 +101,12 @@ fn values<'a>(rows: &'a [ScoreRow], variant: &str, metric: Metric) -> Vec<Values
         .collect()
 }
 
-/// How the values of concepts become one mean.
+/// How the values of concepts are combined into one mean.
 #[derive(Debug, Clone, Copy)]
 pub struct Weighting<'a> {
     /// Macro over concepts, or pooled.
     pub averaging: Averaging,
-    /// The photos of each concept, which a pooled mean of pairs counts by.
+    /// How many photos each concept has: a pooled mean counts pairs of image and photo.
     pub photos: &'a BTreeMap<String, usize>,
 }
 
@@ -123,66 +123,79 @@ impl Weighting<'_> {
     }
 }
 
-/// All rows: variants in the given order, the first being the baseline; for each the metrics; for
-/// each first the mean over concepts, then the concepts.
+/// All rows: variants in the given order, of which the first is the baseline; per variant the metrics;
+/// per metric first the mean over concepts, then every concept.
 pub fn summarize(
     scores: &ScoreTable,
     variants: &[String],
     weighting: Weighting<'_>,
 ) -> Vec<SummaryRow> {
-    let rows = &scores.rows;
     let mut summary = Vec::new();
     for (index, variant) in variants.iter().enumerate() {
         for metric in scores.metrics.iter().copied() {
-            let ours = values(rows, variant, metric);
-            let base = if index == 0 {
-                Vec::new()
-            } else {
-                values(rows, &variants[0], metric)
+            let ours = values(&scores.rows, variant, metric);
+            let baseline = match index {
+                0 => Vec::new(),
+                _ => values(&scores.rows, &variants[0], metric),
             };
-            let mut add = |concept: &str, chosen: &[&Values<'_>]| {
-                let plain: Vec<_> = chosen.iter().map(|values| values.plain()).collect();
-                if plain.is_empty() {
-                    return;
-                }
-                let weights: Vec<f64> = chosen
-                    .iter()
-                    .map(|values| weighting.weight(metric, values))
-                    .collect();
-                let paired: Option<Vec<_>> = chosen
-                    .iter()
-                    .map(|ours| {
-                        let other = base.iter().find(|other| other.concept == ours.concept)?;
-                        ours.minus(other)
-                    })
-                    .collect();
-                // The same purpose for all variants: the same prompts are drawn for all.
-                let purpose = format!("bootstrap {} {concept}", metric.column());
-                let Interval { mean, low, high } = bootstrap(&plain, &weights, &purpose);
-                let difference = paired.map(|paired| bootstrap(&paired, &weights, &purpose));
-                summary.push(SummaryRow {
-                    variant: variant.clone(),
-                    metric,
-                    concept: concept.to_string(),
-                    mean,
-                    low,
-                    high,
-                    difference: difference.map(|d| d.mean),
-                    difference_low: difference.map(|d| d.low),
-                    difference_high: difference.map(|d| d.high),
-                    n: match chosen {
-                        [values] if concept != ALL_CONCEPTS => values.prompts.len(),
-                        concepts => concepts.len(),
-                    },
-                });
+            let of = Comparison {
+                variant,
+                metric,
+                baseline: &baseline,
+                weighting,
             };
-            add(ALL_CONCEPTS, &ours.iter().collect::<Vec<_>>());
+            let all: Vec<&Values<'_>> = ours.iter().collect();
+            if !all.is_empty() {
+                summary.push(of.row(ALL_CONCEPTS, &all, all.len()));
+            }
             for values in &ours {
-                add(values.concept, &[values]);
+                summary.push(of.row(values.concept, &[values], values.prompts.len()));
             }
         }
     }
     summary
+}
+
+/// A variant under one metric beside the baseline.
+struct Comparison<'a> {
+    variant: &'a str,
+    metric: Metric,
+    baseline: &'a [Values<'a>],
+    weighting: Weighting<'a>,
+}
+
+impl Comparison<'_> {
+    /// The row about some concepts, under this name.
+    fn row(&self, name: &str, concepts: &[&Values<'_>], n: usize) -> SummaryRow {
+        let plain: Vec<_> = concepts.iter().map(|values| values.plain()).collect();
+        let weights = concepts
+            .iter()
+            .map(|c| self.weighting.weight(self.metric, c));
+        let weights: Vec<f64> = weights.collect();
+        let paired: Option<Vec<_>> = concepts
+            .iter()
+            .map(|ours| {
+                let mut baseline = self.baseline.iter();
+                ours.minus(baseline.find(|other| other.concept == ours.concept)?)
+            })
+            .collect();
+        // The purpose is the same for all variants, so the same prompts are drawn for all.
+        let purpose = format!("bootstrap {} {name}", self.metric.column());
+        let Interval { mean, low, high } = bootstrap(&plain, &weights, &purpose);
+        let difference = paired.map(|paired| bootstrap(&paired, &weights, &purpose));
+        SummaryRow {
+            variant: self.variant.to_string(),
+            metric: self.metric,
+            concept: name.to_string(),
+            mean,
+            low,
+            high,
+            difference: difference.map(|d| d.mean),
+            difference_low: difference.map(|d| d.low),
+            difference_high: difference.map(|d| d.high),
+            n,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -13,13 +13,13 @@ pub(super) struct Table<'a> {
     pub(super) metrics: &'a [Metric],
     /// Means and intervals.
     pub(super) summary: &'a [SummaryRow],
-    /// What the photos score, and what else there is to know.
+    /// The checks.
     pub(super) checks: &'a [CheckRow],
     /// The variants in their order; the first is the baseline.
     pub(super) variants: &'a [String],
     /// How many seeds were averaged.
     pub(super) seeds: usize,
-    /// How concepts became one number.
+    /// How the scores of concepts are combined.
     pub(super) averaging: Averaging,
 }
 
@@ -30,67 +30,70 @@ impl Table<'_> {
     }
 }
 
-/// Variants as rows, scores as columns: mean, 95 % interval, and the difference to the first
-/// variant in brackets; below them what photos score; then a table of checks.
+/// Variants as rows and metrics as columns: mean, 95 % interval, and in parentheses the difference to
+/// the first variant; below them what photos score; then how to read it, and a table of checks.
 pub(super) fn table_markdown(table: &Table<'_>) -> String {
-    let overall = |variant: &str, metric: Metric| {
-        table
-            .summary
-            .iter()
-            .find(|r| r.variant == variant && r.metric == metric && r.concept == ALL_CONCEPTS)
-    };
-    let metrics = || table.metrics.iter().copied();
-    let titles: Vec<&str> = metrics().map(Metric::title).collect();
+    let titles: Vec<&str> = table.metrics.iter().map(|metric| metric.title()).collect();
     let mut text = header(&titles);
     for variant in table.variants {
-        let cells: Vec<String> = metrics()
-            .map(|metric| cell(overall(variant, metric)))
-            .collect();
+        let cells = table.metrics.iter().map(|metric| {
+            let mut rows = table.summary.iter().filter(|r| r.concept == ALL_CONCEPTS);
+            cell(rows.find(|r| r.variant == *variant && r.metric == *metric))
+        });
+        let cells: Vec<String> = cells.collect();
         text.push_str(&format!("| {variant} | {} |\n", cells.join(" | ")));
     }
     for (name, of) in [
         ("photos of one concept", "same"),
         ("photos of two concepts", "other"),
     ] {
-        let figure = |metric: Metric| {
+        let figures = table.metrics.iter().map(|metric| {
             let row = table.check(PHOTOS, &format!("{}_{of}", metric.column()));
             row.map_or("–".to_string(), |row| format!("{:.4}", row.value))
-        };
-        let figures: Vec<String> = metrics().map(figure).collect();
+        });
+        let figures: Vec<String> = figures.collect();
         text.push_str(&format!("| *{name}* | {} |\n", figures.join(" | ")));
     }
-    let count = table
+    text.push_str(&legend(table));
+    text.push_str(&checks_markdown(table));
+    text
+}
+
+/// How to read the table of scores.
+fn legend(table: &Table<'_>) -> String {
+    let overall = table
         .summary
         .iter()
-        .filter(|row| row.concept == ALL_CONCEPTS)
-        .map(|row| row.n)
-        .max()
-        .unwrap_or(0);
+        .filter(|row| row.concept == ALL_CONCEPTS);
+    let count = overall.map(|row| row.n).max().unwrap_or(0);
+    let concepts = match count {
+        1 => "one concept".to_string(),
+        count => format!("{count} concepts"),
+    };
     let seeds = match table.seeds {
-        1 => "one seed, so the intervals say nothing about another training".to_string(),
+        1 => "one seed, so the intervals do not cover another training".to_string(),
         seeds => format!("{seeds} seeds"),
     };
-    let how = if count >= ENOUGH_CONCEPTS {
-        "concepts are resampled, seeds averaged first"
-    } else {
-        "with fewer than 8 concepts, prompts and seeds are resampled within these fixed concepts, so \
-         the intervals say nothing about other concepts"
-    };
-    let over = match table.averaging {
-        Averaging::Macro => "Mean over".to_string(),
+    let means = match table.averaging {
+        Averaging::Macro => "Means over".to_string(),
         Averaging::Pooled => format!(
-            "Mean over all images, for {} all pairs, of",
+            "Means over all images, for {} over all pairs of image and photo, of",
             Metric::photo_titles(table.metrics)
         ),
     };
-    text.push_str(&format!(
-        "\n{over} {count} concept(s), {seeds} [95 % bootstrap interval]; in brackets the difference to {} \
-         [its interval], paired by prompt, noise and seed. Bootstrap: {how}. The rows in italics are \
-         cosines of photos with each other: of one concept, and of one concept with the others.\n",
-        table.variants.first().map_or("the first", String::as_str),
-    ));
-    text.push_str(&checks_markdown(table));
-    text
+    let how = if count >= ENOUGH_CONCEPTS {
+        "concepts, after seeds were averaged"
+    } else {
+        "prompts and seeds within these fixed concepts, of which there are fewer than 8; so the \
+         intervals say nothing about other concepts"
+    };
+    let baseline = table.variants.first().map_or("the first", String::as_str);
+    format!(
+        "\n{means} {concepts} with {seeds}; in square brackets 95 % bootstrap intervals. In \
+         parentheses the difference to {baseline}, paired by prompt, noise and seed. The bootstrap \
+         resamples {how}. The rows in italics are mean cosines between photos of one concept, and \
+         between photos of one concept and those of the others.\n"
+    )
 }
 
 /// The first two lines of a table.
@@ -124,8 +127,8 @@ fn check_columns(metrics: &[Metric]) -> Vec<(String, String)> {
     columns
 }
 
-/// Diversity, closeness to the photos, the worst prompts and, of masked protocols, how often
-/// nothing was found.
+/// Diversity, closeness to the photos, the lowest prompts and, under masked protocols, how often the
+/// segmenter found no foreground.
 fn checks_markdown(table: &Table<'_>) -> String {
     let measured = |measure: &str| table.checks.iter().any(|row| row.measure == measure);
     let mut columns = check_columns(table.metrics);
@@ -147,13 +150,14 @@ fn checks_markdown(table: &Table<'_>) -> String {
         let title = metric.title();
         text.push_str(&format!(
             "\nDiversity: 1 minus the mean {title} cosine between two images of one prompt. \
-             Closest: the highest {title} cosine of an image to a photo; near 1 a photo was copied."
+             Closest: the highest {title} cosine between an image and a photo; near 1, a photo was \
+             copied."
         ));
     }
     if measured("nothing_found") {
         text.push_str(
-            " Images without foreground: those in which the mask judge did not find the class \
-             word; they are compared as black pictures.",
+            " Images without foreground: the share in which the segmenter did not find the class \
+             word; they are compared as black images.",
         );
     }
     text.push('\n');

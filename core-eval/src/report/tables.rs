@@ -1,4 +1,4 @@
-//! The files that say how an experiment, or several, scored under one protocol.
+//! The result files of one protocol, of one experiment or of several.
 
 use std::path::Path;
 
@@ -15,9 +15,9 @@ use crate::checks::CheckRow;
 pub struct Tables<'a> {
     /// The score of every image; the first variant is the baseline.
     pub scores: &'a ScoreTable,
-    /// What scores alone do not say.
+    /// The checks beside the scores.
     pub checks: &'a [CheckRow],
-    /// How the scores of concepts become one number.
+    /// How the scores of concepts are combined.
     pub weighting: Weighting<'a>,
     /// The text of `protocol.json`.
     pub protocol: &'a str,
@@ -33,8 +33,8 @@ pub struct Written {
 }
 
 impl Tables<'_> {
-    /// Writes scores, summary, checks, table and protocol into a folder, which must be there; a
-    /// suffix, as `-core`, follows the stem of every name.
+    /// Writes scores, summary, checks, table and protocol into an existing folder. A suffix, such as
+    /// `-core`, follows the stem of every name.
     ///
     /// # Errors
     /// An unwritable folder.

@@ -81,7 +81,7 @@ fn an_experiment_writes_its_files() {
 fn a_second_start_runs_no_network_and_ends_with_the_same_bytes() {
     let first = &finished().printed;
     for work in [
-        "6 runs trained, 40 images drawn",
+        "6 runs trained, 40 images generated",
         "prompts read by the text encoder",
         // "CoRe again" has the 8 images of CoRe.
         "32 masks made by CLIPSeg",
@@ -194,7 +194,7 @@ fn other_sampling_draws_again_and_other_training_trains_again() {
     let scores = sandbox.read("results/small/scores.csv");
     sandbox.edit("guidance_scale = 5.0", "guidance_scale = 2.0");
     let printed = sandbox.run("results");
-    let drawn = "networks that ran: 40 images drawn, 32 masks made by CLIPSeg, ";
+    let drawn = "networks that ran: 40 images generated, 32 masks made by CLIPSeg, ";
     assert!(printed.contains(drawn), "{printed}");
     assert_ne!(scores, sandbox.read("results/small/scores.csv"));
     assert_eq!(folders(&sandbox, "results/small/runs"), 6);
@@ -206,7 +206,7 @@ fn other_sampling_draws_again_and_other_training_trains_again() {
     let printed = sandbox.run("results");
     // CoRe and the variant without rescaling changed; that without terms did not.
     assert!(
-        printed.contains("4 runs trained, 24 images drawn"),
+        printed.contains("4 runs trained, 24 images generated"),
         "{printed}"
     );
     assert_eq!(folders(&sandbox, "results/small/runs"), 10);

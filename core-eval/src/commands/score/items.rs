@@ -16,13 +16,13 @@ use core_eval::rows::read_rows;
 /// One image to be scored.
 #[derive(Debug)]
 pub(super) struct Item {
-    /// As it stands in the output.
+    /// Its name in the output.
     pub(super) name: String,
     pub(super) path: PathBuf,
-    /// Empty when there is only one.
+    /// Empty when all images are of one concept.
     pub(super) concept: String,
     pub(super) prompt: String,
-    /// Empty when nobody said.
+    /// Empty when it is not given.
     pub(super) kind: String,
     pub(super) mask: Option<PathBuf>,
 }
@@ -46,48 +46,58 @@ struct PromptRow {
 /// The images that the arguments name, each with its prompt.
 ///
 /// # Errors
-/// Absent folders, wrong columns, images without prompt and the other way round, concepts that name no
-/// folder, kinds that the protocol cannot place.
+/// Absent folders, wrong columns, images without prompts, prompts without images, concepts that name no
+/// folder, kinds that the protocol does not know.
 pub(super) fn items(args: &ScoreArgs, protocol: &Protocol) -> Result<Vec<Item>> {
-    let mask = |name: &str| {
-        let masks = args.generated_masks.as_ref()?;
-        Some(mask_file(masks, Path::new(name)))
-    };
-    if let Some(csv) = &args.images {
-        let folder = csv.parent().unwrap_or(Path::new(""));
-        let rows: Vec<ImageRow> = read_rows(csv, "image,concept,prompt,kind")?;
-        ensure!(!rows.is_empty(), "{}: holds no rows", csv.display());
-        for (number, row) in rows.iter().enumerate() {
-            // The header is line 1.
-            let at = || format!("{}: line {}", csv.display(), number + 2);
-            ensure!(
-                is_plain_name(&row.concept),
-                "{}: the concept is `{}`; expected the name of a folder in {}",
-                at(),
-                row.concept,
-                args.references.display()
-            );
-            protocol.check_kind(&row.kind).with_context(at)?;
-        }
-        let item = |row: ImageRow| Item {
-            path: folder.join(&row.image),
-            mask: mask(&row.image),
-            name: row.image,
-            concept: row.concept,
-            prompt: row.prompt,
-            kind: row.kind,
-        };
-        return Ok(rows.into_iter().map(item).collect());
+    match (&args.images, &args.generated) {
+        (Some(csv), _) => listed(csv, args, protocol),
+        (None, Some(folder)) => in_folder(folder, args),
+        (None, None) => bail!("name the images with --generated or --images"),
     }
-    let Some(generated) = &args.generated else {
-        bail!("name the images with --generated or --images");
+}
+
+/// The mask of an image, where there is a folder of masks.
+fn mask(args: &ScoreArgs, name: &str) -> Option<PathBuf> {
+    let masks = args.generated_masks.as_ref()?;
+    Some(mask_file(masks, Path::new(name)))
+}
+
+/// The rows of a list of images.
+fn listed(csv: &Path, args: &ScoreArgs, protocol: &Protocol) -> Result<Vec<Item>> {
+    let folder = csv.parent().unwrap_or(Path::new(""));
+    let rows: Vec<ImageRow> = read_rows(csv, "image,concept,prompt,kind")?;
+    ensure!(!rows.is_empty(), "{}: holds no rows", csv.display());
+    for (number, row) in rows.iter().enumerate() {
+        // The header is line 1.
+        let at = || format!("{}: line {}", csv.display(), number + 2);
+        ensure!(
+            is_plain_name(&row.concept),
+            "{}: the concept is `{}`; expected the name of a folder in {}",
+            at(),
+            row.concept,
+            args.references.display()
+        );
+        protocol.check_kind(&row.kind).with_context(at)?;
+    }
+    let item = |row: ImageRow| Item {
+        path: folder.join(&row.image),
+        mask: mask(args, &row.image),
+        name: row.image,
+        concept: row.concept,
+        prompt: row.prompt,
+        kind: row.kind,
     };
+    Ok(rows.into_iter().map(item).collect())
+}
+
+/// The images of a folder, all of one concept.
+fn in_folder(folder: &Path, args: &ScoreArgs) -> Result<Vec<Item>> {
     let mut prompts = match &args.prompts {
         Some(csv) => Some(prompts(csv)?),
         None => None,
     };
     let mut items = Vec::new();
-    let images = PhotoFolder::read(generated)?;
+    let images = PhotoFolder::read(folder)?;
     images.say_skipped();
     for path in images.files {
         let name = path.file_name().unwrap_or_default();
@@ -100,7 +110,7 @@ pub(super) fn items(args: &ScoreArgs, protocol: &Protocol) -> Result<Vec<Item>> 
         };
         items.push(Item {
             path,
-            mask: mask(&name),
+            mask: mask(args, &name),
             name,
             concept: String::new(),
             prompt,
@@ -110,7 +120,7 @@ pub(super) fn items(args: &ScoreArgs, protocol: &Protocol) -> Result<Vec<Item>> 
     if let Some(absent) = prompts.as_ref().and_then(|prompts| prompts.keys().next()) {
         bail!(
             "{}: the image `{absent}`, which has a prompt, is not there",
-            generated.display()
+            folder.display()
         );
     }
     Ok(items)

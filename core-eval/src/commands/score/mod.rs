@@ -1,4 +1,4 @@
-//! `core-eval score`: the scores of images that any tool made.
+//! `core-eval score`: the scores of images of any origin.
 
 mod encoders;
 mod items;
@@ -36,7 +36,7 @@ use table::Scored;
 #[command(group(ArgGroup::new("source").required(true).args(["generated", "images"])))]
 #[command(group(ArgGroup::new("text").args(["prompt", "prompts"])))]
 pub(crate) struct ScoreArgs {
-    /// Folder of images, all of one concept; scored in the order of their names
+    /// Folder of images, all of one concept
     #[arg(long, value_name = "DIR", requires = "text")]
     generated: Option<PathBuf>,
     /// CSV with the columns image,concept,prompt,kind; paths are relative to it
@@ -80,9 +80,9 @@ fn protocol_help() -> String {
 /// Scores the images, writes the CSV and the protocol, and prints the means.
 ///
 /// # Errors
-/// Absent folders and files, images without prompt, models that cannot be used, masks that the
-/// protocol needs; all found before the first image is scored, but damaged pictures. What was
-/// scored before such a one is kept beside the CSV.
+/// Absent folders and files, images without prompts, models that cannot be used, absent masks: all are
+/// found before the first image is scored. A damaged image is found when it is read; the scores of the
+/// images before it are written beside the CSV.
 pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     let device = parse_device(&args.device)?;
     let args = &args.located()?;
@@ -146,7 +146,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     Ok(())
 }
 
-/// Finds out before the work whether the results can be written.
+/// Checks before any work that the results can be written.
 fn check_writable(out: &Path) -> Result<()> {
     ensure!(
         !out.is_dir(),
@@ -174,7 +174,7 @@ fn check_writable(out: &Path) -> Result<()> {
 }
 
 impl ScoreArgs {
-    /// The same with folders for the networks, fetched where they are repositories of the hub.
+    /// The same arguments with folders in place of hub repositories, which are downloaded.
     fn located(&self) -> Result<Self> {
         let mut args = self.clone();
         args.encoders.0.locate()?;
@@ -191,7 +191,7 @@ impl ScoreArgs {
         folders
     }
 
-    /// The folder of a concept's photos.
+    /// The folder of the photos of a concept.
     fn folder_of(&self, concept: &str) -> PathBuf {
         if concept.is_empty() {
             self.references.clone()
@@ -201,11 +201,11 @@ impl ScoreArgs {
     }
 }
 
-/// The concept.toml beside the photos of each concept, where there is one.
+/// The concept.toml of each concept, where there is one beside its photos.
 struct Concepts(BTreeMap<String, Option<ConceptConfig>>);
 
 impl Concepts {
-    /// Reads those that are needed: for prompts with `{}`, and for what the segmenter looks for.
+    /// Reads those that are needed for prompts with `{}` and for the segmenter.
     ///
     /// # Errors
     /// A damaged concept.toml; an absent one where the segmenter needs it.
@@ -234,7 +234,7 @@ impl Concepts {
         Some(self.of(concept)?.super_category.as_str())
     }
 
-    /// The text of every image, as the protocol has it.
+    /// The text that every image is compared with.
     fn texts(&self, items: &[Item], protocol: &Protocol) -> Result<Vec<String>> {
         items
             .iter()
@@ -318,7 +318,7 @@ fn photos_of_concepts(
     Ok(all)
 }
 
-/// What images are scored with.
+/// Everything that the scores of images depend on.
 struct Scoring<'a> {
     gallery: &'a mut Gallery,
     metrics: &'a [Metric],
@@ -328,7 +328,7 @@ struct Scoring<'a> {
 }
 
 impl Scoring<'_> {
-    /// Appends the scores of the images in their order; what was scored before an error stays.
+    /// Appends the scores of the images in their order; those before an error are kept.
     fn score(&mut self, items: &[Item], texts: &[String], all: &mut Vec<Scores>) -> Result<()> {
         let mut progress = Progress::new("images", 0, items.len() as u64);
         let mut places = Places::default();
@@ -349,7 +349,7 @@ impl Scoring<'_> {
         Ok(())
     }
 
-    /// An image with its mask from a file where the item names one, else from the segmenter.
+    /// The image with the source of its mask: a file where the item names one, or else the segmenter.
     fn file(&self, item: &Item) -> ImageFile {
         let word = || self.concepts.class_word(&item.concept);
         let mask = match &item.mask {

@@ -13,7 +13,7 @@ use core_eval::statistics::{mean, weighted_mean};
 /// Images with their scores by some metrics.
 pub(super) struct Scored<'a> {
     pub(super) items: &'a [Item],
-    /// Of the first images; after a failure there are fewer than images.
+    /// The scores of the first images; fewer than images after a failure.
     pub(super) scores: Vec<Scores>,
     pub(super) metrics: Vec<Metric>,
     /// Whether the images belong to several concepts.
@@ -21,7 +21,7 @@ pub(super) struct Scored<'a> {
 }
 
 impl Scored<'_> {
-    /// Writes a row per scored image.
+    /// Writes one row per scored image.
     pub(super) fn write(&self, out: &Path) -> Result<()> {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let failed = || out.display().to_string();
@@ -42,9 +42,9 @@ impl Scored<'_> {
         Ok(write_atomically(out, &bytes)?)
     }
 
-    /// Means over all images or, with concepts, of each concept, over these, and over everything:
-    /// all images for metrics that compare with the text, all pairs of image and photo for the
-    /// others.
+    /// The means over all images. With several concepts: the mean of each concept, the mean of these, and
+    /// the pooled mean, which is over all images for metrics that compare with the text and over all pairs
+    /// of image and photo for the others.
     pub(super) fn means(&self, photos: impl Fn(&str) -> usize) -> String {
         let rows = || self.items.iter().zip(&self.scores);
         let concepts: IndexSet<&str> = rows().map(|(item, _)| item.concept.as_str()).collect();

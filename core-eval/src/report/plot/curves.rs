@@ -3,7 +3,8 @@
 use anyhow::Result;
 use plotters::prelude::*;
 
-use super::{Area, color, course, legend, oops, span, trained};
+use super::canvas::{Area, color, course, drawing_error, legend, span};
+use super::trained;
 use crate::curves::CurveRow;
 
 /// A column of `curves.csv`.
@@ -14,7 +15,7 @@ pub(super) fn draw_curves(area: &Area, rows: &[CurveRow], variants: &[String]) -
     let (plot, side) = area.split_horizontally(780);
     let panels = plot.split_evenly((1, 2));
     let trained = trained(rows.iter().map(|row| &row.variant), variants);
-    // A single step's loss is mostly noise, a norm is not.
+    // The loss of a single step is mostly noise; the norm is not.
     let values: [(&str, Column, usize); 2] = [
         ("loss, mean of 21 steps", |row| row.loss, 10),
         ("norm of the learned embedding", |row| row.embedding_norm, 0),
@@ -35,15 +36,15 @@ pub(super) fn draw_curves(area: &Area, rows: &[CurveRow], variants: &[String]) -
         let ends = ends
             .into_iter()
             .map(|end| PathElement::new(vec![(end, y.start), (end, y.end)], gray));
-        chart.draw_series(ends).map_err(oops)?;
-        // Variants draw the same random numbers, so their lines lie on each other: the first is
-        // wider and shows below the rest.
+        chart.draw_series(ends).map_err(drawing_error)?;
+        // Variants draw the same random numbers, so their lines coincide: the first is wider, so
+        // that it shows below the others.
         for (index, (variant, curve)) in lines.iter().enumerate() {
             let width = if index == 0 { 4 } else { 2 };
             let style = color(variants, variant).stroke_width(width);
             chart
                 .draw_series(LineSeries::new(curve.points.clone(), style))
-                .map_err(oops)?;
+                .map_err(drawing_error)?;
         }
     }
     legend(&side, variants, &trained)
@@ -57,7 +58,7 @@ struct Curve {
     ends: Vec<f64>,
 }
 
-/// Means over runs, then over `window` neighbours to both sides within the stage.
+/// Means over runs, smoothed over `window` neighbours on both sides within the stage.
 fn mean_curve(rows: &[CurveRow], variant: &str, value: Column, window: usize) -> Curve {
     let mut runs: Vec<((&str, u64), Vec<&CurveRow>)> = Vec::new();
     for row in rows.iter().filter(|row| row.variant == variant) {

@@ -1,11 +1,12 @@
-//! Held-out quality over the scenes that a network of the mini world has seen.
+//! Quality on held-out scenes against the number of scenes that a network of the mini world was trained
+//! on.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use plotters::prelude::*;
 
-use super::{Area, course, legend_line, oops, palette, span};
+use super::canvas::{Area, course, drawing_error, legend_line, palette, span};
 
 /// The first columns of a learning curve; the figures of quality follow.
 const COLUMNS: [&str; 4] = ["step", "images", "seconds", "loss"];
@@ -13,9 +14,9 @@ const COLUMNS: [&str; 4] = ["step", "images", "seconds", "loss"];
 /// One learning curve, as `core-train pretrain` writes it.
 #[derive(Debug, PartialEq)]
 pub(super) struct LearningCurve {
-    /// The file's name without its end.
+    /// The name of the file without its ending.
     name: String,
-    /// A figure of quality and its course: scenes seen, value.
+    /// Every figure of quality with its values by the number of scenes seen.
     figures: Vec<(String, Vec<(f64, f64)>)>,
 }
 
@@ -55,7 +56,7 @@ fn read(file: &Path) -> Result<Option<LearningCurve>> {
         let number = |column: usize| -> Result<f64> {
             row[column].parse().with_context(|| {
                 format!(
-                    "`{}` in column {} is no number",
+                    "`{}` in column {} is not a number",
                     &row[column], &header[column]
                 )
             })
@@ -74,7 +75,7 @@ fn read(file: &Path) -> Result<Option<LearningCurve>> {
     }))
 }
 
-/// A panel a network, three in a row.
+/// One panel per network, three in a row.
 pub(super) fn draw_learning(area: &Area, curves: &[LearningCurve]) -> Result<()> {
     let panels = area.split_evenly((rows(curves), PANELS));
     for (curve, panel) in curves.iter().zip(&panels) {
@@ -89,7 +90,7 @@ pub(super) fn draw_learning(area: &Area, curves: &[LearningCurve]) -> Result<()>
             let line = points.iter().map(|(images, value)| (images / 1e3, *value));
             chart
                 .draw_series(LineSeries::new(line, color.stroke_width(2)))
-                .map_err(oops)?;
+                .map_err(drawing_error)?;
         }
         let mut y = 40;
         for (index, (name, _)) in curve.figures.iter().enumerate() {
