@@ -13,7 +13,7 @@ use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::standard_normal;
 use core_model::unet::{SampleSize, UNet2DConditionConfig};
 use core_train::config::ConceptConfig;
-use core_train::data::prompts::fill;
+use core_train::phrase::SLOT;
 use core_train::{BaseModel, Run};
 use image::RgbImage;
 use sha2::{Digest, Sha256};
@@ -261,7 +261,7 @@ impl<'a> Generator<'a> {
     fn generate(&self, batch: &[Wanted], steps: usize) -> Result<Vec<RgbImage>> {
         let prompts: Vec<String> = batch
             .iter()
-            .map(|image| fill(&image.prompt.prompt, &self.word))
+            .map(|image| image.prompt.prompt.replace(SLOT, &self.word))
             .collect();
         let cond = self.pipeline.encode_prompts(&prompts);
         let uncond = self.pipeline.encode_prompts(&[String::new()]);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use core_model::files::sha256;
-use core_train::run::folder::UNET;
+use core_train::adapters::UNET;
 
 use crate::base::Base;
 use crate::experiment::Experiment;

@@ -1,6 +1,7 @@
 //! How the concept is written in prompts: what `{}` in a template becomes.
 
-use crate::data::prompts::fill;
+/// The place of the concept in a template.
+pub const SLOT: &str = "{}";
 
 /// The place of the concept's token in a phrase.
 pub const TOKEN: &str = "{token}";
@@ -67,12 +68,12 @@ impl Phrase {
 
     /// A template about the concept.
     pub fn fill(&self, template: &str) -> String {
-        fill(template, &self.words)
+        template.replace(SLOT, &self.words)
     }
 
     /// The same template about the super-category.
     pub fn fill_with_class(&self, template: &str) -> String {
-        fill(template, &self.class)
+        template.replace(SLOT, &self.class)
     }
 }
 

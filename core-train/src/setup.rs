@@ -43,7 +43,8 @@ pub(crate) fn with_concept(
     let start = Start {
         tokenizer: &pipeline.tokenizer,
         model: &pipeline.model,
-        concept,
+        words: concept.initializer(),
+        num_vectors: concept.num_vectors,
     };
     let initializer = config.initializer.clone().unwrap_or_default();
     let rows = initializer.initializer().vectors(&start)?;

@@ -22,7 +22,7 @@ use crate::optimizer::{GradientSet, Optimizer};
 use crate::prompt_encoder::{Moving, PromptEncoder};
 use crate::rescale::Rescaling;
 use crate::run::metrics::Row;
-use crate::run::state::Position;
+use crate::run::position::Position;
 use crate::setup::{self, ClassImages};
 use crate::validation;
 

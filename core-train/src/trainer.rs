@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::adapters::{Trained, learned_embedding};
+use crate::adapters::{EMBEDDING, learned_embedding};
 use crate::base_model::BaseModel;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::run::folder::{EMBEDDING, ENVIRONMENT, METRICS, RunDir, Unfinished, VALIDATION};
+use crate::run::folder::{ENVIRONMENT, METRICS, RunDir, Unfinished, VALIDATION};
 use crate::run::metrics::MetricsWriter;
-use crate::run::state::{Position, StateFolder};
+use crate::run::position::Position;
+use crate::run::state::StateFolder;
 use crate::run::{environment, save_results};
 use crate::stepper::{Step, Stepper};
 use crate::validation;
@@ -95,16 +96,7 @@ pub fn run_on(base: &BaseModel, config: &RunConfig, options: &RunOptions<'_>) ->
         }
     }
     // 6. results
-    let model = stepper.model();
-    let base = &base.folder;
-    save_results(
-        &Trained {
-            config,
-            base,
-            model,
-        },
-        dir.folder(),
-    )?;
+    save_results(config, &base.folder, stepper.model(), dir.folder())?;
     dir.complete()
 }
 
@@ -127,7 +119,9 @@ fn begin(
 
 /// Saves the state, and the concept as it is now in the file where it will be at the end.
 fn save(states: &StateFolder, stepper: &Stepper<'_>, folder: &Path) -> Result<()> {
-    if let Some(embedding) = learned_embedding(stepper.config(), stepper.model())? {
+    let config = stepper.config();
+    let (phrase, base_name) = (config.phrase(), &config.model.path);
+    if let Some(embedding) = learned_embedding(&phrase, base_name, stepper.model())? {
         embedding.save(&folder.join(EMBEDDING))?;
     }
     states.save(stepper)

@@ -3,16 +3,18 @@
 use std::path::Path;
 
 use core_model::learned_embedding::LearnedEmbedding;
-use core_model::params::to_vec;
+use core_model::params::{Weights, to_vec};
 use core_model::personalized::{ConceptEmbedding, PersonalizedModel};
 use core_model::pipeline::StableDiffusionPipeline;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Adapter, Trained};
-use crate::config::RunConfig;
 use crate::error::Result;
-use crate::run::folder::EMBEDDING;
+use crate::phrase::Phrase;
+
+/// The concept's file in a run folder.
+pub const EMBEDDING: &str = "learned_embeds.safetensors";
 
 /// The vectors of the concept's token (Textual Inversion, the first stage of CoRe).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -29,7 +31,7 @@ impl Adapter for Embedding {
     }
 
     fn save(&self, trained: &Trained<'_>, path: &Path) -> Result<()> {
-        match learned_embedding(trained.config, trained.model)? {
+        match learned_embedding(trained.phrase, trained.base_name, trained.model)? {
             Some(embedding) => Ok(embedding.save(path)?),
             None => Ok(()),
         }
@@ -38,11 +40,12 @@ impl Adapter for Embedding {
     fn load(
         &self,
         path: &Path,
-        config: &RunConfig,
+        phrase: &Phrase,
+        _: Weights<'_>,
         mut pipeline: StableDiffusionPipeline,
     ) -> Result<StableDiffusionPipeline> {
         let embedding = LearnedEmbedding::load(path)?;
-        pipeline.add_concept(&embedding, config.phrase().token())?;
+        pipeline.add_concept(&embedding, phrase.token())?;
         Ok(pipeline)
     }
 }
@@ -53,7 +56,8 @@ impl Adapter for Embedding {
 /// # Errors
 /// Vectors that are NaN or infinite.
 pub fn learned_embedding(
-    config: &RunConfig,
+    phrase: &Phrase,
+    base_name: &Path,
     model: &PersonalizedModel,
 ) -> Result<Option<LearnedEmbedding>> {
     let Some(concept) = model.concept() else {
@@ -63,14 +67,10 @@ pub fn learned_embedding(
     let [_, width] = vectors.dims();
     let values = to_vec(vectors);
     let rows: Vec<Vec<f32>> = values.chunks(width).map(<[f32]>::to_vec).collect();
-    let mut embedding = LearnedEmbedding::new(config.phrase().token(), &rows)?;
-    let model = &config.model.path;
-    let name = model.file_name().unwrap_or(model.as_os_str());
+    let mut embedding = LearnedEmbedding::new(phrase.token(), &rows)?;
+    let name = base_name.file_name().unwrap_or(base_name.as_os_str());
     let metadata = &mut embedding.metadata;
-    metadata.insert(
-        "super_category".into(),
-        config.concept.super_category.clone(),
-    );
+    metadata.insert("super_category".into(), phrase.class().to_string());
     metadata.insert("base_model".into(), name.to_string_lossy().into_owned());
     Ok(Some(embedding))
 }

@@ -11,16 +11,18 @@ use std::fmt::Debug;
 use std::path::Path;
 
 use core_model::folder::ModelFolder;
+use core_model::params::Weights;
 use core_model::personalized::PersonalizedModel;
 use core_model::pipeline::StableDiffusionPipeline;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use toml::Table;
 
-pub use embedding::learned_embedding;
+pub use embedding::{EMBEDDING, learned_embedding};
+pub use network::{TEXT_ENCODER, UNET};
 
-use crate::config::RunConfig;
 use crate::error::Result;
+use crate::phrase::Phrase;
 
 /// One set of weights.
 pub trait Adapter: Debug {
@@ -36,14 +38,16 @@ pub trait Adapter: Debug {
     /// An unwritable folder.
     fn save(&self, trained: &Trained<'_>, path: &Path) -> Result<()>;
 
-    /// Puts the result at `path` into a pipeline of the base model.
+    /// Puts the result at `path` into a pipeline of the base model. `weights` says how networks are
+    /// held in memory.
     ///
     /// # Errors
     /// A damaged file, or one that does not fit the base model.
     fn load(
         &self,
         path: &Path,
-        config: &RunConfig,
+        phrase: &Phrase,
+        weights: Weights<'_>,
         pipeline: StableDiffusionPipeline,
     ) -> Result<StableDiffusionPipeline>;
 }
@@ -51,9 +55,11 @@ pub trait Adapter: Debug {
 /// A trained model on its way into a run folder.
 #[derive(Debug, Clone, Copy)]
 pub struct Trained<'a> {
-    /// The run's.
-    pub config: &'a RunConfig,
-    /// What it was trained from.
+    /// How the concept is written in prompts.
+    pub phrase: &'a Phrase,
+    /// The model that it was trained from, as the run file names it.
+    pub base_name: &'a Path,
+    /// That model's files.
     pub base: &'a ModelFolder,
     /// What came out.
     pub model: &'a PersonalizedModel,

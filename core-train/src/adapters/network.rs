@@ -13,9 +13,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Adapter, Trained};
-use crate::config::RunConfig;
 use crate::error::{Error, Result};
-use crate::run::folder::{TEXT_ENCODER, UNET};
+use crate::phrase::Phrase;
+
+/// The folder of the U-Net in model and run folders.
+pub const UNET: &str = "unet";
+/// The folder of the text encoder in model and run folders.
+pub const TEXT_ENCODER: &str = "text_encoder";
 
 /// A network of the base model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,13 +52,9 @@ impl Network {
     fn load(
         self,
         folder: &Path,
-        config: &RunConfig,
+        weights: Weights<'_>,
         pipeline: StableDiffusionPipeline,
     ) -> Result<StableDiffusionPipeline> {
-        let weights = Weights {
-            variant: None,
-            precision: config.model.precision.unwrap_or_default(),
-        };
         Ok(match self {
             Self::Unet => pipeline.with_unet_of(folder, weights)?,
             Self::TextEncoder => pipeline.with_text_encoder_of(folder, weights)?,
@@ -89,10 +89,11 @@ impl<T: NetworkWeights + std::fmt::Debug> Adapter for T {
     fn load(
         &self,
         path: &Path,
-        config: &RunConfig,
+        _: &Phrase,
+        weights: Weights<'_>,
         pipeline: StableDiffusionPipeline,
     ) -> Result<StableDiffusionPipeline> {
-        T::NETWORK.load(path, config, pipeline)
+        T::NETWORK.load(path, weights, pipeline)
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
     let run = Run::open(&args.run)?;
     let base = run.base_model(&run.config.device)?;
     let pipeline = run.pipeline(&base)?;
-    let embedding = learned_embedding(&run.config, &pipeline.model)?;
+    let embedding = learned_embedding(&run.phrase(), &run.config.model.path, &pipeline.model)?;
     let concept = embedding.as_ref().map(|e| (e, e.token.as_str()));
     export(
         &base.folder,

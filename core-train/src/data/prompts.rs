@@ -6,10 +6,7 @@ use core_losses::{ContextPair, PromptSpan};
 use core_model::tokenizer::Tokenizer;
 
 use crate::error::{Error, Result};
-use crate::phrase::Phrase;
-
-/// The place of the concept in a template.
-pub const SLOT: &str = "{}";
+use crate::phrase::{Phrase, SLOT};
 
 /// Fails unless a template names the concept exactly once.
 ///
@@ -22,11 +19,6 @@ pub fn check_template(template: &str) -> Result<()> {
         count => format!("has {count} places {{}} for the concept, expected one"),
     };
     Err(refuse(template, reason))
-}
-
-/// The template with `words` in place of the concept.
-pub fn fill(template: &str, words: &str) -> String {
-    template.replace(SLOT, words)
 }
 
 fn refuse(template: &str, reason: String) -> Error {
@@ -117,7 +109,7 @@ impl ConceptWords<'_> {
     pub fn training_prompt(&self, template: &str) -> Result<TrainingPrompt> {
         check_template(template)?;
         let words = self.phrase.words();
-        let encoding = self.tokenizer.encode(&fill(template, words));
+        let encoding = self.tokenizer.encode(&template.replace(SLOT, words));
         let context_length = self.tokenizer.context_length();
         // Begin of text, what stands before the concept, the concept.
         let before = template.split(SLOT).next().unwrap_or_default();

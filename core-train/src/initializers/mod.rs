@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 pub use vocabulary::{Id, SuperCategory, Word};
 
-use crate::config::ConceptConfig;
 use crate::error::Result;
 
 /// What an initialiser may look at.
@@ -20,8 +19,10 @@ pub struct Start<'a> {
     pub tokenizer: &'a Tokenizer,
     /// The base model's networks.
     pub model: &'a PersonalizedModel,
-    /// The concept to be learned.
-    pub concept: &'a ConceptConfig,
+    /// The words that the concept names as its start: its super-category, unless it says otherwise.
+    pub words: &'a str,
+    /// The number of vectors to be learned.
+    pub num_vectors: usize,
 }
 
 /// One way to begin.

@@ -15,7 +15,7 @@ pub struct SuperCategory;
 
 impl Initializer for SuperCategory {
     fn vectors(&self, start: &Start<'_>) -> Result<Vec<Vec<f32>>> {
-        mean_of_words(start.concept.initializer(), start)
+        mean_of_words(start.words, start)
     }
 }
 
@@ -48,7 +48,7 @@ impl Initializer for Id {
             return Err(core_model::Error::Invalid(reason).into());
         }
         let row = start.model.text_encoder().token_embedding(self.0);
-        Ok(vec![row; start.concept.num_vectors])
+        Ok(vec![row; start.num_vectors])
     }
 }
 
@@ -65,5 +65,5 @@ fn mean_of_words(words: &str, start: &Start<'_>) -> Result<Vec<Vec<f32>>> {
         .collect();
     let mean = |i: usize| rows.iter().map(|row| f64::from(row[i])).sum::<f64>() / rows.len() as f64;
     let mean: Vec<f32> = (0..rows[0].len()).map(|i| mean(i) as f32).collect();
-    Ok(vec![mean; start.concept.num_vectors])
+    Ok(vec![mean; start.num_vectors])
 }

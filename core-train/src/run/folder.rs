@@ -20,18 +20,13 @@ use core_model::files::{read_to_string, write_atomically};
 
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
-use crate::run::state::{Position, StateFolder};
+use crate::run::position::Position;
+use crate::run::state::StateFolder;
 
 /// The resolved configuration.
 pub const CONFIG: &str = "config.toml";
 /// One row per step.
 pub const METRICS: &str = "metrics.csv";
-/// The concept.
-pub const EMBEDDING: &str = "learned_embeds.safetensors";
-/// The trained U-Net.
-pub const UNET: &str = "unet";
-/// The trained text encoder.
-pub const TEXT_ENCODER: &str = "text_encoder";
 /// Validation images.
 pub const VALIDATION: &str = "validation";
 /// Versions, device, model files.

@@ -3,18 +3,22 @@
 pub mod environment;
 pub mod folder;
 pub mod metrics;
+pub mod position;
 pub mod state;
 
 use std::path::{Path, PathBuf};
 
+use core_model::folder::ModelFolder;
+use core_model::params::Weights;
+use core_model::personalized::PersonalizedModel;
 use core_model::pipeline::StableDiffusionPipeline;
 
-use crate::adapters::{Adapter, Embedding, Trained};
+use crate::adapters::{Adapter, Embedding, Trained, UNET};
 use crate::base_model::BaseModel;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::phrase::Phrase;
-use folder::{CONFIG, UNET};
+use folder::CONFIG;
 
 /// A finished run.
 #[derive(Debug, Clone)]
@@ -82,13 +86,18 @@ impl Run {
         wanted: impl Fn(&dyn Adapter) -> bool,
     ) -> Result<StableDiffusionPipeline> {
         let mut pipeline = base.pipeline.clone();
+        let phrase = self.phrase();
+        let weights = Weights {
+            variant: None,
+            precision: self.config.model.precision.unwrap_or_default(),
+        };
         for adapter in results(&self.config).into_iter().filter(|a| wanted(*a)) {
             let path = self.folder.join(adapter.file());
             if !path.exists() {
                 let reason = "is missing; the run is damaged, or another program removed the file";
                 return Err(Error::run_folder(path, reason));
             }
-            pipeline = adapter.load(&path, &self.config, pipeline)?;
+            pipeline = adapter.load(&path, &phrase, weights, pipeline)?;
         }
         Ok(pipeline)
     }
@@ -114,9 +123,20 @@ fn results(config: &RunConfig) -> Vec<&dyn Adapter> {
 ///
 /// # Errors
 /// An unwritable folder.
-pub(crate) fn save_results(trained: &Trained<'_>, folder: &Path) -> Result<()> {
-    for adapter in results(trained.config) {
-        adapter.save(trained, &folder.join(adapter.file()))?;
+pub(crate) fn save_results(
+    config: &RunConfig,
+    base: &ModelFolder,
+    model: &PersonalizedModel,
+    folder: &Path,
+) -> Result<()> {
+    let trained = Trained {
+        phrase: &config.phrase(),
+        base_name: &config.model.path,
+        base,
+        model,
+    };
+    for adapter in results(config) {
+        adapter.save(&trained, &folder.join(adapter.file()))?;
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
+use crate::run::position::Position;
 use crate::stepper::Stepper;
 
 /// Counted up when the files of a state change, so that an older one is refused instead of
@@ -30,17 +31,6 @@ const POSITION: &str = "position.json";
 
 /// The norm that rescaling restores, beside the tensors of the model.
 const NORM: &str = "rescale.recorded_norm";
-
-/// How far a run is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
-    /// Number of the stage, from 0.
-    pub stage: usize,
-    /// Steps done in it.
-    pub step: usize,
-    /// Steps done in all stages.
-    pub total: usize,
-}
 
 #[derive(Serialize, Deserialize)]
 struct SavedPosition {
