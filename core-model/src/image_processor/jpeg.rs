@@ -11,7 +11,7 @@ use image::RgbImage;
 use image::metadata::Orientation;
 use mozjpeg::{ColorSpace, Decompress};
 
-use super::load::{MAX_MEMORY, MAX_SIDE};
+use super::limits::{MAX_MEMORY, MAX_SIDE};
 
 /// The most scans that are decoded; encoders write about ten.
 const MOST_SCANS: usize = 500;

@@ -6,15 +6,10 @@ use std::path::Path;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
 use super::jpeg::{self, JpegError};
+use super::limits::{MAX_MEMORY, MAX_SIDE};
 use crate::error::{Error, Result};
 use crate::file_kind::FileKind;
 use crate::files;
-
-/// The longest side that is decoded, in pixels.
-pub(super) const MAX_SIDE: u32 = 32_768;
-
-/// The most memory that a decoder may take, in bytes.
-pub(super) const MAX_MEMORY: u64 = 1 << 30;
 
 /// What `load_image` reads, for messages.
 pub(crate) const FORMATS: &str = "PNG, JPEG, WebP, GIF, BMP or TIFF";

@@ -6,6 +6,7 @@
 
 mod fit;
 mod jpeg;
+mod limits;
 mod load;
 mod resample;
 mod rotate;

@@ -141,12 +141,12 @@ impl Found {
                 self.tensors.insert(name.to_string(), tensor.clone());
             }
             Value::Dict(entries) => {
-                let weights = entries.iter().filter(|(key, value)| {
+                let mut weights = entries.iter().filter(|(key, value)| {
                     // Of the snapshot of a training the weights only.
                     values.get(*key) == &Value::Text("state_dict".into())
                         && matches!(values.get(*value), Value::Dict(_))
                 });
-                let only = weights.last().filter(|_| at.is_empty());
+                let only = weights.next_back().filter(|_| at.is_empty());
                 for (key, value) in entries {
                     let is_container = !matches!(
                         values.get(*value),
