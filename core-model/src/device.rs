@@ -105,7 +105,7 @@ fn adapters(kind: &str, device_type: DeviceType) -> impl Iterator<Item = Present
 /// with its gradients: convolution, group norm, attention, softmax, linear maps.
 ///
 /// # Errors
-/// [`Error::Device`] when the device fails or gives no numbers.
+/// [`Error::Device`] when the device fails or gives values that are NaN or infinite.
 pub fn difference_from_cpu(name: &str, device: &Device) -> Result<f32> {
     let fail = |reason: String| Error::Device {
         name: name.to_string(),
@@ -121,7 +121,7 @@ pub fn difference_from_cpu(name: &str, device: &Device) -> Result<f32> {
     let worst = differences.fold(0.0_f32, |m, x| if x > m || x.is_nan() { x } else { m });
     match worst.is_finite() {
         true => Ok(worst / largest),
-        false => Err(fail("computes values that are no numbers".into())),
+        false => Err(fail("computes values that are NaN or infinite".into())),
     }
 }
 

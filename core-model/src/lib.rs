@@ -1,4 +1,4 @@
-//! The networks of a text-to-image diffusion model and of its judges, read from the folders that
+//! The networks of a text-to-image diffusion model and of its image encoders, read from the folders that
 //! diffusers and transformers write.
 //!
 //! | part | module |
@@ -14,7 +14,7 @@
 //! | prompts to numbers | [`tokenizer`] |
 //! | the U-Net, the autoencoder, the text encoder | [`unet`], [`vae`], [`text_encoder`] |
 //! | pictures to numbers | [`image_processor`] |
-//! | the judges | [`clip`], [`dino`], [`clipseg`] |
+//! | image encoders and the segmenter, for scores | [`clip`], [`dino`], [`clipseg`] |
 //! | noise schedules for training and sampling | [`noise_scheduler`] |
 //! | layers and the operations below them | [`nn`], [`ops`] |
 //! | folders of photos, and what other files are | [`photos`], [`file_kind`] |

@@ -413,7 +413,7 @@ impl Keys {
         if let Some(value) = self.value(key).and_then(Value::as_f64) {
             return Ok(Some([value; 3]));
         }
-        self.get(key, "three numbers, one a channel")
+        self.get(key, "three numbers, one per channel")
     }
 
     /// A bare number means a square, but CLIP's shorter side.

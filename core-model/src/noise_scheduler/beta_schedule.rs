@@ -106,7 +106,7 @@ fn betas(config: &SchedulerConfig) -> Result<Vec<f32>> {
         let fits =
             trained.len() == count && trained.iter().all(|b| (0.0..1.0).contains(b) && *b > 0.0);
         if !fits {
-            let expected = format!("{count} numbers between 0 and 1, one a training timestep");
+            let expected = format!("{count} numbers between 0 and 1, one per training timestep");
             return Err(config.refuse(
                 "trained_betas",
                 format!("{} numbers", trained.len()),

@@ -294,7 +294,7 @@ impl UNet2DConditionConfig {
                 return fail(
                     key,
                     format!("{count} long"),
-                    format!("{levels} entries, one a level"),
+                    format!("{levels} entries, one per level"),
                 );
             }
         }
