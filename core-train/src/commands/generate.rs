@@ -133,6 +133,7 @@ struct Generator {
 /// Unreadable models, concepts and latents; prompts that do not fit; devices that are not there.
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     parse_device(&args.device)?;
+    let earlier = earlier_images(args)?;
     let given = args
         .init_latents
         .as_deref()
@@ -159,6 +160,10 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     };
     let encode = |prompt: &str| pipeline.encode_prompts(&[prompt.to_string()]);
     let states = [encode(&args.prompt), encode(&args.negative_prompt)];
+    // An interrupted call leaves none of them among its own.
+    for path in earlier {
+        fs::remove_file(&path).with_context(|| path.display().to_string())?;
+    }
     draw(args, pipeline, states, noise, calls)
 }
 
@@ -302,6 +307,38 @@ fn initial_noise(
         )
     };
     Ok(Tensor::cat((0..args.num_images).map(one).collect(), 0))
+}
+
+/// The images of an earlier call in the folder, all of which this one replaces.
+///
+/// # Errors
+/// One that it would leave, so that it would stand among the new ones.
+fn earlier_images(args: &GenerateArgs) -> Result<Vec<PathBuf>> {
+    let mut earlier = Vec::new();
+    let Ok(entries) = fs::read_dir(&args.out) else {
+        return Ok(earlier);
+    };
+    for entry in entries {
+        let path = entry
+            .with_context(|| args.out.display().to_string())?
+            .path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let number = name
+            .strip_suffix(".png")
+            .filter(|digits| digits.len() >= 5 && digits.bytes().all(|byte| byte.is_ascii_digit()));
+        let Some(number) = number.and_then(|digits| digits.parse::<usize>().ok()) else {
+            continue;
+        };
+        ensure!(
+            number < args.num_images,
+            "{}: is an image of an earlier call, which would stand among the {} new ones; name \
+             another folder with --out, or remove it",
+            path.display(),
+            args.num_images
+        );
+        earlier.push(path);
+    }
+    Ok(earlier)
 }
 
 /// Draws batch after batch and writes every image as soon as it is there.

@@ -363,6 +363,19 @@ fn images_of_other_sizes_follow_the_latents() {
 }
 
 #[test]
+fn images_of_an_earlier_call_are_never_mixed_with_new_ones() {
+    let command = Command::on_model(&["--prompt", "a <robot>", "--steps", "1"]);
+    fs::create_dir(command.path("images")).unwrap();
+    for name in ["00000.png", "00001.png", "1.png"] {
+        fs::write(command.path("images").join(name), b"old").unwrap();
+    }
+    let message = command.error();
+    assert!(message.contains("00001.png"), "{message}");
+    assert!(message.contains("--out"), "{message}");
+    assert_eq!(fs::read(command.path("images/00000.png")).unwrap(), b"old");
+}
+
+#[test]
 fn old_images_of_the_same_name_are_replaced() {
     let command = Command::on_model(&["--prompt", "a <robot>", "--steps", "1"]);
     fs::create_dir(command.path("images")).unwrap();
