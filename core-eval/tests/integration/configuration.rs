@@ -11,7 +11,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::Value;
 
 use crate::common::checkout;
-use crate::reference::{FileKind, page};
+use crate::key_tables::{FileKind, page};
 
 fn schema<T: JsonSchema>() -> Value {
     let mut schema = SchemaGenerator::default()

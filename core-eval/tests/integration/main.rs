@@ -7,7 +7,7 @@ mod common;
 mod configuration;
 mod coverage;
 mod experiments;
+mod key_tables;
 mod merge;
-mod reference;
 mod score;
 mod small_experiment;
