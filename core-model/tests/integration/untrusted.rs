@@ -9,7 +9,8 @@ use core_model::Network;
 use core_model::checkpoint::Checkpoint;
 use core_model::clip::ClipModel;
 use core_model::dino::DinoModel;
-use core_model::image_processor::ImageProcessor;
+use core_model::files::read_to_string;
+use core_model::image_processor::{ImageProcessor, load_image};
 use core_model::learned_embedding::LearnedEmbedding;
 use core_model::noise_scheduler::{SchedulerConfig, SchedulerKind};
 use core_model::original_layout;
@@ -21,10 +22,12 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
 
-/// The same cases in every run.
+/// The same cases in every run; as many as `CORE_CASES` says, for long runs (scripts/million-inputs).
 fn settings() -> ProptestConfig {
+    let wanted = std::env::var("CORE_CASES").ok();
+    let cases = wanted.map_or(300, |text| text.parse().expect("CORE_CASES is a number"));
     ProptestConfig {
-        cases: 300,
+        cases,
         rng_seed: RngSeed::Fixed(0),
         failure_persistence: None,
         ..ProptestConfig::default()
@@ -115,6 +118,21 @@ fn damaged(source: &Path, reach: usize, damages: &[Damage]) -> tempfile::NamedTe
     file
 }
 
+/// Image files of every kind.
+fn images() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for folder in ["image-files", "image-processor/files"] {
+        let entries = std::fs::read_dir(fixture(folder)).unwrap();
+        files.extend(entries.map(|entry| entry.unwrap().path()));
+    }
+    files.retain(|path| {
+        let end = path.extension().unwrap_or_default();
+        end != "json" && end != "safetensors"
+    });
+    files.sort();
+    files
+}
+
 proptest! {
     #![proptest_config(settings())]
 
@@ -160,6 +178,26 @@ proptest! {
         files.sort();
         let source = &files[which.index(files.len())];
         read_everything(damaged(source, usize::MAX, &damages).path());
+    }
+
+    #[test]
+    fn damaged_images_are_refused_or_read(
+        damages in prop::collection::vec(damage(), 1..4),
+        reach in prop_oneof![Just(64), Just(700), Just(usize::MAX)],
+        which in any::<prop::sample::Index>(),
+    ) {
+        let files = images();
+        let source = &files[which.index(files.len())];
+        said(load_image(damaged(source, reach, &damages).path()));
+    }
+
+    #[test]
+    fn any_bytes_are_a_text_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &bytes).unwrap();
+        if let Some(text) = said(read_to_string(file.path())) {
+            assert!(!text.contains('\r') && !text.starts_with('\u{feff}'));
+        }
     }
 
     #[test]
