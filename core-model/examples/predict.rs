@@ -16,7 +16,8 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::Network;
-use core_model::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
+use core_model::Precision;
+use core_model::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
 use core_model::params::to_vec;
 use core_model::unet::UNet2DConditionModel;
 
@@ -69,6 +70,6 @@ fn main() {
             shape: shape.clone(),
             values,
         };
-        save_tensors(out, vec![tensor], Precision::Full, &[]).unwrap();
+        save_tensors(out, vec![tensor], Precision::Float32, &[]).unwrap();
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 
-use crate::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
+use crate::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
 use crate::config::{read_object, write_json};
 use crate::error::{Error, Result};
 use crate::files::{NewFolder, read, write_atomically};
@@ -15,6 +15,7 @@ use crate::folder::ModelFolder;
 use crate::learned_embedding::LearnedEmbedding;
 use crate::network::{Network, TRANSFORMERS_WEIGHTS};
 use crate::pipeline::StableDiffusionPipeline;
+use crate::precision::Precision;
 use crate::tokenizer;
 
 /// The key under which the text encoder holds its vocabulary.

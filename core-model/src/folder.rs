@@ -7,7 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 use crate::files::sha256;
-use crate::params::{WeightPrecision, Weights};
+use crate::params::Weights;
+use crate::precision::Precision;
 
 /// The parts of a text-to-image model, each a folder.
 const PARTS: [&str; 5] = ["scheduler", "text_encoder", "tokenizer", "unet", "vae"];
@@ -40,7 +41,7 @@ impl Digests {
 pub struct ModelFolder {
     path: PathBuf,
     variant: Option<String>,
-    precision: WeightPrecision,
+    precision: Precision,
     digests: Digests,
 }
 
@@ -50,7 +51,7 @@ impl ModelFolder {
         Self {
             path: path.into(),
             variant: None,
-            precision: WeightPrecision::Float32,
+            precision: Precision::Float32,
             digests: Digests::default(),
         }
     }

@@ -22,8 +22,9 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
+use crate::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
 use crate::error::{Error, Result};
+use crate::precision::Precision;
 use crate::source::embedding_file;
 
 /// A learned concept.
@@ -210,7 +211,7 @@ impl LearnedEmbedding {
             .iter()
             .map(|(key, value)| (key.as_str(), value.as_str()))
             .collect();
-        save_tensors(path, vec![tensor], Precision::Full, &metadata)
+        save_tensors(path, vec![tensor], Precision::Float32, &metadata)
     }
 
     /// The vectors as [num_vectors, dim].
@@ -344,7 +345,7 @@ mod tests {
                 .collect(),
         });
         let path = dir.join(name);
-        save_tensors(&path, tensors.collect(), Precision::Full, &[]).unwrap();
+        save_tensors(&path, tensors.collect(), Precision::Float32, &[]).unwrap();
         path
     }
 

@@ -47,6 +47,7 @@ pub mod photos;
 mod pickle;
 pub mod pipeline;
 mod positions;
+pub mod precision;
 mod resnet;
 pub mod rng;
 pub mod source;
@@ -58,3 +59,4 @@ pub mod vit;
 
 pub use error::{Error, Result};
 pub use network::Network;
+pub use precision::Precision;

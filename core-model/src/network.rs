@@ -7,10 +7,11 @@ use burn::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::checkpoint::{Checkpoint, Precision, canonical, save_module};
+use crate::checkpoint::{Checkpoint, canonical, save_module};
 use crate::config::{read_config, write_config};
 use crate::error::Result;
 use crate::params::{ParamBuilder, ParamNames, Weights};
+use crate::precision::Precision;
 
 /// The file in which diffusers keeps the weights of a network.
 pub const DIFFUSERS_WEIGHTS: &str = "diffusion_pytorch_model.safetensors";

@@ -15,11 +15,10 @@ use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use rand::RngExt;
 use rand_distr::{StandardNormal, StandardUniform};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::precision::Precision;
 use crate::rng::rng;
 
 /// How a parameter starts when no checkpoint provides it.
@@ -37,51 +36,13 @@ pub enum Init {
     FanIn(usize),
 }
 
-/// The number format in which frozen weights are kept in memory. Everything is computed in
-/// float32: a weight is widened for the operation that uses it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum WeightPrecision {
-    /// 4 bytes per weight.
-    #[default]
-    Float32,
-    /// 2 bytes per weight, the format of most files.
-    Float16,
-    /// 2 bytes per weight with the range of float32; not on wgpu.
-    Bfloat16,
-}
-
 /// Which of a folder's weights, and how they are kept in memory.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Weights<'a> {
     /// A variant, such as `fp16`; the plain ones when absent.
     pub variant: Option<&'a str>,
     /// The number format in memory.
-    pub precision: WeightPrecision,
-}
-
-impl WeightPrecision {
-    /// Refuses what a device computes wrongly.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] naming both.
-    pub fn check(self, device: &str) -> Result<()> {
-        if self == Self::Bfloat16 && device.starts_with("wgpu") {
-            return Err(Error::Invalid(format!(
-                "precision is bfloat16 and the device {device}, whose backend reads such numbers \
-                 wrongly; take float16 or float32"
-            )));
-        }
-        Ok(())
-    }
-
-    fn dtype(self) -> DType {
-        match self {
-            Self::Float32 => DType::F32,
-            Self::Float16 => DType::F16,
-            Self::Bfloat16 => DType::BF16,
-        }
-    }
+    pub precision: Precision,
 }
 
 /// What a parameter is called in a checkpoint, and its shape there.
@@ -175,7 +136,7 @@ impl Source {
 struct Shared {
     source: Source,
     device: Device,
-    precision: WeightPrecision,
+    precision: Precision,
     used: RefCell<BTreeSet<String>>,
     names: RefCell<HashMap<ParamId, Stored>>,
 }
@@ -188,7 +149,7 @@ pub struct ParamBuilder {
 }
 
 impl ParamBuilder {
-    fn new(source: Source, precision: WeightPrecision, device: &Device) -> Self {
+    fn new(source: Source, precision: Precision, device: &Device) -> Self {
         let shared = Shared {
             source,
             device: device.clone(),
@@ -204,17 +165,13 @@ impl ParamBuilder {
 
     /// Parameters from a file. They are frozen; see [`set_trainable`].
     pub fn from_checkpoint(checkpoint: Checkpoint, device: &Device) -> Self {
-        Self::new(
-            Source::Checkpoint(checkpoint),
-            WeightPrecision::Float32,
-            device,
-        )
+        Self::new(Source::Checkpoint(checkpoint), Precision::Float32, device)
     }
 
     /// The same with the [matrices](Self::matrix) in this number format.
     pub fn from_checkpoint_in(
         checkpoint: Checkpoint,
-        precision: WeightPrecision,
+        precision: Precision,
         device: &Device,
     ) -> Self {
         Self::new(Source::Checkpoint(checkpoint), precision, device)
@@ -224,12 +181,12 @@ impl ParamBuilder {
     /// a parameter would hold zeros if it were used.
     pub(crate) fn from_header(checkpoint: Checkpoint) -> Self {
         let source = Source::Header(checkpoint);
-        Self::new(source, WeightPrecision::Float32, &Device::flex())
+        Self::new(source, Precision::Float32, &Device::flex())
     }
 
     /// Fresh parameters, each a function of `seed` and its own key.
     pub fn random(seed: u64, device: &Device) -> Self {
-        Self::new(Source::Random(seed), WeightPrecision::Float32, device)
+        Self::new(Source::Random(seed), Precision::Float32, device)
     }
 
     /// The builder for everything below `name`.
@@ -323,7 +280,7 @@ impl ParamBuilder {
     }
 
     /// A weight of a linear map or convolution, which are nearly all of a network: kept in the
-    /// builder's [`WeightPrecision`].
+    /// builder's [`Precision`].
     ///
     /// # Errors
     /// As [`get`](Self::get).

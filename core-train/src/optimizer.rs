@@ -105,41 +105,17 @@ fn flatten<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
     tensor.reshape([length])
 }
 
-/// The constants of AdamW; the defaults are torch's and the paper's.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AdamWConfig {
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the denominator.
-    pub eps: f64,
-    /// Decoupled weight decay.
-    pub weight_decay: f64,
-}
-
-impl Default for AdamWConfig {
-    fn default() -> Self {
-        Self {
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            weight_decay: 1e-2,
-        }
-    }
-}
-
 /// AdamW (Loshchilov and Hutter 2019), computed as `torch.optim.AdamW` does.
 #[derive(Debug, Clone)]
 pub struct Optimizer {
-    config: AdamWConfig,
+    config: AdamW,
     step: u64,
     moments: BTreeMap<String, [Tensor<1>; 2]>,
 }
 
 impl Optimizer {
     /// An optimiser that has made no step yet.
-    pub fn new(config: AdamWConfig) -> Self {
+    pub fn new(config: AdamW) -> Self {
         Self {
             config,
             step: 0,
@@ -165,27 +141,20 @@ impl Optimizer {
         let Some(grad) = gradients.0.get(name) else {
             return value;
         };
-        let AdamWConfig {
-            beta1,
-            beta2,
-            eps,
-            weight_decay,
-        } = self.config;
-        let scalars = AdamW {
-            lr: learning_rate,
-            beta1,
-            beta2,
-            eps,
-            weight_decay,
-            step: self.step,
-        };
         let [exp_avg, exp_avg_sq] = match self.moments.remove(name) {
             Some(moments) => moments,
             None => [grad.zeros_like(), grad.zeros_like()],
         };
         let shape = value.dims();
-        let (value, exp_avg, exp_avg_sq) =
-            adamw_step(flatten(value), grad.clone(), exp_avg, exp_avg_sq, &scalars);
+        let (value, exp_avg, exp_avg_sq) = adamw_step(
+            flatten(value),
+            grad.clone(),
+            exp_avg,
+            exp_avg_sq,
+            &self.config,
+            learning_rate,
+            self.step,
+        );
         self.moments.insert(name.to_string(), [exp_avg, exp_avg_sq]);
         value.reshape(shape)
     }
@@ -266,7 +235,7 @@ impl Optimizer {
     /// # Errors
     /// A read error of the file.
     pub fn restore(
-        config: AdamWConfig,
+        config: AdamW,
         step: u64,
         file: &Checkpoint,
         device: &Device,

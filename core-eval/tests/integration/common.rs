@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use assert_cmd::Command;
 use burn::tensor::Device;
 use core_model::Network;
-use core_model::checkpoint::Precision;
+use core_model::Precision;
 use core_model::clip::{ClipConfig, ClipModel, ClipVisionConfig};
 use core_model::dino::{DinoConfig, DinoModel};
 use core_model::image_processor::ImageProcessor;
@@ -211,7 +211,7 @@ impl Sandbox {
             ..ClipConfig::default()
         };
         let model = ClipModel::init(&config, 1, &device).unwrap();
-        model.save(&clip, Precision::Full).unwrap();
+        model.save(&clip, Precision::Float32).unwrap();
         ImageProcessor::clip(SIDE as u32).save(&clip).unwrap();
         let dino = self.path("dino");
         std::fs::create_dir_all(&dino).unwrap();
@@ -225,7 +225,7 @@ impl Sandbox {
             ..DinoConfig::default()
         };
         let model = DinoModel::init(&config, 2, &device).unwrap();
-        model.save(&dino, Precision::Full).unwrap();
+        model.save(&dino, Precision::Float32).unwrap();
         ImageProcessor::vit(SIDE as u32).save(&dino).unwrap();
     }
 

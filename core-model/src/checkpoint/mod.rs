@@ -19,7 +19,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 
 pub use key_rules::{KeyRule, canonical};
 pub(crate) use weights::{shard_names, weight_files};
-pub use write::{Precision, TensorToWrite, save_module, save_tensors};
+pub use write::{TensorToWrite, save_module, save_tensors};
 
 use crate::error::{Error, Result};
 use crate::file_kind::{FIRST_BYTES, FileKind};

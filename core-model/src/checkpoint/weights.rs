@@ -187,8 +187,9 @@ impl Checkpoint {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::{Precision, TensorToWrite, canonical, save_tensors};
+    use super::super::{TensorToWrite, canonical, save_tensors};
     use super::*;
+    use crate::precision::Precision;
 
     fn shard(folder: &Path, name: &str, tensors: &[(&str, f32)]) {
         let tensors = tensors.iter().map(|(name, value)| TensorToWrite {
@@ -197,7 +198,7 @@ mod tests {
             values: vec![*value],
         });
         let path = folder.join(name);
-        save_tensors(&path, tensors.collect(), Precision::Full, &[]).unwrap();
+        save_tensors(&path, tensors.collect(), Precision::Float32, &[]).unwrap();
     }
 
     fn open_index(folder: &Path, weight_map: &str) -> Result<Checkpoint> {

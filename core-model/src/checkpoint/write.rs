@@ -5,21 +5,13 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
-use half::f16;
+use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::params::ParamNames;
-
-/// The number format of a written checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// float32.
-    Full,
-    /// float16, half the size: how the shipped mini checkpoints are stored.
-    Half,
-}
+use crate::precision::Precision;
 
 /// One named tensor on its way into a file.
 #[derive(Debug, Clone)]
@@ -42,8 +34,9 @@ fn serialize(
     metadata: &BTreeMap<&str, &str>,
 ) -> Vec<u8> {
     let (dtype, width) = match precision {
-        Precision::Full => ("F32", 4),
-        Precision::Half => ("F16", 2),
+        Precision::Float32 => ("F32", 4),
+        Precision::Float16 => ("F16", 2),
+        Precision::Bfloat16 => ("BF16", 2),
     };
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     let mut header = Map::new();
@@ -64,9 +57,12 @@ fn serialize(
     // One tensor after the other is freed, so that a large network is not held three times.
     for TensorToWrite { values, .. } in tensors {
         match precision {
-            Precision::Full => file.extend(values.iter().flat_map(|v| v.to_le_bytes())),
-            Precision::Half => {
+            Precision::Float32 => file.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+            Precision::Float16 => {
                 file.extend(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()))
+            }
+            Precision::Bfloat16 => {
+                file.extend(values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()))
             }
         }
     }
@@ -130,6 +126,7 @@ pub fn save_module<M: Module>(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::Checkpoint;
     use super::*;
 
     fn tensor(name: &str, values: &[f32]) -> TensorToWrite {
@@ -147,7 +144,7 @@ mod tests {
         let write = |tensors: [&TensorToWrite; 2], metadata: &[(&str, &str)]| {
             let path = dir.path().join("x.safetensors");
             let tensors = tensors.into_iter().cloned().collect();
-            save_tensors(&path, tensors, Precision::Full, metadata).unwrap();
+            save_tensors(&path, tensors, Precision::Float32, metadata).unwrap();
             std::fs::read(path).unwrap()
         };
         let text = [("k1", "x"), ("k2", "y"), ("k3", "z")];
@@ -161,7 +158,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.safetensors");
         let tensors = vec![tensor("b \"q\"", &[0.5, -2.0]), tensor("a", &[3.0])];
-        save_tensors(&path, tensors, Precision::Half, &[("k", "v")]).unwrap();
+        save_tensors(&path, tensors, Precision::Float16, &[("k", "v")]).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let values = file.tensor("b \"q\"").unwrap();
@@ -172,11 +169,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_in_every_format_is_read_back_rounded_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        // bfloat16's next number after 1, and the middle on the way there.
+        let [next, middle] = [7, 8].map(|n| 1.0 + 0.5_f32.powi(n));
+        let values = [0.5, next, middle, 1.0 + f32::EPSILON];
+        for (precision, read) in [
+            (Precision::Float32, values),
+            (Precision::Float16, [0.5, next, middle, 1.0]),
+            (Precision::Bfloat16, [0.5, next, 1.0, 1.0]),
+        ] {
+            save_tensors(&path, vec![tensor("a", &values)], precision, &[]).unwrap();
+            let file = Checkpoint::open(&path, |key| Some(key.to_string())).unwrap();
+            assert_eq!(file.read_f32("a").unwrap().unwrap().0, read, "{precision}");
+        }
+    }
+
+    #[test]
     fn two_tensors_of_one_name_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let twice = vec![tensor("a", &[1.0]), tensor("a", &[2.0])];
         let path = dir.path().join("x.safetensors");
-        let error = save_tensors(&path, twice, Precision::Full, &[]).unwrap_err();
+        let error = save_tensors(&path, twice, Precision::Float32, &[]).unwrap_err();
         assert!(error.to_string().contains("`a`"), "{error}");
         assert!(!path.exists());
     }

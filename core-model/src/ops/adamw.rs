@@ -12,18 +12,20 @@ use super::tape::{constant, is_fused, value};
 /// Elements that one task handles.
 const CHUNK: usize = 16_384;
 
-/// One AdamW step (Loshchilov and Hutter 2019) on tensors off the tape, as `torch.optim.AdamW`
-/// does it: the new parameter, first and second moment.
+/// Step `step`, from 1, of AdamW (Loshchilov and Hutter 2019) with the learning rate `lr` on tensors
+/// off the tape, as `torch.optim.AdamW` does it: the new parameter, first and second moment.
 pub fn adamw_step<const D: usize>(
     param: Tensor<D>,
     grad: Tensor<D>,
     exp_avg: Tensor<D>,
     exp_avg_sq: Tensor<D>,
     config: &AdamW,
+    lr: f64,
+    step: u64,
 ) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
     let all = [&param, &grad, &exp_avg, &exp_avg_sq];
     if all.iter().any(|x| !is_fused(x) || x.is_autodiff()) {
-        return plain::adamw_step(param, grad, exp_avg, exp_avg_sq, config);
+        return plain::adamw_step(param, grad, exp_avg, exp_avg_sq, config, lr, step);
     }
     let grad = value(grad).to_contiguous();
     let g = values(&grad);
@@ -36,7 +38,7 @@ pub fn adamw_step<const D: usize>(
             false => x.to_contiguous(),
         }
     });
-    let constants = Constants::new(config);
+    let constants = Constants::new(config, lr, step);
     let (ps, ms, vs) = (
         p.storage_mut::<f32>(),
         m.storage_mut::<f32>(),
@@ -66,18 +68,22 @@ struct Constants {
 }
 
 impl Constants {
-    fn new(config: &AdamW) -> Self {
-        let step = config.step as f64;
-        let correction1 = 1.0 - config.beta1.powf(step);
-        let correction2 = 1.0 - config.beta2.powf(step);
+    fn new(config: &AdamW, lr: f64, step: u64) -> Self {
+        let AdamW {
+            betas: [beta1, beta2],
+            eps,
+            weight_decay,
+        } = *config;
+        let correction1 = 1.0 - beta1.powf(step as f64);
+        let correction2 = 1.0 - beta2.powf(step as f64);
         Self {
-            decay: (1.0 - config.lr * config.weight_decay) as f32,
-            weight1: (1.0 - config.beta1) as f32,
-            beta2: config.beta2 as f32,
-            weight2: (1.0 - config.beta2) as f32,
+            decay: (1.0 - lr * weight_decay) as f32,
+            weight1: (1.0 - beta1) as f32,
+            beta2: beta2 as f32,
+            weight2: (1.0 - beta2) as f32,
             correction2: correction2.sqrt() as f32,
-            eps: config.eps as f32,
-            step_size: (config.lr / correction1) as f32,
+            eps: eps as f32,
+            step_size: (lr / correction1) as f32,
         }
     }
 }

@@ -175,39 +175,42 @@ pub fn upsample_nearest_2x(x: Tensor<4>) -> Tensor<4> {
     module::interpolate(x, options)
 }
 
-/// The numbers of one AdamW step, as `torch.optim.AdamW` names them.
+/// The constants of AdamW, as `torch.optim.AdamW` names them and with its defaults.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamW {
-    /// Learning rate of this step.
-    pub lr: f64,
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
+    /// Decay of the first and the second moment.
+    pub betas: [f64; 2],
     /// Added to the denominator.
     pub eps: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// Number of this step, from 1.
-    pub step: u64,
 }
 
-/// One AdamW step (Loshchilov and Hutter 2019) on tensors off the tape: the new parameter, first
-/// and second moment.
+impl Default for AdamW {
+    fn default() -> Self {
+        Self {
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            weight_decay: 1e-2,
+        }
+    }
+}
+
+/// Step `step`, from 1, of AdamW (Loshchilov and Hutter 2019) on tensors off the tape: the new
+/// parameter, first and second moment.
 pub fn adamw_step<const D: usize>(
     param: Tensor<D>,
     grad: Tensor<D>,
     exp_avg: Tensor<D>,
     exp_avg_sq: Tensor<D>,
     config: &AdamW,
+    lr: f64,
+    step: u64,
 ) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
     let AdamW {
-        lr,
-        beta1,
-        beta2,
+        betas: [beta1, beta2],
         eps,
         weight_decay,
-        step,
     } = *config;
     let exp_avg = exp_avg * beta1 + grad.clone() * (1.0 - beta1);
     let exp_avg_sq = exp_avg_sq * beta2 + grad.square() * (1.0 - beta2);

@@ -13,7 +13,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
-use crate::checkpoint::{Checkpoint, Precision};
+use crate::checkpoint::Checkpoint;
 use crate::config::write_json;
 use crate::error::{Error, Result};
 use crate::files::{NewFolder, write_atomically};
@@ -23,6 +23,7 @@ use crate::network::Network;
 use crate::noise_scheduler::PredictionType;
 use crate::params::ParamBuilder;
 use crate::pipeline::StableDiffusionPipeline;
+use crate::precision::Precision;
 use crate::text_encoder::{TextEncoder, TextEncoderConfig};
 use crate::unet::{
     DownBlockType, PerLevel, SampleSize, UNet2DConditionConfig, UNet2DConditionModel, UpBlockType,

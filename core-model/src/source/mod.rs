@@ -10,7 +10,8 @@ use crate::file_kind::FileKind;
 use crate::files::expand_home;
 use crate::folder::{EncoderFolder, ModelFolder};
 use crate::noise_scheduler::PredictionType;
-use crate::params::{WeightPrecision, Weights};
+use crate::params::Weights;
+use crate::precision::Precision;
 use hub::Content;
 
 /// A text-to-image model as a user names it.
@@ -24,7 +25,7 @@ pub struct ModelSource {
     /// What a one-file checkpoint of Stable Diffusion 2.x predicts, which the file does not tell.
     pub prediction_type: Option<PredictionType>,
     /// The number format in which frozen weights are kept in memory.
-    pub precision: WeightPrecision,
+    pub precision: Precision,
 }
 
 /// The plain weights, kept in float32.
@@ -34,7 +35,7 @@ impl From<PathBuf> for ModelSource {
             path: expand_home(&path),
             variant: None,
             prediction_type: None,
-            precision: WeightPrecision::Float32,
+            precision: Precision::Float32,
         }
     }
 }
@@ -213,14 +214,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let source = ModelSource {
             variant: Some("fp16".into()),
-            precision: WeightPrecision::Float16,
+            precision: Precision::Float16,
             ..ModelSource::from(folder.path().to_path_buf())
         };
         assert!(source.is_present());
         let model = source.locate().unwrap();
         assert_eq!(model.path(), folder.path());
         assert_eq!(model.weights().variant, Some("fp16"));
-        assert_eq!(model.weights().precision, WeightPrecision::Float16);
+        assert_eq!(model.weights().precision, Precision::Float16);
     }
 
     #[test]

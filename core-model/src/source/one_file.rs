@@ -7,11 +7,12 @@ use burn::tensor::Device;
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::{Checkpoint, Precision};
+use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::files::{cache_folder, hex};
 use crate::noise_scheduler::PredictionType;
 use crate::original_layout::import;
+use crate::precision::Precision;
 
 /// Counted up when the same file would become another folder, so that older ones are not used.
 const IMPORT_FORMAT: u32 = 2;
@@ -59,8 +60,8 @@ fn precision(file: &Path) -> Result<Precision> {
     let mut dtypes = whole.keys().filter_map(|key| whole.info(key));
     Ok(
         match dtypes.any(|info| !matches!(info.dtype, Dtype::F16 | Dtype::I64)) {
-            true => Precision::Full,
-            false => Precision::Half,
+            true => Precision::Float32,
+            false => Precision::Float16,
         },
     )
 }

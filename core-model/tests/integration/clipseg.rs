@@ -4,7 +4,7 @@ use crate::common::{Golden, device, fixture};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 use core_model::Network;
-use core_model::checkpoint::Precision;
+use core_model::Precision;
 use core_model::clip::ClipModel;
 use core_model::clipseg::{ClipSegDecoderConfig, ClipSegModel};
 use core_model::params::{ParamNames, set_trainable, to_vec};
@@ -72,7 +72,7 @@ fn what_is_saved_is_read_again_as_the_same_network() {
     let golden = Golden::open("clipseg/refined");
     let folder = tempfile::tempdir().unwrap();
     load("refined")
-        .save(folder.path(), Precision::Full)
+        .save(folder.path(), Precision::Float32)
         .unwrap();
     let again = ClipSegModel::load(folder.path(), &device()).unwrap();
     golden.check("logits", logits(&again, &golden));
@@ -92,7 +92,7 @@ fn a_decoder_on_a_clip_model_is_saved_with_the_keys_of_both() {
     let text = model.text_features(&ids()[..1]);
     let fresh = to_vec(model.forward(pixels.clone(), text.clone()));
     let folder = tempfile::tempdir().unwrap();
-    model.save(folder.path(), Precision::Full).unwrap();
+    model.save(folder.path(), Precision::Float32).unwrap();
     let again = ClipSegModel::load(folder.path(), &device()).unwrap();
     assert_eq!(to_vec(again.forward(pixels, text)), fresh);
 }

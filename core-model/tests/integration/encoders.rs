@@ -7,7 +7,8 @@ use std::path::Path;
 use crate::common::{device, fixture};
 use burn::tensor::{Tensor, TensorData};
 use core_model::Network;
-use core_model::checkpoint::{Checkpoint, Precision};
+use core_model::Precision;
+use core_model::checkpoint::Checkpoint;
 use core_model::clip::{ClipConfig, ClipModel};
 use core_model::dino::{DinoConfig, DinoModel};
 use core_model::params::{set_trainable, to_vec};
@@ -208,7 +209,7 @@ fn dinov2_states_are_those_of_transformers_at_another_size_than_trained() {
         let hidden = model.forward(pixels.clone());
         assert_close(hidden, expected.tensor(name), name);
         let folder = tempfile::tempdir().unwrap();
-        model.save(folder.path(), Precision::Half).unwrap();
+        model.save(folder.path(), Precision::Float16).unwrap();
         let again = DinoModel::load(folder.path(), &device()).unwrap();
         assert_eq!(again.config(), model.config());
         let features = |model: &DinoModel| to_vec(model.features(pixels.clone()));
@@ -224,7 +225,7 @@ fn saved_models_give_the_same_numbers_again() {
     let (ids, pixels) = (expected.ids(), expected.tensor::<4>("pixels"));
 
     let model = clip("clip/new");
-    model.save(path, Precision::Full).unwrap();
+    model.save(path, Precision::Float32).unwrap();
     let again = ClipModel::load(path, &device()).unwrap();
     assert_eq!(again.config(), model.config());
     assert_eq!(
@@ -239,7 +240,7 @@ fn saved_models_give_the_same_numbers_again() {
     );
 
     let encoder = model.text_encoder();
-    encoder.save(path, Precision::Full).unwrap();
+    encoder.save(path, Precision::Float32).unwrap();
     let again = TextEncoder::load(path, &device()).unwrap();
     let hidden = |model: &TextEncoder| to_vec(model.forward(&ids, None));
     assert_eq!(hidden(&again), hidden(&encoder));
@@ -247,7 +248,7 @@ fn saved_models_give_the_same_numbers_again() {
     assert!(file.keys().all(|key| key.starts_with("text_model.")));
 
     let model = dino("no-pooler");
-    model.save(path, Precision::Half).unwrap();
+    model.save(path, Precision::Float16).unwrap();
     let again = DinoModel::load(path, &device()).unwrap();
     let hidden = |model: &DinoModel| to_vec(model.forward(pixels.clone()));
     assert_eq!(hidden(&again), hidden(&model));

@@ -320,20 +320,13 @@ fn adamw_steps_equal_the_plain_composition() {
             let mut ours = [0, 1, 2].map(|i| normal(shape, i).abs());
             let mut theirs = ours.clone();
             for step in 1..=5 {
-                let config = ops::AdamW {
-                    lr: 1e-2,
-                    beta1: 0.9,
-                    beta2: 0.999,
-                    eps: 1e-8,
-                    weight_decay: 1e-2,
-                    step,
-                };
+                let config = ops::AdamW::default();
                 let grad = || normal(shape, 10 + step).swap_dims(0, 1).swap_dims(0, 1);
                 let [p, m, v] = ours;
-                let (p, m, v) = ops::adamw_step(p, grad(), m, v, &config);
+                let (p, m, v) = ops::adamw_step(p, grad(), m, v, &config, 1e-2, step);
                 ours = [p, m, v];
                 let [p, m, v] = theirs;
-                let (p, m, v) = plain::adamw_step(p, grad(), m, v, &config);
+                let (p, m, v) = plain::adamw_step(p, grad(), m, v, &config, 1e-2, step);
                 theirs = [p, m, v];
             }
             for (a, b) in ours.into_iter().zip(theirs) {
@@ -348,15 +341,8 @@ fn adamw_leaves_shared_tensors_as_they_were() {
     let (param, grad) = (normal([4, 4], 0), normal([4, 4], 1));
     let before = values(param.clone());
     let zeros = || param.zeros_like();
-    let config = ops::AdamW {
-        lr: 0.1,
-        beta1: 0.9,
-        beta2: 0.999,
-        eps: 1e-8,
-        weight_decay: 0.0,
-        step: 1,
-    };
-    let (new, ..) = ops::adamw_step(param.clone(), grad, zeros(), zeros(), &config);
+    let config = ops::AdamW::default();
+    let (new, ..) = ops::adamw_step(param.clone(), grad, zeros(), zeros(), &config, 0.1, 1);
     assert_eq!(values(param), before);
     assert_ne!(values(new), before);
 }

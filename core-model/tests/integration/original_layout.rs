@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use core_model::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
+use core_model::Precision;
+use core_model::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
 use core_model::noise_scheduler::PredictionType;
 use core_model::original_layout::import;
 use core_model::tokenizer::Tokenizer;
@@ -48,7 +49,7 @@ fn write(path: &Path, rows: &[Row], metadata: &[(&str, &str)]) {
             });
         }
     }
-    save_tensors(path, tensors, Precision::Full, metadata).unwrap();
+    save_tensors(path, tensors, Precision::Float32, metadata).unwrap();
 }
 
 /// A file of these tensors in a folder of its own.
@@ -62,7 +63,7 @@ fn checkpoint(rows: &[Row]) -> (TempDir, PathBuf) {
 fn imported(name: &str, prediction: Option<PredictionType>) -> (TempDir, PathBuf) {
     let (folder, file) = checkpoint(&table(name));
     let out = folder.path().join("models/out");
-    import(&file, &out, prediction, Precision::Full, &Device::flex()).unwrap();
+    import(&file, &out, prediction, Precision::Float32, &Device::flex()).unwrap();
     (folder, out)
 }
 
@@ -164,7 +165,7 @@ fn a_file_may_tell_itself_what_it_predicts() {
         rows.extend(marks.into_iter().map(mark));
         write(&file, &rows, metadata);
         let out = folder.path().join("out");
-        import(&file, &out, None, Precision::Half, &Device::flex()).unwrap();
+        import(&file, &out, None, Precision::Float16, &Device::flex()).unwrap();
         let scheduler = json(&out.join("scheduler/scheduler_config.json"));
         assert_eq!(scheduler["prediction_type"], prediction);
         assert_eq!(scheduler["rescale_betas_zero_snr"], zero_snr);
@@ -178,7 +179,7 @@ fn what_is_no_whole_model_of_the_family_is_refused_and_nothing_is_written() {
         change(&mut rows);
         let (folder, file) = checkpoint(&rows);
         let out = folder.path().join("out");
-        let refused = import(&file, &out, None, Precision::Full, &Device::flex()).unwrap_err();
+        let refused = import(&file, &out, None, Precision::Float32, &Device::flex()).unwrap_err();
         assert!(!out.exists());
         refused.to_string()
     };
@@ -234,7 +235,7 @@ fn what_is_no_whole_model_of_the_family_is_refused_and_nothing_is_written() {
         &file,
         &folder.path().join("out"),
         None,
-        Precision::Half,
+        Precision::Float16,
         &Device::flex(),
     )
     .unwrap();
@@ -249,7 +250,7 @@ fn the_second_generation_keeps_the_layers_that_diffusers_keeps() {
     rows.retain(|row| !row.0.contains("resblocks.23."));
     let (folder, file) = checkpoint(&rows);
     let out = folder.path().join("out");
-    import(&file, &out, epsilon, Precision::Full, &Device::flex()).unwrap();
+    import(&file, &out, epsilon, Precision::Float32, &Device::flex()).unwrap();
     for folder in [&whole, &out] {
         let config = json(&folder.join("text_encoder/config.json"));
         assert_eq!(config["num_hidden_layers"], 23);
@@ -262,10 +263,10 @@ fn the_second_generation_keeps_the_layers_that_diffusers_keeps() {
 fn the_second_generation_needs_to_be_told_what_it_predicts() {
     let (folder, file) = checkpoint(&table("sd2"));
     let out = folder.path().join("out");
-    let refused = import(&file, &out, None, Precision::Full, &Device::flex()).unwrap_err();
+    let refused = import(&file, &out, None, Precision::Float32, &Device::flex()).unwrap_err();
     assert!(refused.to_string().contains("v_prediction"), "{refused}");
     std::fs::create_dir(&out).unwrap();
     let epsilon = Some(PredictionType::Epsilon);
-    let refused = import(&file, &out, epsilon, Precision::Full, &Device::flex()).unwrap_err();
+    let refused = import(&file, &out, epsilon, Precision::Float32, &Device::flex()).unwrap_err();
     assert!(refused.to_string().contains("exists already"), "{refused}");
 }

@@ -5,9 +5,9 @@ use std::path::Path;
 use crate::common::{Golden, device, edited, fixture, stored_tensors};
 use burn::tensor::Tensor;
 use core_model::Network;
-use core_model::checkpoint::Precision;
+use core_model::Precision;
 use core_model::conditioning::Conditioning;
-use core_model::params::{WeightPrecision, Weights, set_trainable, to_vec};
+use core_model::params::{Weights, set_trainable, to_vec};
 use core_model::unet::{PerLevel, UNet2DConditionConfig, UNet2DConditionModel};
 use serde_json::{Value, json};
 
@@ -139,10 +139,7 @@ fn weights_in_half_precision_give_the_numbers_of_their_rounded_values() {
     for case in CASES {
         let golden = Golden::open(&format!("unet/{case}"));
         let folder = fixture(&format!("unet/{case}"));
-        for (precision, rounding) in [
-            (WeightPrecision::Float16, 1e-6),
-            (WeightPrecision::Bfloat16, 0.2),
-        ] {
+        for (precision, rounding) in [(Precision::Float16, 1e-6), (Precision::Bfloat16, 0.2)] {
             if precision
                 .check(&std::env::var("CORE_TEST_DEVICE").unwrap_or_default())
                 .is_err()
@@ -167,7 +164,7 @@ fn weights_in_half_precision_give_the_numbers_of_their_rounded_values() {
                 ]
             };
             // The fixtures hold float16: nothing is lost in it, something in bfloat16.
-            let full = run(WeightPrecision::Float32, false);
+            let full = run(Precision::Float32, false);
             for half in [run(precision, false), run(precision, true)] {
                 for (full, half) in full.iter().zip(&half) {
                     let largest = full.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
@@ -182,10 +179,10 @@ fn weights_in_half_precision_give_the_numbers_of_their_rounded_values() {
 
 #[test]
 fn bfloat16_is_refused_where_a_backend_reads_it_wrongly() {
-    let refused = WeightPrecision::Bfloat16.check("wgpu:0").unwrap_err();
+    let refused = Precision::Bfloat16.check("wgpu:0").unwrap_err();
     assert!(refused.to_string().contains("float16"), "{refused}");
-    assert!(WeightPrecision::Bfloat16.check("cpu").is_ok());
-    assert!(WeightPrecision::Float16.check("wgpu").is_ok());
+    assert!(Precision::Bfloat16.check("cpu").is_ok());
+    assert!(Precision::Float16.check("wgpu").is_ok());
 }
 
 #[test]
@@ -245,7 +242,7 @@ fn saving_and_loading_gives_the_same_network() {
         let folder = tempfile::tempdir().unwrap();
         let golden = Golden::open(&format!("unet/{case}"));
         let unet = load(case);
-        unet.save(folder.path(), Precision::Full).unwrap();
+        unet.save(folder.path(), Precision::Float32).unwrap();
         let again = UNet2DConditionModel::load(folder.path(), &device()).unwrap();
         assert_eq!(again.config(), unet.config());
         let prediction = again.forward(
@@ -261,7 +258,7 @@ fn saving_and_loading_gives_the_same_network() {
 fn saved_weights_have_the_keys_and_shapes_of_diffusers() {
     for case in CASES {
         let folder = tempfile::tempdir().unwrap();
-        load(case).save(folder.path(), Precision::Half).unwrap();
+        load(case).save(folder.path(), Precision::Float16).unwrap();
         let saved = stored_tensors(folder.path());
         assert_eq!(saved, stored_tensors(&fixture(&format!("unet/{case}"))));
     }
@@ -279,7 +276,7 @@ fn saved_configs_say_what_was_read() {
     };
     for case in CASES {
         let original = fixture(&format!("unet/{case}"));
-        load(case).save(folder.path(), Precision::Half).unwrap();
+        load(case).save(folder.path(), Precision::Float16).unwrap();
         let (original, saved) = (read(&original), read(folder.path()));
         assert_eq!(saved["_class_name"], "UNet2DConditionModel");
         for (key, value) in original.as_object().unwrap() {

@@ -2,7 +2,7 @@
 
 use crate::common::{Golden, device, edited, fixture, stored_tensors};
 use core_model::Network;
-use core_model::checkpoint::Precision;
+use core_model::Precision;
 use core_model::params::set_trainable;
 use core_model::vae::AutoencoderKl;
 use serde_json::json;
@@ -75,7 +75,7 @@ fn saving_and_loading_gives_the_same_network() {
         let folder = tempfile::tempdir().unwrap();
         let golden = Golden::open(&format!("vae/{case}"));
         let vae = load(case).with_scaling_factor(0.5);
-        vae.save(folder.path(), Precision::Full).unwrap();
+        vae.save(folder.path(), Precision::Float32).unwrap();
         let again = AutoencoderKl::load(folder.path(), &device()).unwrap();
         assert_eq!(again.config(), vae.config());
         assert_eq!(again.config().scaling_factor, 0.5);
@@ -87,7 +87,7 @@ fn saving_and_loading_gives_the_same_network() {
 fn saved_weights_have_the_keys_and_shapes_of_today_s_diffusers() {
     for case in CASES {
         let folder = tempfile::tempdir().unwrap();
-        load(case).save(folder.path(), Precision::Half).unwrap();
+        load(case).save(folder.path(), Precision::Float16).unwrap();
         let expected = stored_tensors(&fixture(&format!("vae/{case}")))
             .into_iter()
             .map(|(key, shape)| {

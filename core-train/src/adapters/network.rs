@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use core_model::Network as _;
-use core_model::checkpoint::Precision;
+use core_model::Precision;
 use core_model::files::{read, write_atomically};
 use core_model::params::Weights;
 use core_model::pipeline::StableDiffusionPipeline;
@@ -41,8 +41,11 @@ impl Network {
     fn save(self, trained: &Trained<'_>, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         match self {
-            Self::Unet => trained.model.unet().save(folder, Precision::Full)?,
-            Self::TextEncoder => trained.model.text_encoder().save(folder, Precision::Full)?,
+            Self::Unet => trained.model.unet().save(folder, Precision::Float32)?,
+            Self::TextEncoder => trained
+                .model
+                .text_encoder()
+                .save(folder, Precision::Float32)?,
         }
         let published = trained.base.path().join(self.name()).join("config.json");
         let config = folder.join("config.json");

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use core_model::Precision;
 use core_model::export::export;
 
-use super::model::Dtype;
+use super::one_of;
 use super::say;
 use core_train::adapters::learned_embedding;
 use core_train::run::Run;
@@ -19,8 +20,8 @@ pub(crate) struct ExportArgs {
     /// The folder to write
     out: PathBuf,
     /// Number format of the weights
-    #[arg(long, default_value = "float32")]
-    dtype: Dtype,
+    #[arg(long, default_value = "float32", value_parser = one_of(Precision::ALL, Precision::name))]
+    dtype: Precision,
 }
 
 /// Writes the folder.
@@ -33,13 +34,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
     let pipeline = run.pipeline(&base)?;
     let embedding = learned_embedding(&run.phrase(), &run.config.model.path, &pipeline.model)?;
     let concept = embedding.as_ref().map(|e| (e, e.token.as_str()));
-    export(
-        &base.folder,
-        &pipeline,
-        concept,
-        args.dtype.into(),
-        &args.out,
-    )?;
+    export(&base.folder, &pipeline, concept, args.dtype, &args.out)?;
     say(&format!(
         "{}: a model folder; StableDiffusionPipeline.from_pretrained opens it{}",
         args.out.display(),

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::{ArgGroup, Args};
 use core_model::Network;
-use core_model::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
+use core_model::Precision;
+use core_model::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
 use core_model::device::parse_device;
 use core_model::files::write_png;
 use core_model::learned_embedding::LearnedEmbedding;
@@ -17,7 +18,6 @@ use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::randn;
 use core_model::source::ModelSource;
 
-use super::model::FrozenPrecision;
 use super::one_of;
 use core_train::base_model::BaseModel;
 use core_train::optimize::optimize_for_prompt;
@@ -41,8 +41,8 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "NAME", requires = "model")]
     variant: Option<String>,
     /// Number format in which the weights are kept in memory; everything is computed in float32
-    #[arg(long, requires = "model")]
-    precision: Option<FrozenPrecision>,
+    #[arg(long, requires = "model", value_parser = one_of(Precision::ALL, Precision::name))]
+    precision: Option<Precision>,
     /// Run folder of `core-train train`: its model, concept and tuned U-Net are used
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
@@ -174,7 +174,7 @@ impl Generator {
             path: model.to_path_buf(),
             variant: args.variant.clone(),
             prediction_type: args.prediction_type,
-            precision: args.precision.map(Into::into).unwrap_or_default(),
+            precision: args.precision.unwrap_or_default(),
         };
         let plain = Weights {
             variant: None,
@@ -380,7 +380,7 @@ fn draw(
             shape,
             values: values.clone(),
         };
-        save_tensors(path, vec![tensor], Precision::Full, &[])?;
+        save_tensors(path, vec![tensor], Precision::Float32, &[])?;
     }
     ensure!(
         values.iter().all(|value| value.is_finite()),

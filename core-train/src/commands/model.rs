@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use burn::tensor::Device;
-use clap::{Args, Subcommand, ValueEnum};
-use core_model::checkpoint::Precision;
+use clap::{Args, Subcommand};
+use core_model::Precision;
 use core_model::noise_scheduler::PredictionType;
 use core_model::original_layout;
-use core_model::params::WeightPrecision;
 
 use super::inspect_model::{self, InspectArgs};
 use super::{one_of, say};
@@ -34,46 +33,9 @@ enum Command {
         #[arg(long, value_parser = one_of(PredictionType::ALL, PredictionType::name))]
         prediction_type: Option<PredictionType>,
         /// Number format of the folder's weights
-        #[arg(long, default_value = "float16")]
-        dtype: Dtype,
+        #[arg(long, default_value = "float16", value_parser = one_of(Precision::ALL, Precision::name))]
+        dtype: Precision,
     },
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum FrozenPrecision {
-    /// As trained weights.
-    Float32,
-    /// Half the memory.
-    Float16,
-    /// The same with the range of float32; not on wgpu.
-    Bfloat16,
-}
-
-impl From<FrozenPrecision> for WeightPrecision {
-    fn from(precision: FrozenPrecision) -> Self {
-        match precision {
-            FrozenPrecision::Float32 => Self::Float32,
-            FrozenPrecision::Float16 => Self::Float16,
-            FrozenPrecision::Bfloat16 => Self::Bfloat16,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum Dtype {
-    /// Half the size.
-    Float16,
-    /// Nothing is rounded.
-    Float32,
-}
-
-impl From<Dtype> for Precision {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::Float16 => Self::Half,
-            Dtype::Float32 => Self::Full,
-        }
-    }
 }
 
 /// Inspects or imports a model.
@@ -89,8 +51,7 @@ pub(crate) fn run(args: &ModelArgs) -> Result<()> {
             prediction_type,
             dtype,
         } => {
-            let precision = (*dtype).into();
-            original_layout::import(file, out, *prediction_type, precision, &Device::flex())?;
+            original_layout::import(file, out, *prediction_type, *dtype, &Device::flex())?;
             say(&format!(
                 "{}: a model folder; name it as `model.path` or with --model",
                 out.display()

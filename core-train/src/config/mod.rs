@@ -17,9 +17,9 @@ mod validate;
 use std::path::{Path, PathBuf};
 
 use core_losses::LossTerm;
+use core_model::Precision;
 use core_model::files::read_to_string;
 use core_model::noise_scheduler::PredictionType;
-use core_model::params::WeightPrecision;
 use core_model::source::ModelSource;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -89,7 +89,7 @@ pub struct ModelConfig {
     /// The number format of frozen weights in memory. Trained weights and all computation are in
     /// float32. Absent: `float32`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub precision: Option<WeightPrecision>,
+    pub precision: Option<Precision>,
 }
 
 impl ModelConfig {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use core_losses::{Diffusion, LossTerm, PriorPreservation, Reading, Term};
+use core_model::ops::AdamW;
 use core_model::personalized::ConceptEmbedding;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,6 @@ use super::prompt_source::PromptSource;
 use super::train_entry::TrainEntry;
 use crate::augmentations::AugmentationConfig;
 use crate::error::{Error, Result};
-use crate::optimizer::AdamWConfig;
 
 /// A stage of training. Stages run one after the other; each trains its own weights with its own
 /// prompts and loss terms.
@@ -253,14 +253,13 @@ pub struct OptimizerConfig {
 
 impl Default for OptimizerConfig {
     fn default() -> Self {
-        let AdamWConfig {
-            beta1,
-            beta2,
+        let AdamW {
+            betas,
             eps,
             weight_decay,
-        } = AdamWConfig::default();
+        } = AdamW::default();
         Self {
-            betas: [beta1, beta2],
+            betas,
             eps,
             weight_decay,
             max_grad_norm: None,
@@ -272,10 +271,9 @@ impl Default for OptimizerConfig {
 
 impl OptimizerConfig {
     /// The constants of AdamW.
-    pub fn adamw(&self) -> AdamWConfig {
-        AdamWConfig {
-            beta1: self.betas[0],
-            beta2: self.betas[1],
+    pub fn adamw(&self) -> AdamW {
+        AdamW {
+            betas: self.betas,
             eps: self.eps,
             weight_decay: self.weight_decay,
         }

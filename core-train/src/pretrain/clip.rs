@@ -7,7 +7,7 @@ use anyhow::Result;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::Network;
-use core_model::checkpoint::Precision;
+use core_model::Precision;
 use core_model::clip::{ClipConfig, ClipModel};
 use core_model::params::{ParamNames, to_vec};
 use core_model::tokenizer::Tokenizer;
@@ -147,10 +147,10 @@ impl Objective for ClipObjective<'_> {
 
     fn save(&self, network: &ClipModel) -> Result<()> {
         if let Some(folder) = &self.task.output {
-            network.save(folder, Precision::Half)?;
+            network.save(folder, Precision::Float16)?;
         }
         if let Some(folder) = &self.task.text_encoder_output {
-            network.text_encoder().save(folder, Precision::Half)?;
+            network.text_encoder().save(folder, Precision::Float16)?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::Network;
-use core_model::checkpoint::Precision;
+use core_model::Precision;
 use core_model::clip::ClipModel;
 use core_model::clipseg::{ClipSegDecoderConfig, ClipSegModel};
 use core_model::params::{ParamNames, to_vec};
@@ -173,7 +173,7 @@ impl Objective for ClipSegObjective<'_> {
     }
 
     fn save(&self, network: &ClipSegModel) -> Result<()> {
-        network.save(&self.task.output, Precision::Half)?;
+        network.save(&self.task.output, Precision::Float16)?;
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use burn::tensor::{Device, Tensor};
 use core_model::Network;
-use core_model::checkpoint::Precision;
+use core_model::Precision;
 use core_model::dino::{DinoConfig, DinoModel};
 use core_model::params::{ParamNames, to_vec};
 use serde::Deserialize;
@@ -105,7 +105,7 @@ impl Objective for DinoObjective<'_> {
     }
 
     fn save(&self, network: &DinoModel) -> Result<()> {
-        network.save(&self.task.output, Precision::Half)?;
+        network.save(&self.task.output, Precision::Float16)?;
         Ok(())
     }
 }

@@ -10,11 +10,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
-use core_model::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
+use core_model::Precision;
+use core_model::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
+use core_model::ops::AdamW;
 use core_model::params::{ParamNames, set_trainable, to_vec};
 use serde::Deserialize;
 
-use crate::optimizer::{AdamWConfig, GradientSet, Optimizer};
+use crate::optimizer::{GradientSet, Optimizer};
 use crate::progress::Progress;
 
 /// Length, batch size and optimiser settings of a training.
@@ -153,7 +155,7 @@ struct Session<'a, O: Objective> {
     names: ParamNames,
     average: BTreeMap<String, Tensor<1>>,
     optimizer: Optimizer,
-    optimizer_config: AdamWConfig,
+    optimizer_config: AdamW,
     step: u64,
     seconds: f64,
     /// Running mean of the loss; `None` before the first step.
@@ -197,10 +199,10 @@ impl<'a, O: Objective> Session<'a, O> {
         let network = objective.network(device)?;
         let names = objective.names(&network);
         let network = set_trainable(network, &names, |name| objective.trains(name));
-        let optimizer_config = AdamWConfig {
-            beta2: 0.99,
+        let optimizer_config = AdamW {
+            betas: [0.9, 0.99],
             weight_decay: schedule.weight_decay,
-            ..AdamWConfig::default()
+            ..AdamW::default()
         };
         let average = values(&network, &names);
         let mut session = Self {
@@ -365,7 +367,7 @@ impl<'a, O: Objective> Session<'a, O> {
         let mean_loss = self.mean_loss.map(|loss| loss.to_string());
         let mut metadata = vec![("step", step.as_str()), ("seconds", seconds.as_str())];
         metadata.extend(mean_loss.as_deref().map(|loss| ("mean_loss", loss)));
-        save_tensors(&self.state_path(), tensors, Precision::Full, &metadata)?;
+        save_tensors(&self.state_path(), tensors, Precision::Float32, &metadata)?;
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::Network;
-use core_model::checkpoint::Precision;
+use core_model::Precision;
 use core_model::files::write_png;
 use core_model::noise_scheduler::{DdpmScheduler, SchedulerConfig, SchedulerKind};
 use core_model::params::{ParamNames, to_vec};
@@ -341,7 +341,7 @@ impl Objective for UnetObjective<'_> {
     }
 
     fn save(&self, network: &UNet2DConditionModel) -> Result<()> {
-        network.save(&self.task.output(), Precision::Half)?;
+        network.save(&self.task.output(), Precision::Float16)?;
         Ok(())
     }
 }

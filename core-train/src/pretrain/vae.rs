@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use burn::tensor::{Device, Tensor};
 use core_model::Network;
-use core_model::checkpoint::Precision;
+use core_model::Precision;
 use core_model::params::{ParamNames, to_vec};
 use core_model::rng::randn;
 use core_model::vae::{AutoencoderKl, VaeConfig};
@@ -117,7 +117,7 @@ impl Objective for VaeObjective<'_> {
         network
             .clone()
             .with_scaling_factor(factor)
-            .save(&self.task.output, Precision::Half)?;
+            .save(&self.task.output, Precision::Float16)?;
         Ok(())
     }
 }

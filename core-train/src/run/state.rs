@@ -12,7 +12,8 @@
 
 use std::path::{Path, PathBuf};
 
-use core_model::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
+use core_model::Precision;
+use core_model::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
 use core_model::files::{read_to_string, write_atomically};
 use serde::{Deserialize, Serialize};
 
@@ -87,8 +88,8 @@ impl StateFolder {
             shape: vec![1],
             values: vec![norm],
         }));
-        save_tensors(&at(MODEL), tensors, Precision::Full, &[])?;
-        save_tensors(&at(OPTIMIZER), optimizer.state(), Precision::Full, &[])?;
+        save_tensors(&at(MODEL), tensors, Precision::Float32, &[])?;
+        save_tensors(&at(OPTIMIZER), optimizer.state(), Precision::Float32, &[])?;
         let saved = SavedPosition {
             format: FORMAT,
             position,

@@ -94,8 +94,8 @@ fn the_papers_settings_are_the_papers() {
     assert_eq!((window.from, window.to), (120, 180));
     let adamw = first.optimizer.adamw();
     assert_eq!(
-        (adamw.beta1, adamw.beta2, adamw.eps, adamw.weight_decay),
-        (0.9, 0.999, 1e-8, 1e-2)
+        (adamw.betas, adamw.eps, adamw.weight_decay),
+        ([0.9, 0.999], 1e-8, 1e-2)
     );
 }
 

@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use core_model::checkpoint::{Checkpoint, Precision, TensorToWrite, save_tensors};
+use core_model::Precision;
+use core_model::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
 use tempfile::TempDir;
 
 const PROMPT: &str = "a photo of a <robot> on the red beach";
@@ -96,7 +97,7 @@ fn write(path: &Path, key: &str, values: Vec<f32>, shape: &[usize]) {
         shape: shape.to_vec(),
         values,
     };
-    save_tensors(path, vec![tensor], Precision::Full, &[]).unwrap();
+    save_tensors(path, vec![tensor], Precision::Float32, &[]).unwrap();
 }
 
 fn assert_close(ours: &[f32], theirs: &[f32]) {
@@ -331,7 +332,7 @@ fn a_file_for_several_encoders_gives_the_vectors_of_the_right_width() {
         save_tensors(
             &command.path("dog.safetensors"),
             tensors,
-            Precision::Full,
+            Precision::Float32,
             &[],
         )
         .unwrap();

@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use core_model::checkpoint::{Precision, TensorToWrite, save_tensors};
+use core_model::Precision;
+use core_model::checkpoint::{TensorToWrite, save_tensors};
 use core_model::folder::ModelFolder;
 use core_model::rng::standard_normal;
 
@@ -37,7 +38,7 @@ fn write(file: &Path, family: &str, seed: u64) {
             });
         }
     }
-    save_tensors(file, tensors, Precision::Half, &[]).unwrap();
+    save_tensors(file, tensors, Precision::Float16, &[]).unwrap();
 }
 
 /// `core-train` with a cache of its own.
