@@ -321,7 +321,7 @@ fn a_file_for_several_encoders_gives_the_vectors_of_the_right_width() {
     let prompt = ["--prompt", "a dog", "--steps", "1"];
     let command = Command::new(&["--model", &text(&fixture("model"))])
         .with(&prompt)
-        .with_file("--embedding", "dog.safetensors");
+        .with_file("--embedding", "hero-dog.safetensors");
     let two = [("clip_l", 12), ("clip_g", 16)].map(|(name, width)| TensorToWrite {
         name: name.into(),
         shape: vec![width],
@@ -330,7 +330,7 @@ fn a_file_for_several_encoders_gives_the_vectors_of_the_right_width() {
     let [first, second] = two;
     let write = |tensors: Vec<TensorToWrite>| {
         save_tensors(
-            &command.path("dog.safetensors"),
+            &command.path("hero-dog.safetensors"),
             tensors,
             Precision::Float32,
             &[],
