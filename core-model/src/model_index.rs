@@ -94,10 +94,16 @@ pub(crate) fn scheduler_class(dir: &Path) -> Option<String> {
 /// but one that reads more than latents.
 pub(crate) fn kind_by_channels(in_channels: usize) -> Option<&'static str> {
     match in_channels {
-        5 => Some("a depth-to-image model, whose U-Net reads a depth map too (5 channels)"),
-        7 => Some("an upscaler, whose U-Net reads a small image too (7 channels)"),
-        8 => Some("an image-editing model, whose U-Net reads the image too (8 channels)"),
-        9 => Some("an inpainting model, whose U-Net reads a mask and an image too (9 channels)"),
+        5 => Some(
+            "a depth-to-image model, whose U-Net reads a depth map too (5 channels of `conv_in`)",
+        ),
+        7 => Some("an upscaler, whose U-Net reads a small image too (7 channels of `conv_in`)"),
+        8 => Some(
+            "an image-editing model, whose U-Net reads the image too (8 channels of `conv_in`)",
+        ),
+        9 => Some(
+            "an inpainting model, whose U-Net reads a mask and an image too (9 channels of `conv_in`)",
+        ),
         _ => None,
     }
 }
