@@ -1,8 +1,8 @@
 //! The networks that learning a concept may change, as one module in which every tensor has one
 //! name: `concept.…`, `text_encoder.…`, `unet.…`, and below that the names of its checkpoint.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::module::{Module, Param, ParamId};
+use burn::tensor::{Device, Tensor};
 
 use crate::checkpoint::{Checkpoint, TensorToWrite};
 use crate::error::{Error, Result};
@@ -169,30 +169,13 @@ impl PersonalizedModel {
     /// The tensors whose name satisfies `of`, to be written to a file, in the shapes of their
     /// checkpoints.
     pub fn tensors(&self, of: impl Fn(&str) -> bool) -> Vec<TensorToWrite> {
-        struct Collector<'a, F> {
-            names: &'a ParamNames,
-            of: F,
-            tensors: Vec<TensorToWrite>,
-        }
-        impl<F: Fn(&str) -> bool> ModuleVisitor for Collector<'_, F> {
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                let name = self.names.name(param.id);
-                if (self.of)(name) {
-                    self.tensors.push(TensorToWrite {
-                        name: name.to_string(),
-                        shape: self.names.shape(param.id).to_vec(),
-                        values: to_vec(param.val()),
-                    });
-                }
+        let mut tensors = Vec::new();
+        self.names.read(self, |param| {
+            if of(param.name) {
+                tensors.push(param.into());
             }
-        }
-        let mut collector = Collector {
-            names: &self.names,
-            of,
-            tensors: Vec::new(),
-        };
-        self.visit(&mut collector);
-        collector.tensors
+        });
+        tensors
     }
 
     /// The same with the tensors that a file holds under their names, in float32; the others stay
@@ -202,65 +185,37 @@ impl PersonalizedModel {
     /// [`Error::Format`] or [`Error::Shape`] for a tensor that this model does not have, or has in
     /// another shape.
     pub fn with_tensors(self, file: &Checkpoint, device: &Device) -> Result<Self> {
-        struct Reader<'a> {
-            names: &'a ParamNames,
-            file: &'a Checkpoint,
-            device: &'a Device,
-            read: usize,
-            failure: Option<Error>,
-        }
-        impl Reader<'_> {
-            fn value<const D: usize>(
-                &mut self,
-                param: &Param<Tensor<D>>,
-            ) -> Result<Option<Tensor<D>>> {
-                let name = self.names.name(param.id);
-                let Some((values, shape)) = self.file.read_f32(name)? else {
-                    return Ok(None);
-                };
-                let expected = self.names.shape(param.id);
-                if shape != expected {
-                    return Err(Error::Shape {
-                        path: self.file.path().to_path_buf(),
-                        key: name.to_string(),
-                        found: shape,
-                        expected: expected.to_vec(),
-                    });
-                }
-                self.read += 1;
-                let data = TensorData::new(values, param.dims());
-                Ok(Some(Tensor::from_data(data, self.device)))
-            }
-        }
-        impl ModuleMapper for Reader<'_> {
-            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-                match self.value(&param) {
-                    Ok(Some(value)) => Param::initialized(param.id, value),
-                    Ok(None) => param,
-                    Err(error) => {
-                        self.failure.get_or_insert(error);
-                        param
-                    }
-                }
-            }
-        }
         let names = self.names.clone();
-        let mut reader = Reader {
-            names: &names,
-            file,
-            device,
-            read: 0,
-            failure: None,
-        };
-        let model = self.map(&mut reader);
-        match reader.failure {
-            Some(error) => Err(error),
-            None if reader.read < file.keys().count() => Err(Error::format(
-                file.path(),
-                "holds tensors that this model does not have",
-            )),
-            None => Ok(model),
+        let mut count = 0;
+        for (name, expected) in names.iter() {
+            let Some(info) = file.info(name) else {
+                continue;
+            };
+            if info.shape != expected {
+                return Err(Error::Shape {
+                    path: file.path().to_path_buf(),
+                    key: name.to_string(),
+                    found: info.shape.clone(),
+                    expected: expected.to_vec(),
+                });
+            }
+            count += 1;
         }
+        if count < file.keys().count() {
+            let reason = "holds tensors that this model does not have";
+            return Err(Error::format(file.path(), reason));
+        }
+        let mut failure = None;
+        let is_there = |name: &str, _| file.info(name).is_some();
+        let model = names.map(self, is_there, |name, old| match file.read_f32(name) {
+            Ok(Some((values, _))) => Tensor::from_data(values.as_slice(), device),
+            Ok(None) => old,
+            Err(error) => {
+                failure.get_or_insert(error);
+                old
+            }
+        });
+        failure.map_or(Ok(model), Err)
     }
 
     /// The concept as a file of it says it.

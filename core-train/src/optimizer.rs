@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use core_model::checkpoint::{Checkpoint, TensorToWrite};
 use core_model::ops::{AdamW, adamw_step};
@@ -167,32 +167,9 @@ impl Optimizer {
         gradients: &GradientSet,
         learning_rate: impl Fn(&str) -> f64,
     ) -> M {
-        struct Mover<'a, F> {
-            optimizer: &'a mut Optimizer,
-            names: &'a ParamNames,
-            gradients: &'a GradientSet,
-            learning_rate: F,
-        }
-        impl<F: Fn(&str) -> f64> ModuleMapper for Mover<'_, F> {
-            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-                let (id, value) = (param.id, param.val());
-                if !value.is_require_grad() {
-                    return param;
-                }
-                drop(param);
-                let name = self.names.name(id);
-                let rate = (self.learning_rate)(name);
-                let value = self
-                    .optimizer
-                    .update(name, value.inner(), self.gradients, rate);
-                Param::initialized(id, value.autodiff().require_grad())
-            }
-        }
-        module.map(&mut Mover {
-            optimizer: self,
-            names,
-            gradients,
-            learning_rate,
+        let is_trained = |_: &str, is_trained| is_trained;
+        names.map(module, is_trained, |name, value| {
+            self.update(name, value, gradients, learning_rate(name))
         })
     }
 

@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::module::Module;
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
-use crate::params::ParamNames;
+use crate::params::{NamedParam, ParamNames, to_vec};
 use crate::precision::Precision;
 
 /// One named tensor on its way into a file.
@@ -102,25 +101,19 @@ pub fn save_module<M: Module>(
     names: &ParamNames,
     precision: Precision,
 ) -> Result<()> {
-    struct Collector<'a> {
-        names: &'a ParamNames,
-        tensors: Vec<TensorToWrite>,
-    }
-    impl ModuleVisitor for Collector<'_> {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.tensors.push(TensorToWrite {
-                name: self.names.name(param.id).to_string(),
-                shape: self.names.shape(param.id).to_vec(),
-                values: crate::params::to_vec(param.val()),
-            });
+    let mut tensors = Vec::new();
+    names.read(module, |param| tensors.push(param.into()));
+    save_tensors(path, tensors, precision, &[])
+}
+
+impl From<NamedParam<'_>> for TensorToWrite {
+    fn from(param: NamedParam<'_>) -> Self {
+        Self {
+            name: param.name.to_string(),
+            shape: param.shape.to_vec(),
+            values: to_vec(param.value),
         }
     }
-    let mut collector = Collector {
-        names,
-        tensors: Vec::new(),
-    };
-    module.visit(&mut collector);
-    save_tensors(path, collector.tensors, precision, &[])
 }
 
 #[cfg(test)]

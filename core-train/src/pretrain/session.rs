@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::Precision;
 use core_model::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
@@ -415,40 +415,23 @@ impl<'a, O: Objective> Session<'a, O> {
 
 /// Every trained parameter, flattened, off the tape.
 fn values<M: Module>(module: &M, names: &ParamNames) -> BTreeMap<String, Tensor<1>> {
-    struct Collector<'a>(&'a ParamNames, BTreeMap<String, Tensor<1>>);
-    impl ModuleVisitor for Collector<'_> {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if !param.val().is_require_grad() {
-                return;
-            }
-            let tensor = param.val().inner();
-            let length = tensor.shape().num_elements();
-            self.1
-                .insert(self.0.name(param.id).to_string(), tensor.reshape([length]));
+    let mut values = BTreeMap::new();
+    names.read(module, |param| {
+        if param.is_trained {
+            values.insert(param.name.to_string(), param.value);
         }
-    }
-    let mut collector = Collector(names, BTreeMap::new());
-    module.visit(&mut collector);
-    collector.1
+    });
+    values
 }
 
-/// The module with its parameters replaced, off the tape.
+/// The module with its parameters replaced.
 fn with_values<M: Module>(
     module: M,
     names: &ParamNames,
     values: &BTreeMap<String, Tensor<1>>,
 ) -> M {
-    struct Replacer<'a>(&'a ParamNames, &'a BTreeMap<String, Tensor<1>>);
-    impl ModuleMapper for Replacer<'_> {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let shape = param.val().dims();
-            match self.1.get(self.0.name(param.id)) {
-                Some(value) => Param::initialized(param.id, value.clone().reshape(shape)),
-                None => param,
-            }
-        }
-    }
-    module.map(&mut Replacer(names, values))
+    let is_there = |name: &str, _| values.contains_key(name);
+    names.map(module, is_there, |name, _| values[name].clone())
 }
 
 /// Makes batches on another thread while the network trains on earlier ones.

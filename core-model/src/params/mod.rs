@@ -5,16 +5,20 @@
 //! an initialiser; the network cannot tell the difference. It remembers the keys, so that saving
 //! and choosing what to train speak the checkpoint's own names.
 
+mod names;
+
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 use std::rc::Rc;
-use std::sync::Arc;
 
-use burn::module::{Module, ModuleMapper, Param, ParamId};
-use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use burn::module::{Param, ParamId};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::RngExt;
 use rand_distr::{StandardNormal, StandardUniform};
+
+use names::Stored;
+pub use names::{NamedParam, ParamNames, set_trainable};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
@@ -43,76 +47,6 @@ pub struct Weights<'a> {
     pub variant: Option<&'a str>,
     /// The number format in memory.
     pub precision: Precision,
-}
-
-/// What a parameter is called in a checkpoint, and its shape there.
-#[derive(Debug, Clone)]
-struct Stored {
-    name: String,
-    shape: Vec<usize>,
-}
-
-/// The checkpoint key of every parameter of a network.
-#[derive(Debug, Clone, Default)]
-pub struct ParamNames(Arc<HashMap<ParamId, Stored>>);
-
-impl ParamNames {
-    /// The name of a single parameter.
-    pub(crate) fn one(id: ParamId, name: &str, shape: Vec<usize>) -> Self {
-        let name = name.to_string();
-        Self(Arc::new(HashMap::from([(id, Stored { name, shape })])))
-    }
-
-    /// The same parameters under other keys.
-    #[must_use]
-    pub fn renamed(&self, rename: impl Fn(&str) -> String) -> Self {
-        Self(Arc::new(
-            self.0
-                .iter()
-                .map(|(id, stored)| {
-                    let name = rename(&stored.name);
-                    let shape = stored.shape.clone();
-                    (*id, Stored { name, shape })
-                })
-                .collect(),
-        ))
-    }
-
-    /// The parameters of two networks.
-    #[must_use]
-    pub fn with(&self, other: &Self) -> Self {
-        let both = self.0.iter().chain(other.0.iter());
-        Self(Arc::new(both.map(|(id, s)| (*id, s.clone())).collect()))
-    }
-
-    /// The keys of all parameters, in no particular order.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.0.values().map(|stored| stored.name.as_str())
-    }
-
-    /// The key of a parameter.
-    ///
-    /// # Panics
-    /// When the parameter belongs to another network: a programmer's error.
-    pub fn name(&self, id: ParamId) -> &str {
-        &self.stored(id).name
-    }
-
-    /// The shape under which checkpoints hold a parameter: [out, in, 1, 1] where a 1x1 convolution
-    /// is computed as a linear layer, nothing for a number on its own.
-    ///
-    /// # Panics
-    /// As [`name`](Self::name).
-    pub fn shape(&self, id: ParamId) -> &[usize] {
-        &self.stored(id).shape
-    }
-
-    fn stored(&self, id: ParamId) -> &Stored {
-        match self.0.get(&id) {
-            Some(stored) => stored,
-            None => panic!("parameter {id} is not of this network"),
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -206,11 +140,6 @@ impl ParamBuilder {
         }
     }
 
-    /// The device on which parameters are made.
-    pub fn device(&self) -> &Device {
-        &self.shared.device
-    }
-
     /// Whether parameters are fresh.
     pub fn is_random(&self) -> bool {
         matches!(self.shared.source, Source::Random(_))
@@ -220,12 +149,6 @@ impl ParamBuilder {
     pub fn contains(&self, name: &str) -> bool {
         let checkpoint = self.shared.source.checkpoint();
         checkpoint.is_some_and(|checkpoint| checkpoint.info(&self.key(name)).is_some())
-    }
-
-    /// The shape that a checkpoint holds under this key.
-    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        let info = self.shared.source.checkpoint()?.info(&self.key(name))?;
-        Some(info.shape.clone())
     }
 
     /// Leaves out tensors of a checkpoint that other networks of the same family hold, as
@@ -352,7 +275,7 @@ impl ParamBuilder {
                 });
             }
         }
-        Ok(ParamNames(Arc::new(self.shared.names.borrow().clone())))
+        Ok(ParamNames::new(self.shared.names.borrow().clone()))
     }
 }
 
@@ -417,35 +340,6 @@ fn draw(seed: u64, key: &str, len: usize, init: Init) -> Vec<f32> {
                 .collect()
         }
     }
-}
-
-/// Makes the parameters whose key satisfies `chosen` trainable and freezes all others.
-///
-/// Frozen parameters live off the autodiff tape: gradients still flow through the network to
-/// whatever input is tracked.
-pub fn set_trainable<M: Module>(module: M, names: &ParamNames, chosen: impl Fn(&str) -> bool) -> M {
-    struct Chooser<'a, F> {
-        names: &'a ParamNames,
-        chosen: F,
-    }
-    impl<F: Fn(&str) -> bool> ModuleMapper for Chooser<'_, F> {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let tensor = param.val().inner();
-            let trainable = (self.chosen)(self.names.name(param.id));
-            let tensor = if trainable {
-                // What is trained is trained in float32.
-                let wide = match tensor.dtype() {
-                    DType::F16 | DType::BF16 => tensor.cast(FloatDType::F32),
-                    _ => tensor,
-                };
-                wide.autodiff().require_grad()
-            } else {
-                tensor
-            };
-            Param::initialized(param.id, tensor)
-        }
-    }
-    module.map(&mut Chooser { names, chosen })
 }
 
 /// The values of a float tensor, row-major.
