@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 use crate::config::{apply_config_dicts, from_object, read_object};
 use crate::error::Result;
 use crate::network::{Class, Network};
-use crate::nn::{Conv2d, Embedding, LayerNorm, Linear};
+use crate::nn::{LayerNorm, Linear};
 use crate::params::{Init, ParamBuilder, ParamNames};
-use crate::positions::resized;
 use crate::text_encoder::{TextEncoder, TextEncoderConfig, TextTransformer};
-use crate::vit::{Activation, CLIP_KEYS, Norm, PatchGrid, Transformer, TransformerConfig};
+use crate::vit::{
+    Activation, CLIP_KEYS, CLIP_PATCHES, Norm, PatchEmbedding, PatchGrid, Transformer,
+    TransformerConfig,
+};
 
 /// The `vision_config` of a CLIP model; absent keys take transformers' defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,9 +84,7 @@ impl Default for ClipConfig {
 
 #[derive(Module, Debug)]
 struct VisionTransformer {
-    class_embedding: Param<Tensor<1>>,
-    patch_embedding: Conv2d,
-    position_embedding: Embedding,
+    embeddings: PatchEmbedding,
     pre_layrnorm: LayerNorm,
     encoder: Transformer,
     post_layernorm: LayerNorm,
@@ -98,7 +98,6 @@ impl VisionTransformer {
             image_size: config.image_size,
             patch_size: config.patch_size,
         };
-        grid.check()?;
         let sizes = TransformerConfig {
             hidden_size: d,
             intermediate_size: config.intermediate_size,
@@ -112,12 +111,8 @@ impl VisionTransformer {
             scaled: false,
             gated: false,
         };
-        let patches = grid.projection(d, false);
-        let tables = pb.pp("embeddings");
         Ok(Self {
-            class_embedding: tables.get("class_embedding", [d], Init::Normal(0.02))?,
-            patch_embedding: Conv2d::new(patches, &tables.pp("patch_embedding"))?,
-            position_embedding: Embedding::new(grid.tokens(), d, &tables.pp("position_embedding"))?,
+            embeddings: PatchEmbedding::new(&grid, d, &CLIP_PATCHES, &pb.pp("embeddings"))?,
             pre_layrnorm: LayerNorm::new(d, eps, &pb.pp("pre_layrnorm"))?,
             encoder: Transformer::new(&sizes, &CLIP_KEYS, &pb.pp("encoder.layers"))?,
             post_layernorm: LayerNorm::new(d, eps, &pb.pp("post_layernorm"))?,
@@ -127,18 +122,7 @@ impl VisionTransformer {
     /// [batch, 3, height, width] to the tokens before the first layer, class token first,
     /// [batch, 1 + patches, channels].
     fn tokens(&self, pixels: Tensor<4>) -> Tensor<3> {
-        let patches = self.patch_embedding.forward(pixels);
-        let [batch, d, h, w] = patches.dims();
-        let patches = patches.reshape([batch, d, h * w]).swap_dims(1, 2);
-        let class = self
-            .class_embedding
-            .val()
-            .reshape([1, 1, d])
-            .expand([batch, 1, d]);
-        let tokens = Tensor::cat(vec![class, patches], 1);
-        let positions = resized(self.position_embedding.weight.val(), h, w);
-        self.pre_layrnorm
-            .forward(tokens + positions.reshape([1, h * w + 1, d]))
+        self.pre_layrnorm.forward(self.embeddings.forward(pixels))
     }
 
     /// [batch, 3, side, side] to the normed class token [batch, channels].

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -13,12 +13,11 @@ use crate::config::read_object;
 use crate::error::{Error, Result};
 use crate::image_processor::ImageProcessor;
 use crate::network::{Class, Network};
-use crate::nn::{Conv2d, LayerNorm};
-use crate::params::{Init, ParamBuilder, ParamNames};
-use crate::positions::resized;
+use crate::nn::LayerNorm;
+use crate::params::{ParamBuilder, ParamNames};
 use crate::vit::{
-    Activation, DINOV2_GATED_KEYS, DINOV2_KEYS, Norm, PatchGrid, Transformer, TransformerConfig,
-    VIT_KEYS,
+    Activation, DINOV2_GATED_KEYS, DINOV2_KEYS, Norm, PatchEmbedding, PatchGrid, Transformer,
+    TransformerConfig, VIT_KEYS, VIT_PATCHES,
 };
 
 /// Which of the two networks.
@@ -126,9 +125,7 @@ impl DinoConfig {
 /// A vision transformer with a class token.
 #[derive(Module, Debug)]
 pub struct DinoModel {
-    cls_token: Param<Tensor<3>>,
-    position_embeddings: Param<Tensor<3>>,
-    projection: Conv2d,
+    embeddings: PatchEmbedding,
     encoder: Transformer,
     layernorm: LayerNorm,
     #[module(skip)]
@@ -168,7 +165,6 @@ impl Network for DinoModel {
             image_size: config.image_size,
             patch_size: config.patch_size,
         };
-        grid.check()?;
         let sizes = TransformerConfig {
             hidden_size: d,
             intermediate_size: config.inner(),
@@ -187,17 +183,8 @@ impl Network for DinoModel {
             (DinoKind::Dinov2, false) => &DINOV2_KEYS,
             (DinoKind::Dinov2, true) => &DINOV2_GATED_KEYS,
         };
-        let patches = grid.projection(d, true);
-        let tables = pb.pp("embeddings");
-        let normal = Init::Normal(0.02);
         Ok(Self {
-            cls_token: tables.get("cls_token", [1, 1, d], normal)?,
-            position_embeddings: tables.get(
-                "position_embeddings",
-                [1, grid.tokens(), d],
-                normal,
-            )?,
-            projection: Conv2d::new(patches, &tables.pp("patch_embeddings.projection"))?,
+            embeddings: PatchEmbedding::new(&grid, d, &VIT_PATCHES, &pb.pp("embeddings"))?,
             encoder: Transformer::new(&sizes, keys, &pb.pp("encoder.layer"))?,
             layernorm: LayerNorm::new(d, config.layer_norm_eps, &pb.pp("layernorm"))?,
             config: config.clone(),
@@ -226,21 +213,14 @@ impl DinoModel {
     /// When a ViT's picture is not of the config's `image_size`; DINOv2 takes any whole number of
     /// patches.
     pub fn forward(&self, pixels: Tensor<4>) -> Tensor<3> {
-        let patches = self.projection.forward(pixels);
-        let [batch, d, h, w] = patches.dims();
-        let mut positions = self.position_embeddings.val();
-        if self.config.kind == DinoKind::Dinov2 {
-            positions = resized(positions.squeeze_dim(0), h, w).unsqueeze();
-        }
-        let side = self.config.image_size;
-        assert_eq!(
-            positions.dims()[1],
-            h * w + 1,
-            "pictures must be {side} by {side} pixels"
+        let [_, _, height, width] = pixels.dims();
+        let (side, patch) = (self.config.image_size, self.config.patch_size);
+        assert!(
+            self.config.kind == DinoKind::Dinov2
+                || (height / patch) * (width / patch) == (side / patch).pow(2),
+            "images must be {side} by {side} pixels"
         );
-        let patches = patches.reshape([batch, d, h * w]).swap_dims(1, 2);
-        let class = self.cls_token.val().expand([batch, 1, d]);
-        let tokens = Tensor::cat(vec![class, patches], 1) + positions;
+        let tokens = self.embeddings.forward(pixels);
         self.layernorm.forward(self.encoder.forward(tokens))
     }
 

@@ -24,6 +24,27 @@ pub(crate) struct ResnetConfig {
     pub(crate) output_scale_factor: f64,
 }
 
+/// The residual blocks of a level below `pb`: the first reads `config.inputs` channels, the others
+/// what the one before them gives.
+///
+/// # Errors
+/// A missing or misshapen tensor.
+pub(crate) fn resnets(
+    config: ResnetConfig,
+    count: usize,
+    pb: &ParamBuilder,
+) -> Result<Vec<ResnetBlock>> {
+    let block = |index: usize| {
+        let inputs = match index {
+            0 => config.inputs,
+            _ => config.outputs,
+        };
+        let config = ResnetConfig { inputs, ..config };
+        ResnetBlock::new(config, &pb.pp("resnets").pp(index))
+    };
+    (0..count).map(block).collect()
+}
+
 /// Two normed convolutions beside a shortcut.
 #[derive(Module, Debug)]
 pub(crate) struct ResnetBlock {

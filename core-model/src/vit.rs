@@ -7,9 +7,10 @@ use burn::tensor::activation::relu;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::nn::{Conv2dConfig, LayerNorm, Linear};
+use crate::nn::{Conv2d, Conv2dConfig, LayerNorm, Linear};
 use crate::ops;
 use crate::params::{Init, ParamBuilder};
+use crate::positions::resized;
 
 /// The activation that a config's `hidden_act` names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,22 +146,89 @@ impl PatchGrid {
         }
         Ok(())
     }
+}
 
-    /// Tokens of a picture: its patches and the class token.
-    pub(crate) fn tokens(&self) -> usize {
-        (self.image_size / self.patch_size).pow(2) + 1
+/// What a family calls the parts of a patch embedding, and how it stores them.
+#[derive(Debug)]
+pub(crate) struct PatchKeys {
+    class: &'static str,
+    patches: &'static str,
+    positions: &'static str,
+    /// Whether the convolution has a bias.
+    bias: bool,
+    /// Whether class token and positions are stored as a batch of one.
+    batched: bool,
+}
+
+/// `CLIPVisionEmbeddings`.
+pub(crate) const CLIP_PATCHES: PatchKeys = PatchKeys {
+    class: "class_embedding",
+    patches: "patch_embedding",
+    positions: "position_embedding.weight",
+    bias: false,
+    batched: false,
+};
+
+/// `ViTEmbeddings` and `Dinov2Embeddings`.
+pub(crate) const VIT_PATCHES: PatchKeys = PatchKeys {
+    class: "cls_token",
+    patches: "patch_embeddings.projection",
+    positions: "position_embeddings",
+    bias: true,
+    batched: true,
+};
+
+/// Images to tokens: a class token, then one token per patch, each with its position.
+#[derive(Module, Debug)]
+pub(crate) struct PatchEmbedding {
+    class: Param<Tensor<1>>,
+    projection: Conv2d,
+    positions: Param<Tensor<2>>,
+}
+
+impl PatchEmbedding {
+    /// The tables below `pb`.
+    ///
+    /// # Errors
+    /// A grid that images do not fill, a missing or misshapen tensor.
+    pub(crate) fn new(
+        grid: &PatchGrid,
+        hidden_size: usize,
+        keys: &PatchKeys,
+        pb: &ParamBuilder,
+    ) -> Result<Self> {
+        grid.check()?;
+        let tokens = (grid.image_size / grid.patch_size).pow(2) + 1;
+        let projection = Conv2dConfig {
+            inputs: grid.num_channels,
+            outputs: hidden_size,
+            kernel: grid.patch_size,
+            stride: grid.patch_size,
+            padding: [0; 4],
+            bias: keys.bias,
+        };
+        let (class, positions) = match keys.batched {
+            true => (vec![1, 1, hidden_size], vec![1, tokens, hidden_size]),
+            false => (vec![hidden_size], vec![tokens, hidden_size]),
+        };
+        let normal = Init::Normal(0.02);
+        let table = [tokens, hidden_size];
+        Ok(Self {
+            class: pb.get_stored_as(keys.class, [hidden_size], &class, normal)?,
+            projection: Conv2d::new(projection, &pb.pp(keys.patches))?,
+            positions: pb.get_stored_as(keys.positions, table, &positions, normal)?,
+        })
     }
 
-    /// The convolution that turns each patch into `hidden_size` channels.
-    pub(crate) fn projection(&self, hidden_size: usize, bias: bool) -> Conv2dConfig {
-        Conv2dConfig {
-            inputs: self.num_channels,
-            outputs: hidden_size,
-            kernel: self.patch_size,
-            stride: self.patch_size,
-            padding: [0; 4],
-            bias,
-        }
+    /// [batch, 3, height, width] to [batch, 1 + patches, channels]; positions are interpolated for
+    /// images of another size than the config says.
+    pub(crate) fn forward(&self, pixels: Tensor<4>) -> Tensor<3> {
+        let patches = self.projection.forward(pixels);
+        let [batch, d, h, w] = patches.dims();
+        let patches = patches.reshape([batch, d, h * w]).swap_dims(1, 2);
+        let class = self.class.val().reshape([1, 1, d]).expand([batch, 1, d]);
+        let positions = resized(self.positions.val(), h, w);
+        Tensor::cat(vec![class, patches], 1) + positions.unsqueeze()
     }
 }
 

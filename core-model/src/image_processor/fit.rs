@@ -52,6 +52,16 @@ pub(super) fn shortest_side((width, height): (u32, u32), side: u32) -> (u32, u32
     }
 }
 
+/// The values of an image from -1 to 1, channel by channel, as the autoencoder takes them:
+/// [3, height, width].
+pub fn channels_first(image: &RgbImage) -> Vec<f32> {
+    let channel = |channel: usize| {
+        let values = image.pixels().map(move |pixel| pixel.0[channel]);
+        values.map(|value| f32::from(value) / 127.5 - 1.0)
+    };
+    (0..3).flat_map(channel).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use image::{Rgb, RgbImage};

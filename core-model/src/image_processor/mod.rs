@@ -20,11 +20,11 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use fit::{crop, resize_shortest_side, squash};
+pub use fit::{channels_first, crop, resize_shortest_side, squash};
 pub(crate) use load::FORMATS;
 pub use load::load_image;
 use resample::resize_part;
-pub use resample::{Filter, resize, resize_gray};
+pub use resample::{Filter, resize};
 pub use rotate::rotate;
 
 use crate::config::{read_object, write_json};

@@ -11,7 +11,7 @@
 use std::f64::consts::PI;
 use std::ops::Range;
 
-use image::{GrayImage, ImageBuffer, Luma, Pixel, Rgb, RgbImage};
+use image::RgbImage;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -321,13 +321,26 @@ fn resize_plane(plane: Plane, width: &Side, height: &Side, filter: Filter) -> Pl
     }
 }
 
-/// The part of a resized image that lies in some of its columns and rows.
-fn resize_buffer<P: Pixel<Subpixel = u8>>(
-    image: &ImageBuffer<P, Vec<u8>>,
+/// Resizes a colour image to `width` by `height` pixels.
+///
+/// # Panics
+/// When a side, old or new, has no pixel.
+pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbImage {
+    resize_part(image, (width, height), 0..width, 0..height, filter)
+}
+
+/// The part of a colour image resized to `width` by `height` that lies in `columns` and `rows`. The
+/// rest is not computed, and takes no memory.
+///
+/// # Panics
+/// When a side, old or new, has no pixel.
+pub(super) fn resize_part(
+    image: &RgbImage,
     (width, height): (u32, u32),
-    (columns, rows): (Range<u32>, Range<u32>),
+    columns: Range<u32>,
+    rows: Range<u32>,
     filter: Filter,
-) -> ImageBuffer<P, Vec<u8>> {
+) -> RgbImage {
     let old = image.dimensions();
     assert!(
         [old.0, old.1, width, height].iter().all(|side| *side > 0),
@@ -338,50 +351,21 @@ fn resize_buffer<P: Pixel<Subpixel = u8>>(
         bytes: image.as_raw().clone(),
         width: old.0 as usize,
         height: old.1 as usize,
-        channels: usize::from(P::CHANNEL_COUNT),
+        channels: 3,
     };
     let (width, height) = (Side::new(width, columns), Side::new(height, rows));
     let plane = resize_plane(plane, &width, &height, filter);
     let (width, height) = (plane.width as u32, plane.height as u32);
-    match ImageBuffer::from_raw(width, height, plane.bytes) {
+    match RgbImage::from_raw(width, height, plane.bytes) {
         Some(resized) => resized,
         None => panic!("a plane of {width} by {height} pixels has as many bytes"),
     }
 }
 
-/// Resizes a colour picture to `width` by `height` pixels.
-///
-/// # Panics
-/// When a side, old or new, has no pixel.
-pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbImage {
-    resize_buffer::<Rgb<u8>>(image, (width, height), (0..width, 0..height), filter)
-}
-
-/// The part of a colour picture resized to `size` that lies in `columns` and `rows`. The rest is
-/// not computed, and takes no memory.
-///
-/// # Panics
-/// When a side, old or new, has no pixel.
-pub(super) fn resize_part(
-    image: &RgbImage,
-    size: (u32, u32),
-    columns: Range<u32>,
-    rows: Range<u32>,
-    filter: Filter,
-) -> RgbImage {
-    resize_buffer::<Rgb<u8>>(image, size, (columns, rows), filter)
-}
-
-/// Resizes a picture of one channel, such as a mask, to `width` by `height` pixels.
-///
-/// # Panics
-/// When a side, old or new, has no pixel.
-pub fn resize_gray(image: &GrayImage, width: u32, height: u32, filter: Filter) -> GrayImage {
-    resize_buffer::<Luma<u8>>(image, (width, height), (0..width, 0..height), filter)
-}
-
 #[cfg(test)]
 mod tests {
+    use image::Rgb;
+
     use super::*;
 
     /// 0.54f and 0.46f in Pillow's Resample.c; with doubles, one photograph in fourteen has a byte
@@ -393,16 +377,17 @@ mod tests {
 
     #[test]
     fn doubling_with_the_triangle_mixes_three_to_one() {
-        let image = GrayImage::from_fn(2, 1, |x, _| Luma([100 * x as u8]));
-        let resized = resize_gray(&image, 4, 1, Filter::Bilinear);
-        assert_eq!(resized.as_raw(), &[0, 25, 75, 100]);
+        let image = RgbImage::from_fn(2, 1, |x, _| Rgb([100 * x as u8; 3]));
+        let resized = resize(&image, 4, 1, Filter::Bilinear);
+        let expected = [0, 25, 75, 100].map(|value| [value; 3]).concat();
+        assert_eq!(resized.as_raw(), &expected);
     }
 
     #[test]
     fn halving_with_the_box_gives_means() {
-        let image = GrayImage::from_fn(4, 2, |x, y| Luma([(10 * x + 100 * y) as u8]));
-        let resized = resize_gray(&image, 2, 1, Filter::Box);
-        assert_eq!(resized.as_raw(), &[55, 75]);
+        let image = RgbImage::from_fn(4, 2, |x, y| Rgb([(10 * x + 100 * y) as u8; 3]));
+        let resized = resize(&image, 2, 1, Filter::Box);
+        assert_eq!(resized.as_raw(), &[[55; 3], [75; 3]].concat());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::conditioning::Conditioning;
 use crate::error::Result;
 use crate::ops::recompute;
 use crate::params::ParamBuilder;
-use crate::resnet::{Downsample, ResnetBlock, ResnetConfig, Upsample};
+use crate::resnet::{Downsample, ResnetBlock, ResnetConfig, Upsample, resnets};
 
 /// Inputs shared by all blocks of one forward pass.
 #[derive(Clone, Copy)]
@@ -138,22 +138,8 @@ impl DownBlock {
         pb: &ParamBuilder,
     ) -> Result<Self> {
         let outputs = config.resnet.outputs;
-        let resnets = (0..config.layers)
-            .map(|i| {
-                let inputs = if i == 0 {
-                    config.resnet.inputs
-                } else {
-                    outputs
-                };
-                let resnet = ResnetConfig {
-                    inputs,
-                    ..config.resnet
-                };
-                ResnetBlock::new(resnet, &pb.pp("resnets").pp(i))
-            })
-            .collect::<Result<_>>()?;
         Ok(Self {
-            resnets,
+            resnets: resnets(config.resnet, config.layers, pb)?,
             attentions: transformers(config, pb)?,
             downsampler: downsample_padding
                 .map(|padding| Downsample::new(outputs, padding, &pb.pp("downsamplers.0")))
@@ -193,11 +179,8 @@ pub(crate) struct MidBlock {
 
 impl MidBlock {
     pub(crate) fn new(config: &LevelConfig, pb: &ParamBuilder) -> Result<Self> {
-        let resnets = (0..config.layers + 1)
-            .map(|i| ResnetBlock::new(config.resnet, &pb.pp("resnets").pp(i)))
-            .collect::<Result<_>>()?;
         Ok(Self {
-            resnets,
+            resnets: resnets(config.resnet, config.layers + 1, pb)?,
             attentions: transformers(config, pb)?,
         })
     }

@@ -8,18 +8,18 @@ use crate::error::Result;
 use crate::nn::{Conv2d, Conv2dConfig, GroupNorm, Linear};
 use crate::ops;
 use crate::params::ParamBuilder;
-use crate::resnet::{Downsample, ResnetBlock, ResnetConfig, Upsample};
+use crate::resnet::{Downsample, ResnetBlock, ResnetConfig, Upsample, resnets};
 
 /// Epsilon of the group norms; diffusers does not take it from the config.
 const EPS: f64 = 1e-6;
 
-/// A residual block without a time embedding.
-fn resnet(
+/// Residual blocks without a time embedding: all of a level.
+fn level(
     config: &VaeConfig,
-    inputs: usize,
-    outputs: usize,
+    [inputs, outputs]: [usize; 2],
+    count: usize,
     pb: &ParamBuilder,
-) -> Result<ResnetBlock> {
+) -> Result<Vec<ResnetBlock>> {
     let config = ResnetConfig {
         inputs,
         outputs,
@@ -28,7 +28,7 @@ fn resnet(
         eps: EPS,
         output_scale_factor: 1.0,
     };
-    ResnetBlock::new(config, pb)
+    resnets(config, count, pb)
 }
 
 /// Self-attention of pixels, one head.
@@ -83,13 +83,10 @@ struct MidBlock {
 
 impl MidBlock {
     fn new(config: &VaeConfig, channels: usize, pb: &ParamBuilder) -> Result<Self> {
-        let resnets = (0..2)
-            .map(|i| resnet(config, channels, channels, &pb.pp("resnets").pp(i)))
-            .collect::<Result<_>>()?;
         let attention =
             || PixelAttention::new(channels, config.norm_num_groups, &pb.pp("attentions.0"));
         Ok(Self {
-            resnets,
+            resnets: level(config, [channels, channels], 2, pb)?,
             attention: config.mid_block_add_attention.then(attention).transpose()?,
         })
     }
@@ -125,19 +122,11 @@ impl Encoder {
         let channels = &config.block_out_channels;
         let (first, last) = (channels[0], channels[channels.len() - 1]);
         let mut down_blocks = Vec::new();
-        for (level, outputs) in channels.iter().enumerate() {
-            let pb = pb.pp("down_blocks").pp(level);
-            let resnets = (0..config.layers_per_block)
-                .map(|i| {
-                    let inputs = if i == 0 {
-                        channels[level.saturating_sub(1)]
-                    } else {
-                        *outputs
-                    };
-                    resnet(config, inputs, *outputs, &pb.pp("resnets").pp(i))
-                })
-                .collect::<Result<_>>()?;
-            let downsampler = (level + 1 < channels.len())
+        for (index, outputs) in channels.iter().enumerate() {
+            let pb = pb.pp("down_blocks").pp(index);
+            let widths = [channels[index.saturating_sub(1)], *outputs];
+            let resnets = level(config, widths, config.layers_per_block, &pb)?;
+            let downsampler = (index + 1 < channels.len())
                 .then(|| Downsample::new(*outputs, 0, &pb.pp("downsamplers.0")))
                 .transpose()?;
             down_blocks.push(EncoderLevel {
@@ -200,19 +189,11 @@ impl Decoder {
         let channels: Vec<usize> = config.block_out_channels.iter().rev().copied().collect();
         let (lowest, highest) = (channels[0], channels[channels.len() - 1]);
         let mut up_blocks = Vec::new();
-        for (level, outputs) in channels.iter().enumerate() {
-            let pb = pb.pp("up_blocks").pp(level);
-            let resnets = (0..config.layers_per_block + 1)
-                .map(|i| {
-                    let inputs = if i == 0 {
-                        channels[level.saturating_sub(1)]
-                    } else {
-                        *outputs
-                    };
-                    resnet(config, inputs, *outputs, &pb.pp("resnets").pp(i))
-                })
-                .collect::<Result<_>>()?;
-            let upsampler = (level + 1 < channels.len())
+        for (index, outputs) in channels.iter().enumerate() {
+            let pb = pb.pp("up_blocks").pp(index);
+            let widths = [channels[index.saturating_sub(1)], *outputs];
+            let resnets = level(config, widths, config.layers_per_block + 1, &pb)?;
+            let upsampler = (index + 1 < channels.len())
                 .then(|| Upsample::new(*outputs, &pb.pp("upsamplers.0")))
                 .transpose()?;
             up_blocks.push(DecoderLevel { resnets, upsampler });

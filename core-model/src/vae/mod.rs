@@ -29,6 +29,12 @@ pub struct LatentDistribution {
 }
 
 impl LatentDistribution {
+    /// Mean and standard deviation, each times `factor`, off the tape.
+    pub fn scaled(&self, factor: f64) -> [Tensor<4>; 2] {
+        let deviation = (self.logvar.clone().inner() * 0.5).exp();
+        [self.mean.clone().inner(), deviation].map(|moment| moment * factor)
+    }
+
     /// `mean + std * noise`.
     pub fn sample(&self, noise: Tensor<4>) -> Tensor<4> {
         self.mean.clone() + (self.logvar.clone() * 0.5).exp() * noise

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use core_model::Network;
-use core_model::image_processor::{crop, load_image, squash};
+use core_model::image_processor::{channels_first, crop, load_image, squash};
 use core_model::photos::PhotoFolder;
 use core_model::vae::AutoencoderKl;
 use image::RgbImage;
@@ -60,18 +60,10 @@ impl ConceptLatents {
         }
         let scale = vae.config().scaling_factor;
         // One at a time: the encoder's activations are far larger than the latents.
-        let moments: Vec<_> = all
+        let (mean, std) = all
             .iter()
-            .map(|photo| vae.encode(pixels(photo, device)))
-            .collect();
-        let mean = moments
-            .iter()
-            .map(|m| m.mean.clone().inner() * scale)
-            .collect();
-        let std = moments
-            .iter()
-            .map(|m| (m.logvar.clone().inner() * 0.5).exp() * scale)
-            .collect();
+            .map(|photo| vae.encode(pixels(photo, device)).scaled(scale).into())
+            .unzip();
         Self {
             mean: Tensor::cat(mean, 0),
             std: Tensor::cat(std, 0),
@@ -107,13 +99,8 @@ impl ConceptLatents {
 /// [1, 3, height, width] in [-1, 1].
 fn pixels(photo: &RgbImage, device: &Device) -> Tensor<4> {
     let (width, height) = photo.dimensions();
-    let values: Vec<f32> = photo
-        .as_raw()
-        .iter()
-        .map(|v| f32::from(*v) / 127.5 - 1.0)
-        .collect();
-    let shape = [1, height as usize, width as usize, 3];
-    Tensor::<4>::from_data(TensorData::new(values, shape), device).permute([0, 3, 1, 2])
+    let shape = [1, 3, height as usize, width as usize];
+    Tensor::from_data(TensorData::new(channels_first(photo), shape), device)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Endless streams of scenes for pretraining; each scene is a function of (seed, purpose, number).
 
 use burn::tensor::{Device, Tensor, TensorData};
+use core_model::image_processor::channels_first;
 use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
 
@@ -193,17 +194,6 @@ impl Scenes {
         }
         views
     }
-}
-
-fn channels_first(image: &RgbImage) -> Vec<f32> {
-    let plane = (image.width() * image.height()) as usize;
-    let mut values = vec![0.0; 3 * plane];
-    for (at, pixel) in image.pixels().enumerate() {
-        for (channel, byte) in pixel.0.iter().enumerate() {
-            values[channel * plane + at] = f32::from(*byte) / 127.5 - 1.0;
-        }
-    }
-    values
 }
 
 /// Stacks images to a tensor [n, 3, side, side].

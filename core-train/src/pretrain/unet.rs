@@ -135,7 +135,7 @@ impl<'a> UnetObjective<'a> {
 
     fn encode(&mut self, split: Split, count: usize) -> Result<Vec<Latent>> {
         let vae = AutoencoderKl::load(&self.task.model.join("vae"), self.device)?;
-        let factor = vae.config().scaling_factor as f32;
+        let factor = vae.config().scaling_factor;
         let scenes = Scenes::new(self.seed, split, "unet scene");
         let mut pool = Vec::with_capacity(count);
         let mut progress = Progress::new("latents", 0, count.div_ceil(ENCODE_BATCH) as u64);
@@ -151,9 +151,7 @@ impl<'a> UnetObjective<'a> {
             let posterior = vae.encode(images);
             let [_, c, h, w] = posterior.mean.dims();
             self.latent_shape = [c, h, w];
-            let scaled = |values: Vec<f32>| values.into_iter().map(|v| v * factor).collect();
-            let mean: Vec<f32> = scaled(to_vec(posterior.mean));
-            let deviation: Vec<f32> = scaled(to_vec((posterior.logvar * 0.5).exp()));
+            let [mean, deviation] = posterior.scaled(factor).map(to_vec);
             let size = c * h * w;
             for (scene, (mean, deviation)) in batch
                 .iter()
