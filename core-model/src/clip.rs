@@ -1,4 +1,4 @@
-//! CLIP (Radford et al. 2021), `CLIPModel` in transformers: pictures and sentences in one space.
+//! CLIP (Radford et al. 2021), `CLIPModel` in transformers: images and sentences in one space.
 
 use std::path::Path;
 
@@ -29,9 +29,9 @@ pub struct ClipVisionConfig {
     pub num_hidden_layers: usize,
     /// Heads of a layer.
     pub num_attention_heads: usize,
-    /// Channels of a picture.
+    /// Channels of an image.
     pub num_channels: usize,
-    /// Side of a picture, in pixels.
+    /// Side of an image, in pixels.
     pub image_size: usize,
     /// Side of a patch, in pixels.
     pub patch_size: usize,
@@ -218,7 +218,7 @@ impl ClipModel {
     }
 
     /// What comes out of some layers of the image tower, from 0, the lowest first, each
-    /// [batch, 1 + patches, channels]; pictures [batch, 3, height, width] may have another size
+    /// [batch, 1 + patches, channels]; images [batch, 3, height, width] may have another size
     /// than the config says.
     pub(crate) fn hidden_states(&self, pixels: Tensor<4>, layers: &[usize]) -> Vec<Tensor<3>> {
         let vision = &self.vision_model;

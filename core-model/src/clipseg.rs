@@ -1,5 +1,5 @@
 //! CLIPSeg (Lüddecke & Ecker 2022), `CLIPSegForImageSegmentation` in transformers: a CLIP model
-//! and a small decoder that says where in a picture the thing is that a text names.
+//! and a small decoder that says where in an image the thing is that a text names.
 
 use std::path::Path;
 
@@ -282,10 +282,10 @@ impl ClipSegModel {
     /// Preprocessed pixels [batch, 3, height, width] and features of a text for each of them
     /// [batch, shared] to logits [batch, height, width]: above 0 where the thing is.
     ///
-    /// Pictures may have another size than CLIP's own; positions are interpolated.
+    /// Images may have another size than CLIP's own; positions are interpolated.
     ///
     /// # Panics
-    /// When patches do not fill the pictures.
+    /// When patches do not fill the images.
     pub fn forward(&self, pixels: Tensor<4>, text: Tensor<2>) -> Tensor<3> {
         let [_, _, height, width] = pixels.dims();
         let patch = self.config.clip.vision_config.patch_size;

@@ -21,7 +21,7 @@ pub(crate) fn read_config<T: DeserializeOwned>(path: &Path) -> Result<T> {
 /// Reads a config as plain JSON, to look at keys that decide whether it can be honoured.
 ///
 /// # Errors
-/// As [`read_config`]; also when the file is no object.
+/// As [`read_config`]; also when the file is not an object.
 pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>> {
     read_config(path)
 }

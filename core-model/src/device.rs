@@ -25,7 +25,7 @@ pub fn parse_device(name: &str) -> Result<Device> {
         Some((kind, index)) => {
             let index = index.parse::<usize>().map_err(|_| {
                 fail(format!(
-                    "`{index}` is no device number; write for example `{kind}:0`"
+                    "`{index}` is not a device number; write for example `{kind}:0`"
                 ))
             })?;
             (kind, Some(index))

@@ -1,5 +1,5 @@
 //! DINO (Caron et al. 2021), `ViTModel` in transformers, and DINOv2 (Oquab et al. 2023),
-//! `Dinov2Model`: pictures of one thing are near.
+//! `Dinov2Model`: images of one thing are near.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub enum DinoKind {
     /// A plain vision transformer.
     #[default]
     Vit,
-    /// With scaled layers, for pictures of any size.
+    /// With scaled layers, for images of any size.
     Dinov2,
 }
 
@@ -50,9 +50,9 @@ pub struct DinoConfig {
     pub num_hidden_layers: usize,
     /// Heads of a layer.
     pub num_attention_heads: usize,
-    /// Channels of a picture.
+    /// Channels of an image.
     pub num_channels: usize,
-    /// Side of a picture, in pixels.
+    /// Side of an image, in pixels.
     pub image_size: usize,
     /// Side of a patch, in pixels.
     pub patch_size: usize,
@@ -110,7 +110,7 @@ impl DinoConfig {
         }
     }
 
-    /// Refuses a processor that makes other pictures than the network takes.
+    /// Refuses a processor that makes other images than the network takes.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming both sizes, in pixels.
@@ -210,7 +210,7 @@ impl DinoModel {
     /// [batch, 1 + patches, channels] after the final norm.
     ///
     /// # Panics
-    /// When a ViT's picture is not of the config's `image_size`; DINOv2 takes any whole number of
+    /// When a ViT's image is not of the config's `image_size`; DINOv2 takes any whole number of
     /// patches.
     pub fn forward(&self, pixels: Tensor<4>) -> Tensor<3> {
         let [_, _, height, width] = pixels.dims();

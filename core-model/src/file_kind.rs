@@ -138,12 +138,12 @@ impl FileKind {
         Self::of(&start)
     }
 
-    /// Whether it is a picture of any kind.
+    /// Whether it is an image of any kind.
     pub fn is_image(self) -> bool {
         self.is_read() || matches!(self, Avif | Heic | JpegXl | Jpeg2000 | Svg | Photoshop)
     }
 
-    /// Whether it is a picture that `load_image` reads.
+    /// Whether it is an image that `load_image` reads.
     pub fn is_read(self) -> bool {
         matches!(self, Png | Jpeg | WebP | Gif | Bmp | Tiff)
     }

@@ -92,16 +92,16 @@ fn make_readable(_: &std::fs::File) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Writes a picture of eight bits a channel as PNG, like [`write_atomically`].
+/// Writes an image with eight bits per channel as PNG, like [`write_atomically`].
 ///
 /// # Errors
-/// [`Error::Io`] naming `path`; [`Error::Format`] when the picture has no pixels.
-pub fn write_png<P>(path: &Path, picture: &ImageBuffer<P, Vec<u8>>) -> Result<()>
+/// [`Error::Io`] naming `path`; [`Error::Format`] when the image has no pixels.
+pub fn write_png<P>(path: &Path, image: &ImageBuffer<P, Vec<u8>>) -> Result<()>
 where
     P: PixelWithColorType<Subpixel = u8>,
 {
     let mut bytes = Cursor::new(Vec::new());
-    picture
+    image
         .write_to(&mut bytes, ImageFormat::Png)
         .map_err(|error| Error::format(path, error))?;
     write_atomically(path, bytes.get_ref())

@@ -13,7 +13,7 @@
 //! | models as they lie on disk | [`folder`] |
 //! | prompts to numbers | [`tokenizer`] |
 //! | the U-Net, the autoencoder, the text encoder | [`unet`], [`vae`], [`text_encoder`] |
-//! | pictures to numbers | [`image_processor`] |
+//! | images to numbers | [`image_processor`] |
 //! | image encoders and the segmenter, for scores | [`clip`], [`dino`], [`clipseg`] |
 //! | noise schedules for training and sampling | [`noise_scheduler`] |
 //! | layers and the operations below them | [`nn`], [`ops`] |

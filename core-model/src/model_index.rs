@@ -48,7 +48,7 @@ pub(crate) fn check(dir: &Path) -> Result<()> {
         return Err(Error::format(&path, reason));
     }
     let index: Map<String, Value> = serde_json::from_str(&files::read_to_string(&path)?)
-        .map_err(|e| Error::format(&path, format!("no JSON object: {e}")))?;
+        .map_err(|e| Error::format(&path, format!("not a JSON object: {e}")))?;
     let class = index.get("_class_name").and_then(Value::as_str);
     let other = class.and_then(|class| {
         let mut families = OTHERS.iter();
@@ -90,7 +90,7 @@ pub(crate) fn scheduler_class(dir: &Path) -> Option<String> {
     Some(class.to_string())
 }
 
-/// The kind of model whose U-Net has so many input channels, where that is no text-to-image model
+/// The kind of model whose U-Net has so many input channels, where that is not a text-to-image model
 /// but one that reads more than latents.
 pub(crate) fn kind_by_channels(in_channels: usize) -> Option<&'static str> {
     match in_channels {

@@ -65,7 +65,7 @@ pub trait Network: Module + Sized {
         read_config(path)
     }
 
-    /// The spelling of a file's key that the network asks for; `None` for what is no weight.
+    /// The spelling of a file's key that the network asks for; `None` for what is not a weight.
     fn canonical_key(key: &str) -> Option<String> {
         canonical(key)
     }

@@ -104,7 +104,7 @@ fn no_images(folder: &Path, skipped: &[Skipped]) -> Error {
     Error::format(folder, reason)
 }
 
-/// Why something in a folder is no image; `None` for images.
+/// Why something in a folder is not an image; `None` for images.
 fn reason_to_skip(path: &Path, name: &str) -> Option<String> {
     if name.starts_with("._") {
         return Some("the data that macOS keeps about another file".into());

@@ -1,4 +1,4 @@
-//! Position tables for pictures of another size than they were trained on.
+//! Position tables for images of another size than they were trained on.
 
 use burn::tensor::{Tensor, TensorData};
 

@@ -112,19 +112,19 @@ impl TransformerConfig {
     }
 }
 
-/// How a square picture becomes tokens.
+/// How a square image becomes tokens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PatchGrid {
-    /// Channels of a picture.
+    /// Channels of an image.
     pub(crate) num_channels: usize,
-    /// Side of a picture, in pixels.
+    /// Side of an image, in pixels.
     pub(crate) image_size: usize,
     /// Side of a patch, in pixels.
     pub(crate) patch_size: usize,
 }
 
 impl PatchGrid {
-    /// Refuses grids that a picture does not fill.
+    /// Refuses grids that an image does not fill.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming the keys.
@@ -136,7 +136,7 @@ impl PatchGrid {
         } = *self;
         if num_channels != 3 {
             return Err(Error::Invalid(format!(
-                "`num_channels` is {num_channels}, expected 3: pictures are RGB"
+                "`num_channels` is {num_channels}, expected 3: images are RGB"
             )));
         }
         if patch_size == 0 || image_size == 0 || !image_size.is_multiple_of(patch_size) {

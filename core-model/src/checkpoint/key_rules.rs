@@ -1,6 +1,6 @@
 //! The few spellings of one tensor name that published checkpoints use.
 
-/// Maps a key of a file to its canonical spelling, or to `None` when it is no weight.
+/// Maps a key of a file to its canonical spelling, or to `None` when it is not a weight.
 pub type KeyRule = fn(&str) -> Option<String>;
 
 /// Old and new attention names of the VAE: diffusers before and after 0.18.

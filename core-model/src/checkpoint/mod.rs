@@ -60,7 +60,7 @@ impl Checkpoint {
     /// for buffers that are no weights.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it is no well-formed
+    /// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it is not a well-formed
     /// safetensors file or archive of torch, or two keys have one canonical spelling.
     pub fn open(path: &Path, rule: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let mut file = File::open(path).map_err(Error::io(path))?;
@@ -256,7 +256,7 @@ impl Checkpoint {
         else {
             return Err(Error::format(
                 &self.path,
-                format!("tensor `{key}` is missing; the file is no whole model"),
+                format!("tensor `{key}` is missing; the file is not a complete model"),
             ));
         };
         let rows = info.shape.first().copied().unwrap_or_default();

@@ -53,7 +53,7 @@ fn serialize(
     let mut file = Vec::with_capacity(8 + header.len() + end);
     file.extend((header.len() as u64).to_le_bytes());
     file.extend(header.as_bytes());
-    // One tensor after the other is freed, so that a large network is not held three times.
+    // Tensors are freed one by one, so that a large network is never in memory three times.
     for TensorToWrite { values, .. } in tensors {
         match precision {
             Precision::Float32 => file.extend(values.iter().flat_map(|v| v.to_le_bytes())),

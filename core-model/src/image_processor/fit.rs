@@ -4,11 +4,11 @@ use image::RgbImage;
 
 use super::resample::{Filter, resize, resize_part};
 
-/// The centre of a picture: the shorter side becomes `side` pixels, bicubic, and what the longer
+/// The centre of an image: the shorter side becomes `side` pixels, bicubic, and what the longer
 /// one has more is cut off on both ends.
 ///
 /// # Panics
-/// When the picture or `side` has no pixel.
+/// When the image or `side` has no pixel.
 pub fn crop(image: &RgbImage, side: u32) -> RgbImage {
     let (width, height) = shortest_side(image.dimensions(), side);
     let kept = |size: u32| {
@@ -24,19 +24,19 @@ pub fn crop(image: &RgbImage, side: u32) -> RgbImage {
     )
 }
 
-/// The whole picture with `side` pixels on its shorter side, in its proportions.
+/// The whole image with `side` pixels on its shorter side, in its proportions.
 ///
 /// # Panics
-/// When the picture or `side` has no pixel.
+/// When the image or `side` has no pixel.
 pub fn resize_shortest_side(image: &RgbImage, side: u32, filter: Filter) -> RgbImage {
     let (width, height) = shortest_side(image.dimensions(), side);
     resize(image, width, height, filter)
 }
 
-/// The whole picture, bicubic, stretched to `side` by `side` pixels.
+/// The whole image, bicubic, stretched to `side` by `side` pixels.
 ///
 /// # Panics
-/// When the picture or `side` has no pixel.
+/// When the image or `side` has no pixel.
 pub fn squash(image: &RgbImage, side: u32) -> RgbImage {
     resize(image, side, side, Filter::Bicubic)
 }

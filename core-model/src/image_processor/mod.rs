@@ -1,4 +1,4 @@
-//! From pictures to the numbers that an encoder was trained on, as transformers' image processors
+//! From images to the numbers that an encoder was trained on, as transformers' image processors
 //! compute them on Pillow (`CLIPImageProcessorPil`, `ViTImageProcessorPil`).
 //!
 //! With torchvision installed, transformers' default processors resize otherwise and move CLIP's
@@ -40,7 +40,7 @@ enum Family {
     Vit,
 }
 
-/// Size of a picture after resizing.
+/// Size of an image after resizing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Size {
@@ -89,7 +89,7 @@ pub struct ImageProcessor {
 }
 
 impl ImageProcessor {
-    /// `CLIPImageProcessor` for pictures of `side` by `side` pixels: shorter side bicubic, centre,
+    /// `CLIPImageProcessor` for images of `side` by `side` pixels: shorter side bicubic, centre,
     /// CLIP's means.
     pub fn clip(side: u32) -> Self {
         Self {
@@ -110,7 +110,7 @@ impl ImageProcessor {
         }
     }
 
-    /// `ViTImageProcessor` for pictures of `side` by `side` pixels: squashed, bilinear, to -1..1.
+    /// `ViTImageProcessor` for images of `side` by `side` pixels: squashed, bilinear, to -1..1.
     pub fn vit(side: u32) -> Self {
         Self {
             image_processor_type: "ViTImageProcessor",
@@ -159,10 +159,10 @@ impl ImageProcessor {
         write_json(&folder.join("preprocessor_config.json"), self)
     }
 
-    /// The size to which every picture is squashed whole.
+    /// The size to which every image is squashed whole.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when pictures are cropped or keep their shape.
+    /// [`Error::Invalid`] when images are cropped or keep their shape.
     pub fn whole_picture(&self) -> Result<Rectangle> {
         match self.size {
             Size::Exact(size)
@@ -171,7 +171,7 @@ impl ImageProcessor {
                 Ok(size)
             }
             _ => Err(Error::Invalid(
-                "preprocessor_config.json crops pictures or keeps their shape, but every pixel \
+                "preprocessor_config.json crops images or keeps their shape, but every pixel \
                  needs a mask; set `size` to a `height` and a `width`, and `do_center_crop` to \
                  false"
                     .into(),
@@ -179,20 +179,20 @@ impl ImageProcessor {
         }
     }
 
-    /// The size of all pictures that `preprocess` gives.
+    /// The size of all images that `preprocess` gives.
     fn given(&self) -> Result<Rectangle> {
         match (self.do_center_crop, self.do_resize, self.size) {
             (true, ..) => Ok(self.crop_size),
             (false, true, Size::Exact(size)) => Ok(size),
             _ => Err(Error::Invalid(
-                "preprocessor_config.json leaves pictures of any size, but the encoder needs one; \
+                "preprocessor_config.json leaves images of any size, but the encoder needs one; \
                  set `do_center_crop` and `crop_size`"
                     .into(),
             )),
         }
     }
 
-    /// Refuses an encoder whose patches do not fill the pictures that `preprocess` gives.
+    /// Refuses an encoder whose patches do not fill the images that `preprocess` gives.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming both sizes, in pixels.
@@ -204,13 +204,13 @@ impl ImageProcessor {
         {
             true => Ok(()),
             false => Err(Error::Invalid(format!(
-                "preprocessor_config.json makes pictures of {height} by {width} pixels, but the \
+                "preprocessor_config.json makes images of {height} by {width} pixels, but the \
                  encoder's `patch_size` is {patch}; the files belong to different models"
             ))),
         }
     }
 
-    /// Refuses an encoder that takes other pictures than `preprocess` gives.
+    /// Refuses an encoder that takes other images than `preprocess` gives.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming both sizes, in pixels.
@@ -218,30 +218,30 @@ impl ImageProcessor {
         let Rectangle { height, width } = self.given()?;
         if [height, width].iter().any(|have| *have as usize != side) {
             return Err(Error::Invalid(format!(
-                "preprocessor_config.json makes pictures of {height} by {width} pixels, but the \
+                "preprocessor_config.json makes images of {height} by {width} pixels, but the \
                  encoder's `image_size` is {side}; the files belong to different models"
             )));
         }
         Ok(())
     }
 
-    /// Pictures to [batch, 3, height, width].
+    /// Images to [batch, 3, height, width].
     ///
     /// # Errors
-    /// [`Error::Invalid`] when there is no picture, one without pixels, or when the configuration
-    /// leaves pictures of different size.
+    /// [`Error::Invalid`] when there is no image, one without pixels, or when the configuration
+    /// leaves images of different size.
     pub fn preprocess(&self, images: &[RgbImage], device: &Device) -> Result<Tensor<4>> {
         let mut values = Vec::new();
         let mut size = None;
         for image in images {
             if image.width() == 0 || image.height() == 0 {
-                return Err(Error::Invalid("a picture has no pixels".into()));
+                return Err(Error::Invalid("an image has no pixels".into()));
             }
             let image = self.fit(image)?;
             let first = *size.get_or_insert(image.dimensions());
             if image.dimensions() != first {
                 return Err(Error::Invalid(format!(
-                    "preprocessing leaves pictures of {first:?} and {:?} pixels in one batch; set \
+                    "preprocessing leaves images of {first:?} and {:?} pixels in one batch; set \
                      `do_center_crop` in preprocessor_config.json",
                     image.dimensions()
                 )));
@@ -249,13 +249,13 @@ impl ImageProcessor {
             self.push_values(&image, &mut values);
         }
         let Some((width, height)) = size else {
-            return Err(Error::Invalid("there are no pictures to preprocess".into()));
+            return Err(Error::Invalid("there are no images to preprocess".into()));
         };
         let shape = [images.len(), 3, height as usize, width as usize];
         Ok(Tensor::from_data(TensorData::new(values, shape), device))
     }
 
-    /// Resized, and of that the centre; where the picture is smaller, it is padded with black.
+    /// Resized, and of that the centre; where the image is smaller, it is padded with black.
     /// What is cut off is never computed.
     fn fit<'a>(&self, image: &'a RgbImage) -> Result<Cow<'a, RgbImage>> {
         let size = self.resized(image.dimensions());
@@ -269,7 +269,7 @@ impl ImageProcessor {
         if u64::from(width) * u64::from(height) > MAX_SIDE * MAX_SIDE {
             let (old_width, old_height) = image.dimensions();
             return Err(Error::Invalid(format!(
-                "a picture of {old_width} by {old_height} pixels would be resized to {width} by \
+                "an image of {old_width} by {old_height} pixels would be resized to {width} by \
                  {height}; crop it first"
             )));
         }
@@ -292,7 +292,7 @@ impl ImageProcessor {
         }
     }
 
-    /// Appends the picture's values, channel by channel.
+    /// Appends the image's values, channel by channel.
     fn push_values(&self, image: &RgbImage, values: &mut Vec<f32>) {
         for channel in 0..3 {
             let (mean, std) = (

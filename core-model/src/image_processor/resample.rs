@@ -5,7 +5,7 @@
 //! pixel is skipped), and rounded to 22-bit fixed point. Other resamplers differ from this by one
 //! level in an eighth of all bytes, which moves published scores.
 //!
-//! Rows come first, as in every version of Pillow, but for pictures that lose more than twice as
+//! Rows come first, as in every version of Pillow, but for images that lose more than twice as
 //! many rows as columns: from version 13 on, Pillow starts with the columns there.
 
 use std::f64::consts::PI;
@@ -194,7 +194,7 @@ impl Side {
     }
 }
 
-/// Bytes of a picture, row by row, channels innermost.
+/// Bytes of an image, row by row, channels innermost.
 struct Plane {
     bytes: Vec<u8>,
     width: usize,
@@ -203,7 +203,7 @@ struct Plane {
 }
 
 impl Plane {
-    /// The same picture with rows of `side` pixels.
+    /// The same image with rows of `side` pixels.
     fn with_width(&self, side: &Side, filter: Filter) -> Self {
         let windows = windows(self.width, side, filter);
         let (channels, width) = (self.channels, windows.len());
@@ -225,7 +225,7 @@ impl Plane {
         }
     }
 
-    /// The same picture with columns of `side` pixels.
+    /// The same image with columns of `side` pixels.
     fn with_height(&self, side: &Side, filter: Filter) -> Self {
         let windows = windows(self.height, side, filter);
         let (stride, height) = (self.width * self.channels, windows.len());

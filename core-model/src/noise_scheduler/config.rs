@@ -27,7 +27,7 @@ impl SchedulerConfig {
     /// Reads `scheduler_config.json` in a scheduler's folder.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Format`] when the file is no JSON object.
+    /// [`Error::Io`], or [`Error::Format`] when the file is not a JSON object.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join("scheduler_config.json");
         let text = files::read_to_string(&path)?;
@@ -51,11 +51,11 @@ impl SchedulerConfig {
     /// The values in `text`; `path` is what errors name.
     ///
     /// # Errors
-    /// [`Error::Format`] when the text is no JSON object.
+    /// [`Error::Format`] when the text is not a JSON object.
     pub fn from_json(path: impl Into<PathBuf>, text: &str) -> Result<Self> {
         let path = path.into();
         let values: Map<String, Value> = serde_json::from_str(&quote_infinities(text))
-            .map_err(|e| Error::format(&path, format!("no JSON object: {e}")))?;
+            .map_err(|e| Error::format(&path, format!("not a JSON object: {e}")))?;
         let class_name = match values.get("_class_name") {
             Some(Value::String(name)) => name.clone(),
             _ => String::new(),
@@ -98,7 +98,7 @@ impl SchedulerConfig {
     /// The sampler of a kind, or else the file's own.
     ///
     /// # Errors
-    /// An own class that is no sampler of this crate; what [`SchedulerKind::build`] refuses.
+    /// An own class that is not a sampler of this crate; what [`SchedulerKind::build`] refuses.
     pub fn sampler(&self, kind: Option<SchedulerKind>, steps: usize) -> Result<Box<dyn Sampler>> {
         match kind {
             Some(kind) => kind.build(&self.stated(), steps),
@@ -205,7 +205,7 @@ impl SchedulerConfig {
     }
 }
 
-/// Python writes `-Infinity`, `Infinity` and `NaN`, which are no JSON; they become strings.
+/// Python writes `-Infinity`, `Infinity` and `NaN`, which are not JSON; they become strings.
 fn quote_infinities(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

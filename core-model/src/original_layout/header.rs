@@ -83,7 +83,7 @@ impl Header {
             (true, true, Some(tower)) => tower,
             (false, false, None) => {
                 return refuse(format!(
-                    "is no one-file checkpoint of Stable Diffusion: expected tensors below \
+                    "is not a one-file checkpoint of Stable Diffusion: expected tensors below \
                      `{UNET}`, `{VAE}` and either `{CLIP}` or `{OPEN_CLIP}`"
                 ));
             }
@@ -140,7 +140,7 @@ fn is_foreign(key: &str, counts: Counts) -> bool {
         return keys::unet(rest, counts.unet_blocks).is_none();
     }
     match key.strip_prefix(VAE) {
-        // What judged the autoencoder's images when it was trained.
+        // The discriminator of the autoencoder's training.
         Some(rest) if rest.starts_with("loss.") => false,
         Some(rest) => keys::vae(rest, counts.vae_levels).is_none(),
         None => false,

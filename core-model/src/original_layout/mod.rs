@@ -92,7 +92,7 @@ pub fn import(
 }
 
 fn missing(file: &Path, key: &str) -> Error {
-    let reason = format!("tensor `{key}` is missing; the file is no whole model");
+    let reason = format!("tensor `{key}` is missing; the file is not a complete model");
     Error::format(file, reason)
 }
 
@@ -255,7 +255,7 @@ fn open_text_encoder(file: &Path, kind: TextTower) -> Result<Checkpoint> {
     match kind {
         TextTower::Clip => Checkpoint::open(file, |key| {
             let key = key.strip_prefix(CLIP)?;
-            // Tools of before transformers had the prefix wrote none.
+            // Older tools write these keys without the `text_model.` prefix.
             crate::checkpoint::canonical(key.strip_prefix("text_model.").unwrap_or(key))
         }),
         TextTower::OpenClip => open_clip(file),

@@ -564,7 +564,7 @@ impl Machine<'_> {
         let function = match self.all[function] {
             Value::Known(function) => function,
             Value::Unknown => return Ok(Value::Unknown),
-            _ => return Err("it calls something that is no name".into()),
+            _ => return Err("it calls something that is not a name".into()),
         };
         let arguments = self.tuple(arguments)?;
         match (function, arguments) {

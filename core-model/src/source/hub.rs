@@ -216,7 +216,7 @@ impl<'a> Download<'a> {
         if !listed.contains(top) {
             return Err(hub_error(
                 self.id,
-                format!("has no {top}, so it is no repository of this kind; see what it holds"),
+                format!("has no {top}, so it is not a repository of this kind; see what it holds"),
             ));
         }
         let mut folder = self.get(top)?;
@@ -272,8 +272,7 @@ impl<'a> Download<'a> {
             .map_err(|error| self.refused(&error))?;
         let (etag, commit) = (metadata.etag(), metadata.commit_hash());
         if !files::is_plain_name(etag) || !files::is_plain_name(commit) {
-            let reason =
-                format!("answers with etag `{etag}` and commit `{commit}`, which cannot be");
+            let reason = format!("answered with an invalid etag `{etag}` or commit `{commit}`");
             return Err(hub_error(self.id, reason));
         }
         let blob = cached.blob_path(etag);

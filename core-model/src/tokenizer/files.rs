@@ -209,7 +209,7 @@ impl Vocabulary {
         let merges = file.model.merges.into_iter().map(|merge| match merge {
             Merge::Pair(left, right) => Ok((left, right)),
             Merge::Text(line) => split_merge(&line)
-                .ok_or_else(|| Error::format(path, format!("merge `{line}` is no pair"))),
+                .ok_or_else(|| Error::format(path, format!("merge `{line}` is not a pair"))),
         });
         Ok(Self {
             ids: file.model.vocab,
@@ -235,7 +235,7 @@ fn read_merges(path: &Path) -> Result<Merges> {
         .filter(|(_, line)| !line.starts_with("#version") && !line.is_empty())
         .map(|(at, line)| {
             split_merge(line)
-                .ok_or_else(|| Error::format(path, format!("line {} is no pair", at + 1)))
+                .ok_or_else(|| Error::format(path, format!("line {} is not a pair", at + 1)))
         })
         .collect()
 }
@@ -296,9 +296,9 @@ fn added_tokens(
             .iter()
             .map(|(id, token)| {
                 let key = format!("added_tokens_decoder.{id}");
-                let number = id
-                    .parse()
-                    .map_err(|_| Error::format(&path, format!("`{key}`: `{id}` is no token id")))?;
+                let number = id.parse().map_err(|_| {
+                    Error::format(&path, format!("`{key}`: `{id}` is not a token id"))
+                })?;
                 Ok((number, parse_token(&path, &key, token)?))
             })
             .collect();

@@ -107,7 +107,7 @@ struct EncoderLevel {
     downsampler: Option<Downsample>,
 }
 
-/// Pictures to moments of latents.
+/// Images to moments of latents.
 #[derive(Module, Debug)]
 pub(super) struct Encoder {
     conv_in: Conv2d,
@@ -174,7 +174,7 @@ struct DecoderLevel {
     upsampler: Option<Upsample>,
 }
 
-/// Latents to pictures.
+/// Latents to images.
 #[derive(Module, Debug)]
 pub(super) struct Decoder {
     conv_in: Conv2d,

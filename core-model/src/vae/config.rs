@@ -33,9 +33,9 @@ pub enum UpBlockType {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VaeConfig {
-    /// Channels of a picture.
+    /// Channels of an image.
     pub in_channels: usize,
-    /// Channels of a decoded picture.
+    /// Channels of a decoded image.
     pub out_channels: usize,
     /// Levels of the encoder.
     pub down_block_types: Vec<DownBlockType>,
@@ -49,7 +49,7 @@ pub struct VaeConfig {
     pub latent_channels: usize,
     /// Groups of the group norms.
     pub norm_num_groups: usize,
-    /// Side of the pictures that the model was trained on.
+    /// Side of the images that the model was trained on.
     pub sample_size: usize,
     /// Latents times this have unit variance.
     pub scaling_factor: f64,

@@ -19,7 +19,7 @@ use coders::{Decoder, Encoder};
 /// The logarithm of the variance is kept inside these bounds.
 const LOGVAR: (f64, f64) = (-30.0, 20.0);
 
-/// The normal distribution of latents that a picture stands for.
+/// The normal distribution of latents that an image stands for.
 #[derive(Debug, Clone)]
 pub struct LatentDistribution {
     /// [batch, latent channels, h, w], not scaled by `scaling_factor`.
@@ -41,7 +41,7 @@ impl LatentDistribution {
     }
 }
 
-/// Pictures to latents and back.
+/// Images to latents and back.
 #[derive(Module, Debug)]
 pub struct AutoencoderKl {
     encoder: Encoder,
@@ -108,7 +108,7 @@ impl AutoencoderKl {
         self
     }
 
-    /// The latents of pictures [batch, 3, height, width] in [-1, 1].
+    /// The latents of images [batch, 3, height, width] in [-1, 1].
     pub fn encode(&self, pixels: Tensor<4>) -> LatentDistribution {
         let mut moments = self.encoder.forward(pixels);
         if let Some(conv) = &self.quant_conv {
@@ -121,7 +121,7 @@ impl AutoencoderKl {
         }
     }
 
-    /// The pictures [batch, 3, height, width], about in [-1, 1], of latents that are not scaled.
+    /// The images [batch, 3, height, width], about in [-1, 1], of latents that are not scaled.
     pub fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
         let latents = match &self.post_quant_conv {
             Some(conv) => conv.forward(latents),

@@ -234,7 +234,11 @@ fn a_damaged_vocabulary_is_an_error_that_names_the_file() {
     for (name, content, reason) in [
         ("vocab.json", r#"{"a": 0"#, "EOF"),
         ("vocab.json", r#"{"a": 0, "b": 2}"#, "`b` has id 2"),
-        ("merges.txt", "#version: 0.2\na b c\n", "line 2 is no pair"),
+        (
+            "merges.txt",
+            "#version: 0.2\na b c\n",
+            "line 2 is not a pair",
+        ),
     ] {
         let folder = folder(&Map::new());
         fs::write(folder.path().join(name), content).unwrap();
