@@ -6,9 +6,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use crate::class::Class;
 use crate::error::{Error, Result};
 use crate::files::{read_to_string, write_atomically};
-use crate::network::Class;
 
 /// Reads a config; keys that the type does not know are left to other tools.
 ///

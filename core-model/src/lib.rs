@@ -21,6 +21,7 @@
 //! | devices, files, random numbers | [`device`], [`files`], [`rng`] |
 
 pub mod checkpoint;
+mod class;
 pub mod clip;
 pub mod clipseg;
 pub mod conditioning;

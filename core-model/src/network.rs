@@ -7,34 +7,13 @@ use burn::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use crate::class::{Class, DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS};
+
 use crate::checkpoint::{Checkpoint, canonical, save_module};
 use crate::config::{read_config, write_config};
 use crate::error::Result;
 use crate::params::{ParamBuilder, ParamNames, Weights};
 use crate::precision::Precision;
-
-/// The file in which diffusers keeps the weights of a network.
-pub const DIFFUSERS_WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
-/// The file in which transformers keeps them.
-pub const TRANSFORMERS_WEIGHTS: &str = "model.safetensors";
-
-/// The class that writes a network's folder, as `config.json` names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// `_class_name` of diffusers.
-    Diffusers(&'static str),
-    /// `architectures` and `model_type` of transformers.
-    Transformers(&'static str, &'static str),
-}
-
-impl Class {
-    fn weights(self) -> &'static str {
-        match self {
-            Self::Diffusers(_) => DIFFUSERS_WEIGHTS,
-            Self::Transformers(..) => TRANSFORMERS_WEIGHTS,
-        }
-    }
-}
 
 /// A network that a folder holds. It says how its class is called, how keys are spelled and how it
 /// is built; reading and writing are the same for all.
@@ -96,7 +75,7 @@ pub trait Network: Module + Sized {
     }
 
     /// Refuses what [`load`](Self::load) would refuse, by configuration and header alone: weights
-    /// that are missing, misshapen or too many are found, and no number is read.
+    /// that are missing, misshapen or too many are found, and no values are read.
     ///
     /// # Errors
     /// As [`load`](Self::load), but for numbers that are damaged.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::Network;
-use core_model::noise_scheduler::DdpmScheduler;
+use core_model::noise_scheduler::{DdpmScheduler, SchedulerConfig, SchedulerKind};
 use core_model::params::ParamNames;
 use core_model::personalized::ConceptEmbedding;
-use core_model::pipeline::StableDiffusionPipeline;
+use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::tokenizer::Tokenizer;
 use image::RgbImage;
 
@@ -24,6 +24,32 @@ use crate::data::replay::{Replay, ReplayFit};
 use crate::data::shots::{AugmentedPhotos, Photos};
 use crate::error::{Error, Result};
 use crate::initializers::Start;
+
+/// How validation images are drawn. Few steps suffice to see where training goes.
+pub(crate) const VALIDATION_SAMPLING: SamplingOptions = SamplingOptions {
+    kind: Some(SchedulerKind::DpmppTwoM),
+    num_inference_steps: 20,
+    guidance_scale: 7.5,
+};
+
+/// Refuses validation images of a model that cannot be sampled with, before the first step.
+///
+/// # Errors
+/// The key of the model's `scheduler_config.json` that does not fit.
+pub(crate) fn check_validation(
+    config: &RunConfig,
+    scheduler_config: &SchedulerConfig,
+) -> Result<()> {
+    if config.validation.is_some() {
+        let SamplingOptions {
+            kind,
+            num_inference_steps,
+            ..
+        } = VALIDATION_SAMPLING;
+        scheduler_config.sampler(kind, num_inference_steps)?;
+    }
+    Ok(())
+}
 
 /// The base model with the concept as learning begins. A rare token is a word that the model has;
 /// nothing is added for it.

@@ -24,7 +24,6 @@ use crate::rescale::Rescaling;
 use crate::run::metrics::Row;
 use crate::run::position::Position;
 use crate::setup::{self, ClassImages};
-use crate::validation;
 
 /// A run at some step: model, optimiser and all that the next step needs.
 #[derive(Debug)]
@@ -107,7 +106,7 @@ impl<'a> Stepper<'a> {
         class_images: ClassImages,
     ) -> Result<Self> {
         setup::check_sets(config, pipeline.model.names())?;
-        validation::check(config, &pipeline.scheduler_config)?;
+        setup::check_validation(config, &pipeline.scheduler_config)?;
         let prompts = setup::prompts(config, &pipeline.tokenizer)?;
         let noise_scheduler = DdpmScheduler::new(&pipeline.scheduler_config)?;
         let sources = setup::sources(config, base, &noise_scheduler, replay, class_images)?;

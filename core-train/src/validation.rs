@@ -4,31 +4,11 @@
 use std::path::Path;
 
 use core_model::files::write_png;
-use core_model::noise_scheduler::{SchedulerConfig, SchedulerKind};
-use core_model::pipeline::SamplingOptions;
 use core_model::rng::randn;
 
-use crate::config::RunConfig;
 use crate::error::{Error, Result};
+use crate::setup::VALIDATION_SAMPLING;
 use crate::stepper::{Step, Stepper};
-
-/// Few steps suffice to see where training goes.
-const OPTIONS: SamplingOptions = SamplingOptions {
-    kind: Some(SchedulerKind::DpmppTwoM),
-    num_inference_steps: 20,
-    guidance_scale: 7.5,
-};
-
-/// Refuses validation images of a model that cannot be sampled with, before the first step.
-///
-/// # Errors
-/// The key of the model's `scheduler_config.json` that does not fit.
-pub(crate) fn check(config: &RunConfig, scheduler_config: &SchedulerConfig) -> Result<()> {
-    if config.validation.is_some() {
-        scheduler_config.sampler(OPTIONS.kind, OPTIONS.num_inference_steps)?;
-    }
-    Ok(())
-}
 
 /// Draws one image per validation prompt to `folder/STAGE-STEP-00.png` and on, when the step is
 /// one after which the run wants images.
@@ -53,7 +33,13 @@ pub(crate) fn draw(stepper: &Stepper<'_>, step: &Step, folder: &Path) -> Result<
         let shape = [1, channels, height, width];
         let device = cond.device();
         let noise = randn(shape, config.seed, "validation", index as u64, &device);
-        let latents = pipeline.sample(cond, uncond.clone(), noise, &OPTIONS, &mut |_| {})?;
+        let latents = pipeline.sample(
+            cond,
+            uncond.clone(),
+            noise,
+            &VALIDATION_SAMPLING,
+            &mut |_| {},
+        )?;
         for image in pipeline.decode(latents) {
             let name = format!("{}-{:05}-{index:02}.png", step.row.stage, step.row.step);
             write_png(&folder.join(name), &image)?;

@@ -111,7 +111,7 @@ impl ParamBuilder {
         Self::new(Source::Checkpoint(checkpoint), precision, device)
     }
 
-    /// For checking that a network fits a file: keys and shapes are compared, no number is read, and
+    /// For checking that a network fits a file: keys and shapes are compared, no values are read, and
     /// a parameter would hold zeros if it were used.
     pub(crate) fn from_header(checkpoint: Checkpoint) -> Self {
         let source = Source::Header(checkpoint);

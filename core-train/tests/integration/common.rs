@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use core_model::checkpoint::Checkpoint;
 use core_train::run::folder::Unfinished;
 use core_train::{RunConfig, RunOptions};
 
@@ -66,4 +67,23 @@ pub(crate) fn photos(folder: &Path) {
         let photo = image::RgbImage::from_fn(48, 40, pixel);
         photo.save(folder.join(format!("{number}.png"))).unwrap();
     }
+}
+
+/// How far a trajectory may be from PyTorch's, relative to the largest value.
+pub(crate) const TOLERANCE: f64 = 1e-3;
+
+/// The values of a tensor that a file must have.
+pub(crate) fn read(file: &Checkpoint, key: &str) -> Vec<f32> {
+    let found = file.read_f32(key).unwrap();
+    found.unwrap_or_else(|| panic!("{key}")).0
+}
+
+/// Fails unless all values are within [`TOLERANCE`] of what PyTorch computed.
+pub(crate) fn assert_close(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let largest = expected.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+    let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    let off = f64::from(differences.fold(0.0_f32, f32::max) / largest);
+    assert!(found.iter().all(|x| x.is_finite()), "{what}");
+    assert!(off < TOLERANCE, "{what}: off by {off}");
 }

@@ -8,9 +8,7 @@ use core_model::checkpoint::Checkpoint;
 use core_train::{BaseModel, Run};
 use serde::Deserialize;
 
-use crate::common::{fixture, photos, train, write};
-
-const TOLERANCE: f64 = 1e-3;
+use crate::common::{TOLERANCE, assert_close, fixture, photos, read, train, write};
 
 #[derive(Deserialize)]
 struct Facts {
@@ -46,11 +44,6 @@ fn networks(name: &str) -> PathBuf {
 fn open(path: &Path) -> Checkpoint {
     let rule = |key: &str| Some(key.strip_prefix("text_model.").unwrap_or(key).to_string());
     Checkpoint::open(path, rule).unwrap()
-}
-
-fn read(file: &Checkpoint, key: &str) -> Vec<f32> {
-    let found = file.read_f32(key).unwrap();
-    found.unwrap_or_else(|| panic!("{key}")).0
 }
 
 impl Facts {
@@ -184,14 +177,6 @@ fn check_network(case: &str, output: &Path, part: &str, file: &str, trained: boo
     assert!(changed > 0, "{case}: {part}");
     let config = |folder: &Path| std::fs::read(folder.join(part).join("config.json")).unwrap();
     assert_eq!(config(output), config(&fixture("model")));
-}
-
-fn assert_close(found: &[f32], expected: &[f32], what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let largest = expected.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
-    let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
-    let off = f64::from(differences.fold(0.0_f32, f32::max) / largest);
-    assert!(off < TOLERANCE, "{what}: off by {off}");
 }
 
 #[test]

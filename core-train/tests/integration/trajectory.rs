@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use core_model::checkpoint::Checkpoint;
 use serde::Deserialize;
 
-use crate::common::{fixture, train, write};
-
-const TOLERANCE: f64 = 1e-3;
+use crate::common::{TOLERANCE, assert_close, fixture, read, train, write};
 
 #[derive(Deserialize)]
 struct Facts {
@@ -132,21 +130,6 @@ fn check_metrics(case: &Case, output: &Path) {
 
 fn open(path: PathBuf) -> Checkpoint {
     Checkpoint::open(&path, |key| Some(key.to_string())).unwrap()
-}
-
-fn read(file: &Checkpoint, key: &str) -> Vec<f32> {
-    file.read_f32(key)
-        .unwrap()
-        .unwrap_or_else(|| panic!("{key}"))
-        .0
-}
-
-fn assert_close(found: &[f32], expected: &[f32], what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let largest = expected.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
-    let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
-    let off = f64::from(differences.fold(0.0_f32, f32::max) / largest);
-    assert!(off < TOLERANCE, "{what}: off by {off}");
 }
 
 fn check_embedding(case: &Case, output: &Path) {
