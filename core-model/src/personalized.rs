@@ -1,6 +1,8 @@
 //! The networks that learning a concept may change, as one module in which every tensor has one
 //! name: `concept.…`, `text_encoder.…`, `unet.…`, and below that the names of its checkpoint.
 
+use std::collections::{HashMap, HashSet};
+
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor};
 
@@ -164,6 +166,28 @@ impl PersonalizedModel {
     pub fn train_only(self, moves: impl Fn(&str) -> bool) -> Self {
         let names = self.names.clone();
         set_trainable(self, &names, moves)
+    }
+
+    /// The values of `trained`, and this model's own where it has parameters beyond those.
+    #[must_use]
+    pub fn with_values_of(&self, trained: Self) -> Self {
+        if self.names.is(&trained.names) {
+            return trained;
+        }
+        let names = trained.names.clone();
+        let mut values = HashMap::new();
+        names.read(&trained, |param| {
+            values.insert(param.name.to_string(), param.value);
+        });
+        // What an optimiser moves in place must be nowhere else in use.
+        drop(trained);
+        let shared: HashSet<&str> = names.keys().collect();
+        let is_shared = |name: &str, _| shared.contains(name);
+        self.names
+            .clone()
+            .map(self.clone(), is_shared, |name, own| {
+                values.remove(name).unwrap_or(own)
+            })
     }
 
     /// The tensors whose name satisfies `of`, to be written to a file, in the shapes of their

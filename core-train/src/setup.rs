@@ -8,14 +8,14 @@ use burn::tensor::{Device, Tensor, TensorData};
 use core_model::Network;
 use core_model::noise_scheduler::{DdpmScheduler, SchedulerConfig, SchedulerKind};
 use core_model::params::ParamNames;
-use core_model::personalized::ConceptEmbedding;
+use core_model::personalized::{ConceptEmbedding, PersonalizedModel};
 use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::tokenizer::Tokenizer;
 use image::RgbImage;
 
 use crate::augmentations::AugmentationConfig;
 use crate::base_model::BaseModel;
-use crate::config::{PromptSource, RunConfig};
+use crate::config::{PromptSource, RunConfig, TrainEntry};
 use crate::data::draws::{Draws, Source};
 use crate::data::photos::{ConceptLatents, load_photos, read_photos};
 use crate::data::prior::{self, class_prompts};
@@ -101,40 +101,52 @@ fn check_rare_token(token: &str, tokenizer: &Tokenizer) -> Result<()> {
     Err(core_model::Error::Invalid(reason).into())
 }
 
-/// Refuses stages that train nothing of this model, and two sets that train the same tensor.
+/// The model of every stage before training: that of the stage before it and what its sets of
+/// weights add. Stages that train nothing, and two sets that train the same tensor, are refused.
 ///
 /// # Errors
-/// [`Error::Config`] naming stage and sets.
-pub(crate) fn check_sets(config: &RunConfig, names: &ParamNames) -> Result<()> {
+/// [`Error::Config`] naming stage and sets; what a set cannot add to this model.
+pub(crate) fn stage_models(
+    config: &RunConfig,
+    mut model: PersonalizedModel,
+) -> Result<Vec<PersonalizedModel>> {
+    let mut models = Vec::with_capacity(config.stages.len());
     for (index, stage) in config.stages.iter().enumerate() {
-        let refuse = |reason: String| Error::Config {
+        for entry in &stage.train {
+            model = entry.adapter.adapter().extend(model, config.seed)?;
+        }
+        check_sets(&stage.train, model.names()).map_err(|reason| Error::Config {
             path: config.model.path.clone(),
             key: format!("stages.{index}.train"),
             reason,
-        };
-        for entry in &stage.train {
-            if !names.keys().any(|name| entry.moves(name)) {
-                let kind = entry.adapter.kind();
-                return Err(refuse(format!(
-                    "holds `{kind}`, which names no weight that this model has"
-                )));
-            }
-        }
-        let twice = names.keys().find_map(|name| {
-            let mut sets = stage.train.iter().filter(|entry| entry.moves(name));
-            Some((
-                sets.next()?.adapter.kind(),
-                sets.next()?.adapter.kind(),
-                name,
-            ))
-        });
-        if let Some((first, second, name)) = twice {
-            return Err(refuse(format!(
-                "holds `{first}` and `{second}`, which both train `{name}`; leave one of them out"
-            )));
+        })?;
+        models.push(model.clone());
+    }
+    Ok(models)
+}
+
+/// Fails when a set trains nothing, or two train the same tensor.
+fn check_sets(train: &[TrainEntry], names: &ParamNames) -> Result<(), String> {
+    for entry in train {
+        if !names.keys().any(|name| entry.moves(name)) {
+            let kind = entry.adapter.kind();
+            return Err(format!(
+                "holds `{kind}`, which names no weight that this model has"
+            ));
         }
     }
-    Ok(())
+    let twice = names.keys().find_map(|name| {
+        let mut sets = train.iter().filter(|entry| entry.moves(name));
+        Some((sets.next()?, sets.next()?, name))
+    });
+    match twice {
+        Some((first, second, name)) => Err(format!(
+            "holds `{}` and `{}`, which both train `{name}`; leave one of them out",
+            first.adapter.kind(),
+            second.adapter.kind()
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The tokenised prompts of every stage.

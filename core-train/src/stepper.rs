@@ -33,6 +33,8 @@ pub struct Stepper<'a> {
     /// Tokenizer, autoencoder and schedule; its networks are those before training.
     pipeline: StableDiffusionPipeline,
     model: PersonalizedModel,
+    /// The model of every stage before training; a later one may have more parameters.
+    stage_models: Vec<PersonalizedModel>,
     first_vectors: Option<Tensor<2>>,
     noise_scheduler: DdpmScheduler,
     prompts: Vec<StagePrompts>,
@@ -105,17 +107,18 @@ impl<'a> Stepper<'a> {
         replay: Option<&Path>,
         class_images: ClassImages,
     ) -> Result<Self> {
-        setup::check_sets(config, pipeline.model.names())?;
+        let stage_models = setup::stage_models(config, pipeline.model.clone())?;
         setup::check_validation(config, &pipeline.scheduler_config)?;
         let prompts = setup::prompts(config, &pipeline.tokenizer)?;
         let noise_scheduler = DdpmScheduler::new(&pipeline.scheduler_config)?;
         let sources = setup::sources(config, base, &noise_scheduler, replay, class_images)?;
         let vectors = pipeline.model.concept().map(ConceptEmbedding::vectors);
-        let (model, stage) = enter(&config.stages[0], pipeline.model.clone());
+        let (model, stage) = enter(&config.stages[0], stage_models[0].clone());
         Ok(Self {
             config,
             device: base.device.clone(),
             model,
+            stage_models,
             first_vectors: vectors.map(Tensor::inner),
             pipeline,
             noise_scheduler,
@@ -126,9 +129,10 @@ impl<'a> Stepper<'a> {
         })
     }
 
-    /// Goes to the start of a stage with the weights as they are.
+    /// Goes to the start of a stage with the weights as they are, and what the stage adds to them.
     pub(crate) fn begin_stage(&mut self, index: usize) {
         let model = self.take_model();
+        let model = self.stage_models[index].with_values_of(model);
         (self.model, self.stage) = enter(&self.config.stages[index], model);
         self.position = Position {
             stage: index,
@@ -318,8 +322,7 @@ impl<'a> Stepper<'a> {
         optimizer: Optimizer,
         recorded_norm: Option<f32>,
     ) {
-        self.model = model;
-        self.begin_stage(position.stage);
+        (self.model, self.stage) = enter(&self.config.stages[position.stage], model);
         self.stage.optimizer = optimizer;
         self.stage.rescaling = self.stage.rescaling.with_recorded_norm(recorded_norm);
         self.position = position;

@@ -64,6 +64,11 @@ impl ParamNames {
         Self(Arc::new(both.map(|(id, s)| (*id, s.clone())).collect()))
     }
 
+    /// Whether these are the very names of another, and not only equal ones.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The keys of all parameters, in no particular order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.0.values().map(|stored| stored.name.as_str())

@@ -29,6 +29,16 @@ pub trait Adapter: Debug {
     /// Whether it trains the tensor of this name, as [`PersonalizedModel::names`] spells it.
     fn moves(&self, name: &str) -> bool;
 
+    /// Adds the parameters that it trains beyond those of the base model; what is random about them
+    /// is a function of `seed` and their names. A set that trains what is there adds nothing.
+    ///
+    /// # Errors
+    /// Keys of the set that do not fit the model.
+    fn extend(&self, model: PersonalizedModel, seed: u64) -> Result<PersonalizedModel> {
+        let _ = seed;
+        Ok(model)
+    }
+
     /// The file or folder of a run folder that holds its result.
     fn file(&self) -> &'static str;
 

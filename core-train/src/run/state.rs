@@ -164,6 +164,7 @@ impl StateFolder {
             )
         })?;
         let of_model = |key: &str| (key != NORM).then(|| key.to_string());
+        stepper.begin_stage(position.stage);
         let model = Checkpoint::open(&folder.join(MODEL), of_model)?;
         let model = stepper.model().clone().with_tensors(&model, &device)?;
         let norm = Checkpoint::open(&folder.join(MODEL), |key| Some(key.to_string()))?;
