@@ -95,7 +95,7 @@ fn stage_on(run: &Run, template: &str, steps: usize, learning_rate: f64) -> Resu
     let templates = PromptSource::List(vec![template.to_string()]);
     Ok(StageConfig {
         name: "test-time optimisation".into(),
-        train: vec![AdapterConfig::Embedding(Embedding {}).into()],
+        train: vec![AdapterConfig::Embedding(Embedding::default()).into()],
         steps,
         learning_rate,
         prompts: templates.clone(),

@@ -112,7 +112,7 @@ impl<'a> Stepper<'a> {
         let prompts = setup::prompts(config, &pipeline.tokenizer)?;
         let noise_scheduler = DdpmScheduler::new(&pipeline.scheduler_config)?;
         let sources = setup::sources(config, base, &noise_scheduler, replay, class_images)?;
-        let vectors = pipeline.model.concept().map(ConceptEmbedding::vectors);
+        let vectors = stage_models[0].concept().map(ConceptEmbedding::vectors);
         let (model, stage) = enter(&config.stages[0], stage_models[0].clone());
         Ok(Self {
             config,
@@ -237,12 +237,12 @@ impl<'a> Stepper<'a> {
         let (of_concept, others) = gradients.split(CONCEPT);
         optimizer.begin_step();
         if let Some(concept) = self.model.concept().cloned() {
-            let moments = optimizer.moments_of(CONCEPT);
+            let kept = optimizer.kept_of(CONCEPT);
             let vectors = concept.vectors().inner();
             let moved = optimizer.update(CONCEPT, vectors, &of_concept, rate(CONCEPT));
             let moved = rescaling.after_step(concept.with_vectors(moved), step);
             if let Err(fault) = finite("the norm of the embedding", moved.norm()) {
-                optimizer.undo_step(CONCEPT, moments);
+                optimizer.undo_step(CONCEPT, kept);
                 return Err(fault);
             }
             self.model.set_vectors(moved.vectors());
@@ -372,7 +372,7 @@ impl Stage {
             reads: Reads::of(&terms),
             terms,
             encoder: PromptEncoder::new(moving),
-            optimizer: Optimizer::new(config.optimizer.adamw()),
+            optimizer: Optimizer::new(config.optimizer.rule()),
             rescaling: Rescaling::new(config.rescale_window(), model.concept()),
             trains_network: any("unet.") || moving.text_encoder,
         }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::adapters::{EMBEDDING, learned_embedding};
+use core_model::folder::ModelFolder;
+
 use crate::base_model::BaseModel;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
@@ -12,7 +13,7 @@ use crate::run::folder::{ENVIRONMENT, METRICS, RunDir, Unfinished, VALIDATION};
 use crate::run::metrics::MetricsWriter;
 use crate::run::position::Position;
 use crate::run::state::StateFolder;
-use crate::run::{environment, save_results};
+use crate::run::{environment, save_concept, save_results};
 use crate::stepper::{Step, Stepper};
 use crate::validation;
 
@@ -71,7 +72,7 @@ pub fn run_on(base: &BaseModel, config: &RunConfig, options: &RunOptions<'_>) ->
             Some(Ok(step)) => step,
             Some(Err(fault)) => {
                 metrics.sync()?;
-                let kept = keep(&states, &stepper, dir.folder())?;
+                let kept = keep(&base.folder, &states, &stepper, dir.folder())?;
                 let (stage, step) = (&stepper.stage_config().name, stepper.position().step + 1);
                 return Err(fault.at(stage, step, kept, dir.folder()));
             }
@@ -85,7 +86,7 @@ pub fn run_on(base: &BaseModel, config: &RunConfig, options: &RunOptions<'_>) ->
         let stopping = options.stop.load(Ordering::Relaxed);
         if stepper.is_save_point() || stopping {
             metrics.sync()?;
-            save(&states, &stepper, dir.folder())?;
+            save(&base.folder, &states, &stepper, dir.folder())?;
         }
         if stopping {
             return Err(Error::Interrupted {
@@ -118,21 +119,27 @@ fn begin(
 }
 
 /// Saves the state, and the concept as it is now in the file where it will be at the end.
-fn save(states: &StateFolder, stepper: &Stepper<'_>, folder: &Path) -> Result<()> {
-    let config = stepper.config();
-    let (phrase, base_name) = (config.phrase(), &config.model.path);
-    if let Some(embedding) = learned_embedding(&phrase, base_name, stepper.model())? {
-        embedding.save(&folder.join(EMBEDDING))?;
-    }
+fn save(
+    base: &ModelFolder,
+    states: &StateFolder,
+    stepper: &Stepper<'_>,
+    folder: &Path,
+) -> Result<()> {
+    save_concept(stepper.config(), base, stepper.model(), folder)?;
     states.save(stepper)
 }
 
 /// Saves the state before a step that failed; up to which step of the stage everything is kept.
 /// Weights that are NaN or infinite already are not saved over good ones.
-fn keep(states: &StateFolder, stepper: &Stepper<'_>, folder: &Path) -> Result<usize> {
+fn keep(
+    base: &ModelFolder,
+    states: &StateFolder,
+    stepper: &Stepper<'_>,
+    folder: &Path,
+) -> Result<usize> {
     let position = stepper.position();
     if stepper.is_finite() {
-        save(states, stepper, folder)?;
+        save(base, states, stepper, folder)?;
         return Ok(position.step);
     }
     let saved = states.position()?;

@@ -9,7 +9,7 @@ use core_model::pipeline::StableDiffusionPipeline;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Adapter, Trained};
+use super::{Adapter, Direction, Trained};
 use crate::error::Result;
 use crate::phrase::Phrase;
 
@@ -17,13 +17,24 @@ use crate::phrase::Phrase;
 pub const EMBEDDING: &str = "learned_embeds.safetensors";
 
 /// The vectors of the concept's token (Textual Inversion, the first stage of CoRe).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Embedding {}
+pub struct Embedding {
+    /// The direction of the vectors alone, at a fixed length. Absent: direction and length are trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
+}
 
 impl Adapter for Embedding {
     fn moves(&self, name: &str) -> bool {
         name == ConceptEmbedding::NAME
+    }
+
+    fn extend(&self, model: PersonalizedModel, _: u64) -> Result<PersonalizedModel> {
+        match self.direction {
+            Some(direction) => direction.apply(model),
+            None => Ok(model),
+        }
     }
 
     fn file(&self) -> &'static str {
@@ -31,10 +42,15 @@ impl Adapter for Embedding {
     }
 
     fn save(&self, trained: &Trained<'_>, path: &Path) -> Result<()> {
-        match learned_embedding(trained.phrase, trained.base_name, trained.model)? {
-            Some(embedding) => Ok(embedding.save(path)?),
-            None => Ok(()),
+        let embedding = learned_embedding(trained.phrase, trained.base_name, trained.model)?;
+        let Some(mut embedding) = embedding else {
+            return Ok(());
+        };
+        if self.direction.is_some() {
+            let scale = length(&embedding.vectors[..embedding.dim]);
+            embedding.metadata.insert("scale".into(), scale.to_string());
         }
+        Ok(embedding.save(path)?)
     }
 
     fn load(
@@ -48,6 +64,11 @@ impl Adapter for Embedding {
         pipeline.add_concept(&embedding, phrase.token())?;
         Ok(pipeline)
     }
+}
+
+fn length(vector: &[f32]) -> f64 {
+    let squares = vector.iter().map(|v| f64::from(*v) * f64::from(*v));
+    squares.sum::<f64>().sqrt()
 }
 
 /// The concept of a model under its placeholder token, with super-category and base model in its

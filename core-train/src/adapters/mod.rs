@@ -4,6 +4,7 @@
 //! [`PersonalizedModel`] it moves and how its result lies in a run folder; the training loop knows
 //! none of them by name.
 
+mod direction;
 mod embedding;
 mod network;
 
@@ -18,6 +19,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use toml::Table;
 
+pub use direction::{Direction, OfTable, Scale};
 pub use embedding::{EMBEDDING, learned_embedding};
 pub use network::{TEXT_ENCODER, UNET};
 

@@ -6,6 +6,7 @@
 //! result says everything itself and is what a run folder keeps.
 
 mod concept;
+mod optimizer;
 mod overrides;
 mod paths;
 mod prompt_source;
@@ -26,10 +27,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use concept::{ConceptConfig, Group, Resize};
+pub use optimizer::{LrSchedule, OptimizerConfig, OptimizerKind};
 pub use overrides::{set_argument, set_path};
 pub use prompt_source::PromptSource;
 pub use recipe::Recipe;
-pub use stage::{LrSchedule, OptimizerConfig, Rescale, RescaleWindow, StageConfig};
+pub use stage::{Rescale, RescaleWindow, StageConfig};
 pub use train_entry::TrainEntry;
 
 use crate::error::{Error, Result};

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use core_losses::{Diffusion, LossTerm, PriorPreservation, Reading, Term};
-use core_model::ops::AdamW;
 use core_model::personalized::ConceptEmbedding;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::concept::Group;
+use super::optimizer::OptimizerConfig;
 use super::prompt_source::PromptSource;
 use super::train_entry::TrainEntry;
 use crate::augmentations::AugmentationConfig;
@@ -152,6 +152,7 @@ impl StageConfig {
                 reason,
             }
         };
+        self.optimizer.complete();
         self.prompts = self.prompts.read(base, group, refuse("prompts"))?;
         let refuse = refuse("regularization_prompts");
         self.regularization_prompts = match (&self.regularization_prompts, group) {
@@ -230,97 +231,4 @@ pub struct RescaleWindow {
     pub from: usize,
     /// The last step after which the norm is restored.
     pub to: usize,
-}
-
-/// AdamW with the defaults of PyTorch, which are the paper's.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct OptimizerConfig {
-    /// The decay rates of the first and the second moment.
-    pub betas: [f64; 2],
-    /// The constant that is added to the denominator.
-    pub eps: f64,
-    /// The decoupled weight decay.
-    pub weight_decay: f64,
-    /// The largest norm of all gradients together; larger ones are scaled down. Absent: no limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_grad_norm: Option<f64>,
-    /// The schedule of the learning rate after the warm-up.
-    pub lr_schedule: LrSchedule,
-    /// The number of steps in which the learning rate rises from 0.
-    pub lr_warmup_steps: usize,
-}
-
-impl Default for OptimizerConfig {
-    fn default() -> Self {
-        let AdamW {
-            betas,
-            eps,
-            weight_decay,
-        } = AdamW::default();
-        Self {
-            betas,
-            eps,
-            weight_decay,
-            max_grad_norm: None,
-            lr_schedule: LrSchedule::Constant,
-            lr_warmup_steps: 0,
-        }
-    }
-}
-
-impl OptimizerConfig {
-    /// The constants of AdamW.
-    pub fn adamw(&self) -> AdamW {
-        AdamW {
-            betas: self.betas,
-            eps: self.eps,
-            weight_decay: self.weight_decay,
-        }
-    }
-
-    /// What the learning rate of a step, from 1, is multiplied with; as diffusers' `get_scheduler`
-    /// of the same names.
-    pub fn lr_factor(&self, step: usize, steps: usize) -> f64 {
-        let (done, warmup) = ((step - 1) as f64, self.lr_warmup_steps as f64);
-        if done < warmup {
-            return done / warmup;
-        }
-        let progress = (done - warmup) / (steps as f64 - warmup).max(1.0);
-        match self.lr_schedule {
-            LrSchedule::Constant => 1.0,
-            LrSchedule::Linear => (1.0 - progress).max(0.0),
-            LrSchedule::Cosine => (0.5 * (1.0 + (std::f64::consts::PI * progress).cos())).max(0.0),
-        }
-    }
-}
-
-/// Learning-rate schedule after the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LrSchedule {
-    /// The learning rate stays the same.
-    #[default]
-    Constant,
-    /// The learning rate falls linearly to 0.
-    Linear,
-    /// The learning rate falls to 0 along half a cosine.
-    Cosine,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn learning_rates_follow_their_schedule() {
-        let mut config = OptimizerConfig::default();
-        assert_eq!(config.lr_factor(1, 10), 1.0);
-        config.lr_warmup_steps = 2;
-        assert_eq!([1, 2, 3].map(|s| config.lr_factor(s, 10)), [0.0, 0.5, 1.0]);
-        config.lr_schedule = LrSchedule::Linear;
-        assert_eq!(config.lr_factor(7, 10), 0.5);
-        config.lr_schedule = LrSchedule::Cosine;
-        assert!((config.lr_factor(7, 10) - 0.5).abs() < 1e-12);
-    }
 }

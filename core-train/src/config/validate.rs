@@ -5,9 +5,11 @@ use std::path::Path;
 use core_losses::{LossTerm, Reading, Term};
 use core_model::files::is_plain_name;
 
-use super::{RunConfig, StageConfig, ValidationConfig};
+use super::{OptimizerKind, RunConfig, StageConfig, ValidationConfig};
+use crate::adapters::{AdapterConfig, Direction, Embedding, Scale};
 use crate::data::prompts::check_template;
 use crate::error::{Error, Result};
+use crate::optimizer::Rule;
 use crate::phrase::{CLASS, TOKEN};
 
 /// Collects the file's name for errors.
@@ -206,6 +208,7 @@ fn check_stage(check: &Checker<'_>, index: usize, stage: &StageConfig) -> Result
         key("gradient_accumulation_steps"),
     )?;
     check_optimizer(check, stage, &key)?;
+    check_direction(check, index, stage, &key)?;
     if let Some(window) = stage.rescale_window() {
         check.require(
             stage.trains_embedding(),
@@ -279,22 +282,91 @@ fn check_optimizer(
     key: &impl Fn(&str) -> String,
 ) -> Result<()> {
     let optimizer = &stage.optimizer;
-    for beta in optimizer.betas {
+    if let Some(foreign) = optimizer.foreign_key() {
         check.require(
-            (0.0..1.0).contains(&beta),
-            key("optimizer.betas"),
-            format!("holds {beta}, expected numbers from 0 to below 1"),
+            false,
+            key(&format!("optimizer.{foreign}")),
+            format!("is no key of {:?}; leave it out", optimizer.kind.name()),
         )?;
     }
-    check.positive(optimizer.eps, key("optimizer.eps"))?;
-    check.require(
-        optimizer.weight_decay.is_finite() && optimizer.weight_decay >= 0.0,
-        key("optimizer.weight_decay"),
-        format!("is {}, expected 0 or more", optimizer.weight_decay),
-    )?;
+    let below_one = |value: f64, name: &str| {
+        check.require(
+            (0.0..1.0).contains(&value),
+            key(name),
+            format!("holds {value}, expected numbers from 0 to below 1"),
+        )
+    };
+    let at_least_zero = |value: f64, name: &str| {
+        let reason = format!("is {value}, expected 0 or more");
+        check.require(value.is_finite() && value >= 0.0, key(name), reason)
+    };
+    match optimizer.rule() {
+        Rule::AdamW(adamw) => {
+            for beta in adamw.betas {
+                below_one(beta, "optimizer.betas")?;
+            }
+            check.positive(adamw.eps, key("optimizer.eps"))?;
+            at_least_zero(adamw.weight_decay, "optimizer.weight_decay")?;
+        }
+        Rule::SphericalSgd(config) => {
+            below_one(config.beta, "optimizer.beta")?;
+            at_least_zero(config.kappa, "optimizer.kappa")?;
+        }
+    }
     match optimizer.max_grad_norm {
         Some(norm) => check.positive(norm, key("optimizer.max_grad_norm")),
         None => Ok(()),
+    }
+}
+
+/// A direction and the optimiser that moves one need each other, and nothing beside them.
+fn check_direction(
+    check: &Checker<'_>,
+    index: usize,
+    stage: &StageConfig,
+    key: &impl Fn(&str) -> String,
+) -> Result<()> {
+    const EXAMPLE: &str = "train = [{ kind = \"embedding\", direction = { scale = \"mean\" } }]";
+    let spherical = stage.optimizer.kind == OptimizerKind::SphericalSgd;
+    let mut entries = stage.train.iter();
+    let direction = entries.find_map(|entry| match entry.adapter {
+        AdapterConfig::Embedding(Embedding { direction }) => direction,
+        _ => None,
+    });
+    let Some(Direction { scale }) = direction else {
+        let reason = format!(
+            "is \"spherical_sgd\", which moves the direction of the concept's vectors; write {EXAMPLE}"
+        );
+        return check.require(!spherical, key("optimizer.kind"), reason);
+    };
+    check.require(
+        index == 0,
+        key("train"),
+        "sets the length of the concept's vectors by `direction`, before anything is trained; move \
+         it to the first stage",
+    )?;
+    check.require(
+        stage.train.len() == 1,
+        key("train"),
+        format!("holds other sets beside a `direction`, which its optimiser cannot move; write {EXAMPLE}"),
+    )?;
+    check.require(
+        spherical,
+        key("optimizer.kind"),
+        format!(
+            "is {:?}, which does not keep the length of vectors of which only the `direction` is \
+             trained; write kind = \"spherical_sgd\"",
+            stage.optimizer.kind.name()
+        ),
+    )?;
+    check.require(
+        stage.rescale_window().is_none(),
+        key("rescale"),
+        "restores a length that a `direction` never changes; leave the key out",
+    )?;
+    match scale {
+        Scale::Length(length) => check.positive(length, key("train.0.direction.scale")),
+        Scale::OfTable(_) => Ok(()),
     }
 }
 

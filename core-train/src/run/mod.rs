@@ -13,7 +13,7 @@ use core_model::params::Weights;
 use core_model::personalized::PersonalizedModel;
 use core_model::pipeline::StableDiffusionPipeline;
 
-use crate::adapters::{Adapter, Embedding, Trained, UNET};
+use crate::adapters::{Adapter, EMBEDDING, Embedding, Trained, UNET};
 use crate::base_model::BaseModel;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
@@ -103,18 +103,20 @@ impl Run {
     }
 }
 
-/// The sets of weights whose results a run leaves behind, one for each file: those of all stages,
-/// and the concept in any case, unless it is a word of the vocabulary.
+/// The sets of weights whose results a run leaves behind, one for each file, that of the last stage
+/// which has it; and the concept in any case, unless it is a word of the vocabulary.
 fn results(config: &RunConfig) -> Vec<&dyn Adapter> {
     let mut results: Vec<&dyn Adapter> = Vec::new();
-    if config.rare_token.is_none() {
-        results.push(&Embedding {});
-    }
     for entry in config.stages.iter().flat_map(|stage| &stage.train) {
         let adapter = entry.adapter.adapter();
-        if results.iter().all(|other| other.file() != adapter.file()) {
-            results.push(adapter);
+        let same_file = |other: &&mut &dyn Adapter| other.file() == adapter.file();
+        match results.iter_mut().find(same_file) {
+            Some(earlier) => *earlier = adapter,
+            None => results.push(adapter),
         }
+    }
+    if config.rare_token.is_none() && !results.iter().any(|adapter| adapter.file() == EMBEDDING) {
+        results.insert(0, &Embedding { direction: None });
     }
     results
 }
@@ -129,13 +131,37 @@ pub(crate) fn save_results(
     model: &PersonalizedModel,
     folder: &Path,
 ) -> Result<()> {
+    save(config, base, model, folder, |_| true)
+}
+
+/// Writes the concept alone, as it is now, to the file where it will be at the end.
+///
+/// # Errors
+/// An unwritable folder.
+pub(crate) fn save_concept(
+    config: &RunConfig,
+    base: &ModelFolder,
+    model: &PersonalizedModel,
+    folder: &Path,
+) -> Result<()> {
+    let is_concept = |adapter: &dyn Adapter| adapter.file() == EMBEDDING;
+    save(config, base, model, folder, is_concept)
+}
+
+fn save(
+    config: &RunConfig,
+    base: &ModelFolder,
+    model: &PersonalizedModel,
+    folder: &Path,
+    wanted: impl Fn(&dyn Adapter) -> bool,
+) -> Result<()> {
     let trained = Trained {
         phrase: &config.phrase(),
         base_name: &config.model.path,
         base,
         model,
     };
-    for adapter in results(config) {
+    for adapter in results(config).into_iter().filter(|a| wanted(*a)) {
         adapter.save(&trained, &folder.join(adapter.file()))?;
     }
     Ok(())

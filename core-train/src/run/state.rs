@@ -7,7 +7,7 @@
 //! | file | |
 //! |---|---|
 //! | `model.safetensors` | every tensor that a stage so far may have moved, by its name; the norm that rescaling restores |
-//! | `optimizer.safetensors` | AdamW's moments of the current stage |
+//! | `optimizer.safetensors` | what the optimiser keeps in the current stage, by name |
 //! | `position.json` | stage and steps, and the number of this format |
 
 use std::path::{Path, PathBuf};
@@ -170,8 +170,8 @@ impl StateFolder {
         let norm = Checkpoint::open(&folder.join(MODEL), |key| Some(key.to_string()))?;
         let norm = norm.read_f32(NORM)?;
         let file = Checkpoint::open(&folder.join(OPTIMIZER), |key| Some(key.to_string()))?;
-        let adamw = stage.optimizer.adamw();
-        let optimizer = Optimizer::restore(adamw, position.step as u64, &file, &device)?;
+        let rule = stage.optimizer.rule();
+        let optimizer = Optimizer::restore(rule, position.step as u64, &file, &device)?;
         let norm = norm.and_then(|(norm, _)| norm.first().copied());
         stepper.resume(position, model, optimizer, norm);
         Ok(())

@@ -87,3 +87,60 @@ pub(crate) fn assert_close(found: &[f32], expected: &[f32], what: &str) {
     assert!(found.iter().all(|x| x.is_finite()), "{what}");
     assert!(off < TOLERANCE, "{what}: off by {off}");
 }
+
+/// Fails unless `metrics.csv` says in every row what PyTorch computed.
+pub(crate) fn check_metrics(output: &Path, expected: &[BTreeMap<String, f64>]) {
+    let mut reader = csv::Reader::from_path(output.join("metrics.csv")).unwrap();
+    let header = reader.headers().unwrap().clone();
+    let records: Vec<_> = reader.records().map(Result::unwrap).collect();
+    assert_eq!(records.len(), expected.len());
+    for (record, expected) in records.iter().zip(expected) {
+        for (key, expected) in expected {
+            let column = header.iter().position(|name| name == key).unwrap();
+            let found: f64 = record[column].parse().unwrap();
+            let off = (found - expected).abs() / expected.abs().max(1e-9);
+            let step = &record[1];
+            assert!(
+                off < TOLERANCE,
+                "step {step}, {key}: {found}, not {expected}"
+            );
+        }
+    }
+}
+
+/// What `generate` is to draw.
+pub(crate) struct Drawing<'a> {
+    /// The whole prompt.
+    pub(crate) prompt: &'a str,
+    /// Denoising steps.
+    pub(crate) steps: usize,
+    /// Strength of the prompt.
+    pub(crate) guidance_scale: f64,
+    /// A file with the initial noise of two images.
+    pub(crate) init_latents: &'a Path,
+}
+
+/// The latents that `generate --run` draws, with these further arguments.
+pub(crate) fn draw(run: &Path, drawing: &Drawing<'_>, further: &[&str]) -> Vec<f32> {
+    let folder = tempfile::tempdir().unwrap();
+    let latents = folder.path().join("latents.safetensors");
+    let mut program = assert_cmd::Command::cargo_bin("core-train").unwrap();
+    program
+        .arg("generate")
+        .arg("--run")
+        .arg(run)
+        .args(["--num-images", "2", "--prompt", drawing.prompt])
+        .args(["--steps", &drawing.steps.to_string()])
+        .args(["--guidance-scale", &drawing.guidance_scale.to_string()])
+        .arg("--init-latents")
+        .arg(drawing.init_latents)
+        .arg("--save-latents")
+        .arg(&latents)
+        .arg("--out")
+        .arg(folder.path().join("images"))
+        .args(further)
+        .assert()
+        .success();
+    let file = Checkpoint::open(&latents, |key| Some(key.to_string())).unwrap();
+    read(&file, "latents")
+}

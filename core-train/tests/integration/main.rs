@@ -4,6 +4,7 @@
 
 mod cli;
 mod common;
+mod direction;
 mod embedding;
 mod experiments;
 mod export;
