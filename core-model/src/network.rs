@@ -12,7 +12,7 @@ pub use crate::class::{Class, DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS};
 use crate::checkpoint::{Checkpoint, canonical, save_module};
 use crate::config::{read_config, write_config};
 use crate::error::Result;
-use crate::params::{ParamBuilder, ParamNames, Weights};
+use crate::params::{Extension, ParamBuilder, ParamNames, Weights};
 use crate::precision::Precision;
 
 /// A network that a folder holds. It says how its class is called, how keys are spelled and how it
@@ -95,7 +95,26 @@ pub trait Network: Module + Sized {
         Self::new(config, &ParamBuilder::random(seed, device))
     }
 
-    /// Writes the folder.
+    /// The same network with further parameters beside the weights of its layers, all frozen; those
+    /// that it has already stay as they are, and `extensions` names them too.
+    ///
+    /// # Errors
+    /// A layer that does not exist or cannot be extended.
+    fn extended(&self, extensions: Vec<Extension>) -> Result<Self> {
+        let pb = ParamBuilder::of_network(self, self.names(), extensions);
+        Self::new(self.config(), &pb)
+    }
+
+    /// The keys and shapes that a network of this config has, without making it.
+    ///
+    /// # Errors
+    /// Impossible sizes.
+    fn names_of(config: &Self::Config) -> Result<ParamNames> {
+        let network = Self::new(config, &ParamBuilder::shapes())?;
+        Ok(network.names().clone())
+    }
+
+    /// Writes the folder; what was added to layers is left out.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) naming the file.

@@ -10,9 +10,13 @@ use crate::checkpoint::{Checkpoint, TensorToWrite};
 use crate::error::{Error, Result};
 use crate::learned_embedding::LearnedEmbedding;
 use crate::network::Network;
-use crate::params::{ParamNames, set_trainable, to_vec};
+use crate::params::{Extension, ParamNames, set_trainable, to_vec};
 use crate::text_encoder::TextEncoder;
 use crate::unet::UNet2DConditionModel;
+
+/// The first parts of tensors' names.
+pub(crate) const UNET: &str = "unet";
+pub(crate) const TEXT_ENCODER: &str = "text_encoder";
 
 /// The concept's input embeddings, which stand where its placeholder stands in a prompt.
 #[derive(Module, Debug)]
@@ -71,6 +75,9 @@ pub struct PersonalizedModel {
     unet: UNet2DConditionModel,
     #[module(skip)]
     names: ParamNames,
+    /// What layers have beside the weights of the base model.
+    #[module(skip)]
+    extensions: Vec<Extension>,
 }
 
 impl PersonalizedModel {
@@ -85,8 +92,7 @@ impl PersonalizedModel {
         unet: UNet2DConditionModel,
     ) -> Self {
         let below = |names: &ParamNames, part: &str| names.renamed(|key| format!("{part}.{key}"));
-        let mut names =
-            below(text_encoder.names(), "text_encoder").with(&below(unet.names(), "unet"));
+        let mut names = below(text_encoder.names(), TEXT_ENCODER).with(&below(unet.names(), UNET));
         if let Some(concept) = &concept {
             names = concept.names().with(&names);
         }
@@ -95,25 +101,67 @@ impl PersonalizedModel {
             text_encoder,
             unet,
             names,
+            extensions: Vec::new(),
         }
+    }
+
+    /// The same with further parameters beside the weights of layers, which an extension names as
+    /// this model's tensors are named; nothing changes for layers that have them.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a layer that does not exist or cannot be extended.
+    pub fn extended(self, extension: Extension) -> Result<Self> {
+        if self.extensions.contains(&extension) {
+            return Ok(self);
+        }
+        let known = |layer: &&String| {
+            [UNET, TEXT_ENCODER]
+                .iter()
+                .any(|part| layer.starts_with(part))
+        };
+        if let Some(layer) = extension.layers.iter().find(|layer| !known(layer)) {
+            return Err(Error::Invalid(format!(
+                "`{layer}` is no layer of this model"
+            )));
+        }
+        let mut extensions = self.extensions;
+        extensions.push(extension);
+        let below = |part: &str| extensions.iter().map(|e| e.below(part)).collect();
+        let text_encoder = self.text_encoder.extended(below(TEXT_ENCODER))?;
+        let unet = self.unet.extended(below(UNET))?;
+        Ok(Self {
+            extensions,
+            ..Self::of_parts(self.concept, text_encoder, unet)
+        })
     }
 
     /// The same networks with this concept.
     #[must_use]
     pub fn with_concept(self, concept: ConceptEmbedding) -> Self {
-        Self::of_parts(Some(concept), self.text_encoder, self.unet)
+        Self {
+            extensions: self.extensions,
+            ..Self::of_parts(Some(concept), self.text_encoder, self.unet)
+        }
     }
 
     /// The same with another U-Net.
     #[must_use]
     pub fn with_unet(self, unet: UNet2DConditionModel) -> Self {
-        Self::of_parts(self.concept, self.text_encoder, unet)
+        let kept = self.extensions.iter().map(|e| e.without(UNET));
+        Self {
+            extensions: kept.collect(),
+            ..Self::of_parts(self.concept, self.text_encoder, unet)
+        }
     }
 
     /// The same with another text encoder.
     #[must_use]
     pub fn with_text_encoder(self, text_encoder: TextEncoder) -> Self {
-        Self::of_parts(self.concept, text_encoder, self.unet)
+        let kept = self.extensions.iter().map(|e| e.without(TEXT_ENCODER));
+        Self {
+            extensions: kept.collect(),
+            ..Self::of_parts(self.concept, text_encoder, self.unet)
+        }
     }
 
     /// Gives the concept other vectors, if there is one; it is trained if it was.

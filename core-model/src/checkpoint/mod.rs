@@ -19,6 +19,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 
 pub use key_rules::{KeyRule, canonical};
 pub(crate) use weights::{shard_names, weight_files};
+pub(crate) use write::data_digest;
 pub use write::{TensorToWrite, save_module, save_tensors};
 
 use crate::error::{Error, Result};

@@ -6,10 +6,11 @@ use std::path::Path;
 use burn::module::Module;
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
-use crate::params::{NamedParam, ParamNames, to_vec};
+use crate::files::{hex, write_atomically};
+use crate::params::{NamedParam, ParamNames, is_added, to_vec};
 use crate::precision::Precision;
 
 /// One named tensor on its way into a file.
@@ -55,17 +56,36 @@ fn serialize(
     file.extend(header.as_bytes());
     // Tensors are freed one by one, so that a large network is never in memory three times.
     for TensorToWrite { values, .. } in tensors {
-        match precision {
-            Precision::Float32 => file.extend(values.iter().flat_map(|v| v.to_le_bytes())),
-            Precision::Float16 => {
-                file.extend(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()))
-            }
-            Precision::Bfloat16 => {
-                file.extend(values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()))
-            }
-        }
+        encode(&values, precision, &mut file);
     }
     file
+}
+
+/// Appends the bytes of numbers.
+fn encode(values: &[f32], precision: Precision, bytes: &mut Vec<u8>) {
+    match precision {
+        Precision::Float32 => bytes.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+        Precision::Float16 => {
+            bytes.extend(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()))
+        }
+        Precision::Bfloat16 => {
+            bytes.extend(values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()))
+        }
+    }
+}
+
+/// The SHA-256 of what follows the header of a file of these tensors: the hash by which programs
+/// know a LoRA.
+pub(crate) fn data_digest(tensors: &[TensorToWrite], precision: Precision) -> String {
+    let mut sorted: Vec<&TensorToWrite> = tensors.iter().collect();
+    sorted.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut hasher = Sha256::new();
+    for tensor in sorted {
+        let mut bytes = Vec::new();
+        encode(&tensor.values, precision, &mut bytes);
+        hasher.update(&bytes);
+    }
+    hex(&hasher.finalize())
 }
 
 /// Writes tensors and `metadata` (`format = pt` is added, which torch loaders insist on).
@@ -91,7 +111,8 @@ pub fn save_tensors(
     write_atomically(path, &serialize(tensors, precision, &metadata))
 }
 
-/// Writes every parameter of a network under the key and with the shape of its checkpoint.
+/// Writes every parameter of a network that its checkpoint has, with key and shape of the
+/// checkpoint.
 ///
 /// # Errors
 /// [`Error::Io`] naming the file; an old file at `path` is then untouched.
@@ -102,7 +123,11 @@ pub fn save_module<M: Module>(
     precision: Precision,
 ) -> Result<()> {
     let mut tensors = Vec::new();
-    names.read(module, |param| tensors.push(param.into()));
+    names.read(module, |param| {
+        if !is_added(param.name) {
+            tensors.push(param.into());
+        }
+    });
     save_tensors(path, tensors, precision, &[])
 }
 

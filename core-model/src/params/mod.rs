@@ -5,6 +5,7 @@
 //! an initialiser; the network cannot tell the difference. It remembers the keys, so that saving
 //! and choosing what to train speak the checkpoint's own names.
 
+mod extension;
 mod names;
 
 use std::cell::RefCell;
@@ -12,11 +13,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 use std::rc::Rc;
 
-use burn::module::{Param, ParamId};
+use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::RngExt;
 use rand_distr::{StandardNormal, StandardUniform};
 
+pub use extension::{Added, Extension, is_added};
 use names::Stored;
 pub use names::{NamedParam, ParamNames, set_trainable};
 
@@ -55,13 +57,17 @@ enum Source {
     /// A checkpoint of which only the header is looked at.
     Header(Checkpoint),
     Random(u64),
+    /// Another network's tensors by their keys, flattened.
+    Network(HashMap<String, Tensor<1>>),
+    /// No values: only keys and shapes are wanted.
+    Shapes,
 }
 
 impl Source {
     fn checkpoint(&self) -> Option<&Checkpoint> {
         match self {
             Self::Checkpoint(checkpoint) | Self::Header(checkpoint) => Some(checkpoint),
-            Self::Random(_) => None,
+            Self::Random(_) | Self::Network(_) | Self::Shapes => None,
         }
     }
 }
@@ -71,6 +77,8 @@ struct Shared {
     source: Source,
     device: Device,
     precision: Precision,
+    /// What layers get beyond a checkpoint's tensors.
+    extensions: Vec<Extension>,
     used: RefCell<BTreeSet<String>>,
     names: RefCell<HashMap<ParamId, Stored>>,
 }
@@ -88,6 +96,7 @@ impl ParamBuilder {
             source,
             device: device.clone(),
             precision,
+            extensions: Vec::new(),
             used: RefCell::default(),
             names: RefCell::default(),
         };
@@ -118,6 +127,39 @@ impl ParamBuilder {
         Self::new(source, Precision::Float32, &Device::flex())
     }
 
+    /// For the keys and shapes of a network that is on no disk; a parameter would hold zeros if it
+    /// were used.
+    pub(crate) fn shapes() -> Self {
+        Self::new(Source::Shapes, Precision::Float32, &Device::flex())
+    }
+
+    /// The tensors of a network, which is built again with further parameters: those of
+    /// `extensions`.
+    pub(crate) fn of_network<M: Module>(
+        network: &M,
+        names: &ParamNames,
+        extensions: Vec<Extension>,
+    ) -> Self {
+        let mut tensors = HashMap::new();
+        names.read(network, |param| {
+            tensors.insert(param.name.to_string(), param.value);
+        });
+        let device = tensors.values().next().map(Tensor::device);
+        let device = device.unwrap_or_else(Device::flex);
+        let shared = Shared {
+            source: Source::Network(tensors),
+            device,
+            precision: Precision::Float32,
+            extensions,
+            used: RefCell::default(),
+            names: RefCell::default(),
+        };
+        Self {
+            shared: Rc::new(shared),
+            prefix: String::new(),
+        }
+    }
+
     /// Fresh parameters, each a function of `seed` and its own key.
     pub fn random(seed: u64, device: &Device) -> Self {
         Self::new(Source::Random(seed), Precision::Float32, device)
@@ -138,6 +180,36 @@ impl ParamBuilder {
         } else {
             format!("{}.{name}", self.prefix)
         }
+    }
+
+    /// Where in the network it is.
+    pub fn path(&self) -> &str {
+        &self.prefix
+    }
+
+    /// What the layer below this path gets under the name `parameter` beside its weight, if
+    /// anything.
+    pub(crate) fn added(&self, parameter: &str) -> Option<Added> {
+        let extensions = self.shared.extensions.iter();
+        let mut found = extensions.filter(|extension| {
+            extension.added.parameters().contains(&parameter)
+                && extension.layers.contains(&self.prefix)
+        });
+        found.next().map(|extension| extension.added)
+    }
+
+    /// A parameter that an extension adds, in float32: the network's own where it has it already.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub(crate) fn add<const D: usize>(
+        &self,
+        name: &str,
+        shape: [usize; D],
+        stored: &[usize],
+        init: Init,
+    ) -> Result<Param<Tensor<D>>> {
+        self.make(name, shape, stored, init, DType::F32)
     }
 
     /// Whether parameters are fresh.
@@ -231,15 +303,27 @@ impl ParamBuilder {
             let tensor = Tensor::from_data(data, (&self.shared.device, dtype));
             Param::initialized(ParamId::new(), tensor)
         };
+        let uninitialized = || {
+            let zeros = move |device: &Device, _: bool| Tensor::zeros(shape, (device, dtype));
+            let device = self.shared.device.clone();
+            Param::uninitialized(ParamId::new(), zeros, device, false, shape.into())
+        };
         let param = match &self.shared.source {
             Source::Checkpoint(checkpoint) => initialized(read(checkpoint, &key, stored)?),
             Source::Header(checkpoint) => {
                 check(checkpoint, &key, stored)?;
-                let zeros = move |device: &Device, _: bool| Tensor::zeros(shape, (device, dtype));
-                let device = self.shared.device.clone();
-                Param::uninitialized(ParamId::new(), zeros, device, false, shape.into())
+                uninitialized()
             }
             Source::Random(seed) => initialized(draw(*seed, &key, shape.iter().product(), init)),
+            Source::Network(tensors) => match tensors.get(&key) {
+                Some(tensor) => Param::initialized(ParamId::new(), tensor.clone().reshape(shape)),
+                None => {
+                    let added = extension::of(&self.shared.extensions, &key);
+                    let seed = added.map_or(0, |extension| extension.seed);
+                    initialized(draw(seed, &key, shape.iter().product(), init))
+                }
+            },
+            Source::Shapes => uninitialized(),
         };
         self.shared.used.borrow_mut().insert(key.clone());
         let stored = Stored {
@@ -250,11 +334,17 @@ impl ParamBuilder {
         Ok(param)
     }
 
-    /// Ends the building of a network: nothing of the checkpoint may be left over.
+    /// Ends the building of a network: nothing of the checkpoint may be left over, and no layer that
+    /// an extension names.
     ///
     /// # Errors
-    /// [`Error::UnexpectedTensor`] naming the first key that nothing asked for.
+    /// [`Error::UnexpectedTensor`] naming the first key that nothing asked for; [`Error::Invalid`]
+    /// naming a layer that cannot be extended.
     pub fn finish(&self) -> Result<ParamNames> {
+        let used = |key: &str| self.shared.used.borrow().contains(key);
+        for extension in &self.shared.extensions {
+            extension.check(used)?;
+        }
         if let Some(checkpoint) = self.shared.source.checkpoint() {
             let used = self.shared.used.borrow();
             let mut left = checkpoint.keys().filter(|key| !used.contains(*key));

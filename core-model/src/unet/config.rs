@@ -54,6 +54,13 @@ pub enum UpBlockType {
     CrossAttnUpBlock2D,
 }
 
+impl UpBlockType {
+    /// Whether it has transformers.
+    pub fn has_attention(self) -> bool {
+        self == Self::CrossAttnUpBlock2D
+    }
+}
+
 /// The size of latents: a square's side, or height and width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "expected a side, or height and width")]

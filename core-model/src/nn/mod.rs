@@ -1,8 +1,16 @@
 //! The layers that every network is made of: parameters in torch's layout, arithmetic in
 //! [`ops`].
 
+mod low_rank;
+mod rotation;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
+
+pub(crate) use low_rank::{DOWN, UP};
+pub use low_rank::{LowRank, LowRankConv};
+pub use rotation::Rotation;
+pub(crate) use rotation::{ROTATION, cayley, rotate, skew};
 
 use crate::error::Result;
 use crate::ops;
@@ -15,6 +23,10 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
+    /// What is trained beside the weight, if anything.
+    low_rank: Option<LowRank>,
+    /// How the weight is rotated, if it is.
+    rotation: Option<Rotation>,
 }
 
 impl Linear {
@@ -28,7 +40,7 @@ impl Linear {
         let bias = bias
             .then(|| pb.get("bias", [outputs], Init::FanIn(inputs)))
             .transpose()?;
-        Ok(Self { weight, bias })
+        Self::of_parts(weight, bias, shape, false, pb)
     }
 
     /// A 1x1 convolution, to be computed on [.., channels]: the same product, but checkpoints hold
@@ -39,15 +51,42 @@ impl Linear {
     pub fn pointwise(inputs: usize, outputs: usize, pb: &ParamBuilder) -> Result<Self> {
         let init = Init::FanIn(inputs);
         let stored = [outputs, inputs, 1, 1];
+        let shape = [outputs, inputs];
+        let weight = pb.matrix("weight", shape, &stored, init)?;
+        let bias = pb.get("bias", [outputs], init)?;
+        Self::of_parts(weight, Some(bias), shape, true, pb)
+    }
+
+    fn of_parts(
+        weight: Param<Tensor<2>>,
+        bias: Option<Param<Tensor<1>>>,
+        shape: [usize; 2],
+        pointwise: bool,
+        pb: &ParamBuilder,
+    ) -> Result<Self> {
         Ok(Self {
-            weight: pb.matrix("weight", [outputs, inputs], &stored, init)?,
-            bias: Some(pb.get("bias", [outputs], init)?),
+            low_rank: LowRank::of_linear(shape, pointwise, pb)?,
+            rotation: Rotation::of_linear(shape[1], pb)?,
+            weight,
+            bias,
         })
     }
 
     /// [.., in] to [.., out].
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        ops::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+        let weight = self.weight.val();
+        let weight = match &self.rotation {
+            Some(rotation) => rotation.rotate(weight),
+            None => weight,
+        };
+        let bias = self.bias.as_ref().map(Param::val);
+        match &self.low_rank {
+            Some(low_rank) => {
+                let change = low_rank.forward(x.clone());
+                ops::linear(x, weight, bias) + change
+            }
+            None => ops::linear(x, weight, bias),
+        }
     }
 }
 
@@ -89,6 +128,8 @@ pub struct Conv2d {
     pub weight: Param<Tensor<4>>,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
+    /// What is trained beside the weight, if anything.
+    low_rank: Option<LowRankConv>,
     #[module(skip)]
     config: Conv2dConfig,
 }
@@ -115,6 +156,7 @@ impl Conv2d {
         Ok(Self {
             weight,
             bias,
+            low_rank: LowRankConv::new(shape, pb)?,
             config,
         })
     }
@@ -122,13 +164,16 @@ impl Conv2d {
     /// [batch, in, height, width] to [batch, out, height', width'].
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let bias = self.bias.as_ref().map(Param::val);
-        ops::conv2d(
-            x,
-            self.weight.val(),
-            bias,
-            self.config.stride,
-            self.config.padding,
-        )
+        let Conv2dConfig {
+            stride, padding, ..
+        } = self.config;
+        match &self.low_rank {
+            Some(low_rank) => {
+                let change = low_rank.forward(x.clone(), stride, padding);
+                ops::conv2d(x, self.weight.val(), bias, stride, padding) + change
+            }
+            None => ops::conv2d(x, self.weight.val(), bias, stride, padding),
+        }
     }
 }
 
