@@ -6,6 +6,7 @@
 //! | parameters: from a checkpoint or fresh, named as in the file | [`params`], [`checkpoint`] |
 //! | networks in folders, read and written | [`network`] |
 //! | learned concepts, as every tool writes them | [`learned_embedding`] |
+//! | changes and rotations of layers in files of their own | [`lora`], [`oft`] |
 //! | what learning a concept may change, as one module | [`personalized`] |
 //! | prompts to images | [`pipeline`], [`conditioning`] |
 //! | model folders with what was learned | [`export`] |
@@ -35,11 +36,13 @@ pub mod files;
 pub mod folder;
 pub mod image_processor;
 pub mod learned_embedding;
+pub mod lora;
 mod model_index;
 mod named;
 pub mod network;
 pub mod nn;
 pub mod noise_scheduler;
+pub mod oft;
 pub mod ops;
 pub mod original_layout;
 pub mod params;

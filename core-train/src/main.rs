@@ -27,6 +27,8 @@ enum Command {
     Embedding(commands::embedding::EmbeddingArgs),
     /// Make a model folder of a run, for diffusers and all that reads its layout.
     Export(commands::export::ExportArgs),
+    /// Look at a LoRA of any tool, or write it for another.
+    Lora(commands::lora::LoraArgs),
     /// Say what a model is and needs; make model folders of checkpoints in other layouts.
     Model(commands::model::ModelArgs),
     /// Train one network of the mini world.
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => commands::generate::run(&args),
         Command::Embedding(args) => commands::embedding::run(&args),
         Command::Export(args) => commands::export::run(&args),
+        Command::Lora(args) => commands::lora::run(&args),
         Command::Model(args) => commands::model::run(&args),
         Command::Pretrain(args) => commands::pretrain::run(&args),
         Command::World(args) => commands::world::run(&args),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::Network;
+use core_model::checkpoint::Checkpoint;
 use core_model::noise_scheduler::{DdpmScheduler, SchedulerConfig, SchedulerKind};
 use core_model::params::ParamNames;
 use core_model::personalized::{ConceptEmbedding, PersonalizedModel};
@@ -13,9 +14,10 @@ use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::tokenizer::Tokenizer;
 use image::RgbImage;
 
+use crate::adapters::Adapter;
 use crate::augmentations::AugmentationConfig;
 use crate::base_model::BaseModel;
-use crate::config::{PromptSource, RunConfig, TrainEntry};
+use crate::config::{PromptSource, RunConfig, StageConfig, TrainEntry};
 use crate::data::draws::{Draws, Source};
 use crate::data::photos::{ConceptLatents, load_photos, read_photos};
 use crate::data::prior::{self, class_prompts};
@@ -112,17 +114,58 @@ pub(crate) fn stage_models(
 ) -> Result<Vec<PersonalizedModel>> {
     let mut models = Vec::with_capacity(config.stages.len());
     for (index, stage) in config.stages.iter().enumerate() {
-        for entry in &stage.train {
-            model = entry.adapter.adapter().extend(model, config.seed)?;
-        }
-        check_sets(&stage.train, model.names()).map_err(|reason| Error::Config {
+        let refuse = |reason: String| Error::Config {
             path: config.model.path.clone(),
             key: format!("stages.{index}.train"),
             reason,
-        })?;
+        };
+        for entry in &stage.train {
+            let earlier = config.stages[..index].iter().flat_map(|stage| &stage.train);
+            let mut same_kind = earlier.filter(|e| e.adapter.kind() == entry.adapter.kind());
+            if same_kind.any(|earlier| earlier.adapter != entry.adapter) {
+                let kind = entry.adapter.kind();
+                return Err(refuse(format!(
+                    "holds `{kind}` with other keys than an earlier stage; what it adds to the model \
+                     is added once, so the keys must be the same"
+                )));
+            }
+            model = entry.adapter.adapter().extend(model, config.seed)?;
+        }
+        check_sets(&stage.train, model.names()).map_err(refuse)?;
         models.push(model.clone());
     }
     Ok(models)
+}
+
+/// The first stage's model with the start values of a replay: its keys `init.<key>`, where `<key>` is
+/// that of a set's own file. What the replay does not hold keeps its own.
+///
+/// # Errors
+/// A key that no set of the stage has, a tensor of another shape.
+pub(crate) fn with_start_values(
+    stage: &StageConfig,
+    model: PersonalizedModel,
+    replay: &Path,
+    device: &Device,
+) -> Result<PersonalizedModel> {
+    let sets: Vec<&dyn Adapter> = stage.train.iter().map(|e| e.adapter.adapter()).collect();
+    let rule = |key: &str| {
+        let key = key.strip_prefix("init.")?;
+        let name = sets.iter().find_map(|set| set.parameter(key));
+        Some(name.unwrap_or_else(|| key.to_string()))
+    };
+    let file = Checkpoint::open(replay, rule)?;
+    let mut unknown = file
+        .keys()
+        .filter(|key| !model.names().keys().any(|name| name == *key));
+    if let Some(key) = unknown.next() {
+        return Err(Error::Replay {
+            path: replay.to_path_buf(),
+            reason: format!("holds `init.{key}`, which no set of the first stage trains"),
+        });
+    }
+    drop(unknown);
+    Ok(model.with_tensors(&file, device)?)
 }
 
 /// Fails when a set trains nothing, or two train the same tensor.

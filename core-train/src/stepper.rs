@@ -107,7 +107,11 @@ impl<'a> Stepper<'a> {
         replay: Option<&Path>,
         class_images: ClassImages,
     ) -> Result<Self> {
-        let stage_models = setup::stage_models(config, pipeline.model.clone())?;
+        let mut stage_models = setup::stage_models(config, pipeline.model.clone())?;
+        if let Some(path) = replay {
+            let (stage, first) = (&config.stages[0], &mut stage_models[0]);
+            *first = setup::with_start_values(stage, first.clone(), path, &base.device)?;
+        }
         setup::check_validation(config, &pipeline.scheduler_config)?;
         let prompts = setup::prompts(config, &pipeline.tokenizer)?;
         let noise_scheduler = DdpmScheduler::new(&pipeline.scheduler_config)?;
@@ -234,6 +238,7 @@ impl<'a> Stepper<'a> {
             ..
         } = &mut self.stage;
         let rate = |name: &str| config.learning_rate_of(name, step);
+        let constrain = |name: &str, value| config.constrain(name, value);
         let (of_concept, others) = gradients.split(CONCEPT);
         optimizer.begin_step();
         if let Some(concept) = self.model.concept().cloned() {
@@ -253,7 +258,7 @@ impl<'a> Stepper<'a> {
             self.model = self
                 .stage
                 .optimizer
-                .update_module(model, &names, &others, rate);
+                .update_module(model, &names, &others, rate, constrain);
         }
         Ok(())
     }

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use core_model::learned_embedding::LearnedEmbedding;
-use core_model::params::{Weights, to_vec};
+use core_model::params::to_vec;
 use core_model::personalized::{ConceptEmbedding, PersonalizedModel};
 use core_model::pipeline::StableDiffusionPipeline;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Adapter, Direction, Trained};
+use super::{Adapter, Direction, Loading, Trained};
 use crate::error::Result;
 use crate::phrase::Phrase;
 
@@ -56,12 +56,11 @@ impl Adapter for Embedding {
     fn load(
         &self,
         path: &Path,
-        phrase: &Phrase,
-        _: Weights<'_>,
+        loading: Loading<'_>,
         mut pipeline: StableDiffusionPipeline,
     ) -> Result<StableDiffusionPipeline> {
         let embedding = LearnedEmbedding::load(path)?;
-        pipeline.add_concept(&embedding, phrase.token())?;
+        pipeline.add_concept(&embedding, loading.phrase.token())?;
         Ok(pipeline)
     }
 }

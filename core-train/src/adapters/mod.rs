@@ -6,11 +6,16 @@
 
 mod direction;
 mod embedding;
+mod lora;
 mod network;
+mod oft;
+mod targets;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::Path;
 
+use burn::tensor::Tensor;
 use core_model::folder::ModelFolder;
 use core_model::params::Weights;
 use core_model::personalized::PersonalizedModel;
@@ -21,9 +26,12 @@ use toml::Table;
 
 pub use direction::{Direction, OfTable, Scale};
 pub use embedding::{EMBEDDING, learned_embedding};
+pub use lora::LORA;
 pub use network::{TEXT_ENCODER, UNET};
+pub use oft::OFT;
+pub use targets::{NamedTargets, Targets};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::phrase::Phrase;
 
 /// One set of weights.
@@ -41,6 +49,13 @@ pub trait Adapter: Debug {
         Ok(model)
     }
 
+    /// The name in the model of a parameter that it adds, given the key under which its own file
+    /// holds it; `None` for other keys.
+    fn parameter(&self, key: &str) -> Option<String> {
+        let _ = key;
+        None
+    }
+
     /// The file or folder of a run folder that holds its result.
     fn file(&self) -> &'static str;
 
@@ -50,18 +65,38 @@ pub trait Adapter: Debug {
     /// An unwritable folder.
     fn save(&self, trained: &Trained<'_>, path: &Path) -> Result<()>;
 
-    /// Puts the result at `path` into a pipeline of the base model. `weights` says how networks are
-    /// held in memory.
+    /// The values nearest to `value`, flattened, that a tensor of the set may have: where it is put
+    /// back after every step.
+    fn constrain(&self, value: Tensor<1>) -> Tensor<1> {
+        value
+    }
+
+    /// Puts the result at `path` into a pipeline of the base model.
     ///
     /// # Errors
     /// A damaged file, or one that does not fit the base model.
     fn load(
         &self,
         path: &Path,
-        phrase: &Phrase,
-        weights: Weights<'_>,
+        loading: Loading<'_>,
         pipeline: StableDiffusionPipeline,
     ) -> Result<StableDiffusionPipeline>;
+}
+
+/// How results are put into a pipeline.
+#[derive(Debug, Clone, Copy)]
+pub struct Loading<'a> {
+    /// How the concept is written in prompts.
+    pub phrase: &'a Phrase,
+    /// How networks are held in memory.
+    pub weights: Weights<'a>,
+    /// How strong changes of low rank are; 1 is as trained.
+    pub lora_scale: f64,
+}
+
+/// Keys of a set that cannot be.
+fn refuse(kind: &str, reason: &str) -> Error {
+    core_model::Error::Invalid(format!("`{kind}` in `train` {reason}")).into()
 }
 
 /// A trained model on its way into a run folder.
@@ -75,6 +110,22 @@ pub struct Trained<'a> {
     pub base: &'a ModelFolder,
     /// What came out.
     pub model: &'a PersonalizedModel,
+}
+
+impl Trained<'_> {
+    /// What files of the concept say of it: super-category and base model.
+    fn metadata(&self) -> BTreeMap<String, String> {
+        let name = self.base_name.file_name();
+        let name = name.unwrap_or(self.base_name.as_os_str());
+        let entries = [
+            ("super_category", self.phrase.class().to_string()),
+            ("base_model", name.to_string_lossy().into_owned()),
+        ];
+        let entries = entries.into_iter();
+        entries
+            .map(|(key, value)| (key.to_string(), value))
+            .collect()
+    }
 }
 
 /// Makes the enum that TOML files name from one line per set.
@@ -140,6 +191,8 @@ adapters! {
     network::CrossAttention => "cross_attention",
     network::CrossAttentionKv => "cross_attention_kv",
     network::TextEncoderAll => "text_encoder",
+    lora::Lora => "lora",
+    oft::Oft => "oft",
 }
 
 #[cfg(test)]
@@ -157,14 +210,18 @@ mod tests {
             format!("{block}.attn2.to_out.0.weight"),
             format!("{block}.attn2.to_k.weight"),
             format!("{block}.attn2.to_v.weight"),
+            format!("{block}.attn2.to_v.lora_A.weight"),
+            format!("{block}.attn2.to_v.oft_R"),
         ];
         let yes = |letters: &str| letters.chars().map(|c| c == 'x').collect::<Vec<_>>();
         for (kind, chosen) in [
-            ("embedding", "x....."),
-            ("text_encoder", ".x...."),
-            ("unet", "..xxxx"),
-            ("cross_attention", "...xxx"),
-            ("cross_attention_kv", "....xx"),
+            ("embedding", "x......."),
+            ("text_encoder", ".x......"),
+            ("unet", "..xxxx.."),
+            ("cross_attention", "...xxx.."),
+            ("cross_attention_kv", "....xx.."),
+            ("lora", "......x."),
+            ("oft", ".......x"),
         ] {
             let set = AdapterConfig::named(kind).unwrap();
             let found: Vec<bool> = names.iter().map(|name| set.adapter().moves(name)).collect();

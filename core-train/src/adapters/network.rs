@@ -7,14 +7,13 @@ use std::path::Path;
 use core_model::Network as _;
 use core_model::Precision;
 use core_model::files::{read, write_atomically};
-use core_model::params::Weights;
+use core_model::params::{Weights, is_added};
 use core_model::pipeline::StableDiffusionPipeline;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Adapter, Trained};
+use super::{Adapter, Loading, Trained};
 use crate::error::{Error, Result};
-use crate::phrase::Phrase;
 
 /// The folder of the U-Net in model and run folders.
 pub const UNET: &str = "unet";
@@ -78,7 +77,7 @@ impl<T: NetworkWeights + std::fmt::Debug> Adapter for T {
     fn moves(&self, name: &str) -> bool {
         let below = name.strip_prefix(T::NETWORK.name());
         let key = below.and_then(|rest| rest.strip_prefix('.'));
-        key.is_some_and(|key| self.holds(key))
+        key.is_some_and(|key| !is_added(key) && self.holds(key))
     }
 
     fn file(&self) -> &'static str {
@@ -92,11 +91,10 @@ impl<T: NetworkWeights + std::fmt::Debug> Adapter for T {
     fn load(
         &self,
         path: &Path,
-        _: &Phrase,
-        weights: Weights<'_>,
+        loading: Loading<'_>,
         pipeline: StableDiffusionPipeline,
     ) -> Result<StableDiffusionPipeline> {
-        T::NETWORK.load(path, weights, pipeline)
+        T::NETWORK.load(path, loading.weights, pipeline)
     }
 }
 

@@ -12,7 +12,9 @@ use core_model::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
 use core_model::device::parse_device;
 use core_model::files::write_png;
 use core_model::learned_embedding::LearnedEmbedding;
+use core_model::lora::{LayerNames, Lora};
 use core_model::noise_scheduler::{PredictionType, SchedulerKind};
+use core_model::oft::Oft;
 use core_model::params::{Weights, to_vec};
 use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::randn;
@@ -63,6 +65,15 @@ pub(crate) struct GenerateArgs {
     /// Folder of a trained text encoder, instead of the model's own
     #[arg(long, value_name = "DIR", conflicts_with = "run")]
     text_encoder: Option<PathBuf>,
+    /// LoRA of any tool (safetensors, pt or bin); several are added one after the other
+    #[arg(long, value_name = "FILE")]
+    lora: Vec<PathBuf>,
+    /// Strength of the LoRA, of that of --run too; one for all, or one for each --lora
+    #[arg(long, value_name = "S", value_parser = finite)]
+    lora_scale: Vec<f64>,
+    /// OFT folder as PEFT writes it
+    #[arg(long, value_name = "DIR")]
+    oft: Option<PathBuf>,
     /// What to draw; a learned concept is written as its placeholder token
     #[arg(long)]
     prompt: String,
@@ -139,11 +150,13 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         .as_deref()
         .map(|path| read_latents(path, args))
         .transpose()?;
-    let generator = match (&args.model, &args.run) {
+    let scales = lora_scales(args)?;
+    let mut generator = match (&args.model, &args.run) {
         (Some(model), _) => Generator::of_model(args, model)?,
-        (None, Some(run)) => Generator::of_run(args, run)?,
+        (None, Some(run)) => Generator::of_run(args, run, scales.of_run)?,
         (None, None) => bail!("name a model with --model or a run with --run"),
     };
+    generator.add(args, &scales.of_files)?;
     let Generator {
         pipeline,
         device,
@@ -167,7 +180,64 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     draw(args, pipeline, states, noise, calls)
 }
 
+/// How strong changes of low rank are.
+struct LoraScales {
+    of_run: f64,
+    /// One for each `--lora`.
+    of_files: Vec<f64>,
+}
+
+/// One scale for all, or one for each file; 1 where none is given.
+fn lora_scales(args: &GenerateArgs) -> Result<LoraScales> {
+    let files = args.lora.len();
+    match args.lora_scale.as_slice() {
+        [] => Ok(LoraScales {
+            of_run: 1.0,
+            of_files: vec![1.0; files],
+        }),
+        [one] => {
+            ensure!(
+                files > 0 || args.run.is_some(),
+                "--lora-scale is the strength of a --lora or of the LoRA of a --run, and there is \
+                 neither"
+            );
+            Ok(LoraScales {
+                of_run: *one,
+                of_files: vec![*one; files],
+            })
+        }
+        several => {
+            ensure!(
+                several.len() == files,
+                "--lora-scale is given {} times for {files} --lora; give one for all, or one for each",
+                several.len()
+            );
+            Ok(LoraScales {
+                of_run: 1.0,
+                of_files: several.to_vec(),
+            })
+        }
+    }
+}
+
 impl Generator {
+    /// Puts changes of low rank and rotations from files into the model.
+    fn add(&mut self, args: &GenerateArgs, scales: &[f64]) -> Result<()> {
+        let name = |path: &Path| path.display().to_string();
+        let names = LayerNames::of_model(&self.pipeline.model);
+        for (path, scale) in args.lora.iter().zip(scales) {
+            let model = self.pipeline.model.clone();
+            let lora = Lora::load(path, &names)?;
+            self.pipeline.model = lora.merge(model, *scale).with_context(|| name(path))?;
+        }
+        if let Some(folder) = &args.oft {
+            let model = self.pipeline.model.clone();
+            let oft = Oft::load(folder)?;
+            self.pipeline.model = oft.merge(model).with_context(|| name(folder))?;
+        }
+        Ok(())
+    }
+
     /// A model, with a concept and other networks where they are named.
     fn of_model(args: &GenerateArgs, model: &Path) -> Result<Self> {
         let source = ModelSource {
@@ -205,7 +275,7 @@ impl Generator {
     }
 
     /// What a run trained, and its base model's own for the rest.
-    fn of_run(args: &GenerateArgs, folder: &Path) -> Result<Self> {
+    fn of_run(args: &GenerateArgs, folder: &Path, lora_scale: f64) -> Result<Self> {
         let run = Run::open(folder)?;
         let base = run.base_model(&args.device)?;
         let pipeline = match args.optimize_steps {
@@ -213,7 +283,7 @@ impl Generator {
                 let rate = args.optimize_learning_rate;
                 optimize_for_prompt(&run, &base, &args.prompt, steps, rate)?
             }
-            None => run.pipeline(&base)?,
+            None => run.pipeline_at_scale(&base, lora_scale)?,
         };
         let phrase = run.phrase();
         let vectors = pipeline.model.concept().map(|c| c.vectors().dims()[0]);

@@ -4,6 +4,7 @@ pub(crate) mod embedding;
 pub(crate) mod export;
 pub(crate) mod generate;
 mod inspect_model;
+pub(crate) mod lora;
 pub(crate) mod model;
 pub(crate) mod pretrain;
 pub(crate) mod train;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Tensor;
 use core_losses::{Diffusion, LossTerm, PriorPreservation, Reading, Term};
 use core_model::personalized::ConceptEmbedding;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -67,6 +68,15 @@ impl StageConfig {
     /// Whether the stage trains the tensor of this name.
     pub fn moves(&self, name: &str) -> bool {
         self.train.iter().any(|entry| entry.moves(name))
+    }
+
+    /// Where the tensor of this name is after a step that brought it to `value`, flattened.
+    pub fn constrain(&self, name: &str, value: Tensor<1>) -> Tensor<1> {
+        let entry = self.train.iter().find(|entry| entry.moves(name));
+        match entry {
+            Some(entry) => entry.adapter.adapter().constrain(value),
+            None => value,
+        }
     }
 
     /// Whether the concept's embedding moves.

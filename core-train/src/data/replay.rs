@@ -7,6 +7,7 @@
 //! | `noise` | same | |
 //! | `timesteps` | [steps, batch] | integers |
 //! | `prior_latents`, `prior_noise`, `prior_timesteps` | the same | of the class images; only with prior preservation |
+//! | `init.<key>` | as in the set's own file | start values of what a set of weights adds; optional |
 //! | `template_index` | `[steps]` | integers into `regularization_prompts`; only where a term reads a template |
 
 use std::path::{Path, PathBuf};

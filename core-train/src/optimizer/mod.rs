@@ -71,17 +71,20 @@ impl Optimizer {
         value.reshape(shape)
     }
 
-    /// Moves every parameter of a module that has a gradient, at the learning rate of its name.
+    /// Moves every parameter of a module that has a gradient, at the learning rate of its name, and
+    /// then to where `constrain` puts it.
     pub fn update_module<M: Module>(
         &mut self,
         module: M,
         names: &ParamNames,
         gradients: &GradientSet,
         learning_rate: impl Fn(&str) -> f64,
+        constrain: impl Fn(&str, Tensor<1>) -> Tensor<1>,
     ) -> M {
         let is_trained = |_: &str, is_trained| is_trained;
         names.map(module, is_trained, |name, value| {
-            self.update(name, value, gradients, learning_rate(name))
+            let moved = self.update(name, value, gradients, learning_rate(name));
+            constrain(name, moved)
         })
     }
 

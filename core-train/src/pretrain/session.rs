@@ -272,11 +272,14 @@ impl<'a, O: Objective> Session<'a, O> {
         gradients.clip_norm(self.schedule.max_grad_norm);
         self.optimizer.begin_step();
         let learning_rate = self.schedule.learning_rate(step);
-        self.network =
-            self.optimizer
-                .update_module(self.network.clone(), &self.names, &gradients, |_| {
-                    learning_rate
-                });
+        let network = self.network.clone();
+        self.network = self.optimizer.update_module(
+            network,
+            &self.names,
+            &gradients,
+            |_| learning_rate,
+            |_, value| value,
+        );
         let decay = self.schedule.ema_decay(step);
         for (name, value) in values(&self.network, &self.names) {
             if let Some(average) = self.average.remove(&name) {

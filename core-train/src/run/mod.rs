@@ -13,7 +13,7 @@ use core_model::params::Weights;
 use core_model::personalized::PersonalizedModel;
 use core_model::pipeline::StableDiffusionPipeline;
 
-use crate::adapters::{Adapter, EMBEDDING, Embedding, Trained, UNET};
+use crate::adapters::{Adapter, EMBEDDING, Embedding, Loading, Trained, UNET};
 use crate::base_model::BaseModel;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
@@ -69,7 +69,19 @@ impl Run {
     /// [`Error::RunFolder`] for a result that is missing; files that are damaged or do not fit the
     /// base model.
     pub fn pipeline(&self, base: &BaseModel) -> Result<StableDiffusionPipeline> {
-        self.load(base, |_| true)
+        self.load(base, 1.0, |_| true)
+    }
+
+    /// The same with changes of low rank `lora_scale` times as strong as they were trained.
+    ///
+    /// # Errors
+    /// As [`pipeline`](Self::pipeline).
+    pub fn pipeline_at_scale(
+        &self,
+        base: &BaseModel,
+        lora_scale: f64,
+    ) -> Result<StableDiffusionPipeline> {
+        self.load(base, lora_scale, |_| true)
     }
 
     /// The same with the base model's U-Net, for work that only encodes prompts.
@@ -77,19 +89,24 @@ impl Run {
     /// # Errors
     /// As [`pipeline`](Self::pipeline).
     pub fn prompt_pipeline(&self, base: &BaseModel) -> Result<StableDiffusionPipeline> {
-        self.load(base, |adapter| adapter.file() != UNET)
+        self.load(base, 1.0, |adapter| adapter.file() != UNET)
     }
 
     fn load(
         &self,
         base: &BaseModel,
+        lora_scale: f64,
         wanted: impl Fn(&dyn Adapter) -> bool,
     ) -> Result<StableDiffusionPipeline> {
         let mut pipeline = base.pipeline.clone();
         let phrase = self.phrase();
-        let weights = Weights {
-            variant: None,
-            precision: self.config.model.precision.unwrap_or_default(),
+        let loading = Loading {
+            phrase: &phrase,
+            weights: Weights {
+                variant: None,
+                precision: self.config.model.precision.unwrap_or_default(),
+            },
+            lora_scale,
         };
         for adapter in results(&self.config).into_iter().filter(|a| wanted(*a)) {
             let path = self.folder.join(adapter.file());
@@ -97,7 +114,7 @@ impl Run {
                 let reason = "is missing; the run is damaged, or another program removed the file";
                 return Err(Error::run_folder(path, reason));
             }
-            pipeline = adapter.load(&path, &phrase, weights, pipeline)?;
+            pipeline = adapter.load(&path, loading, pipeline)?;
         }
         Ok(pipeline)
     }
