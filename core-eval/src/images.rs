@@ -215,7 +215,7 @@ fn source(
     let mut hasher = Sha256::new();
     let variant = model.weights().variant.unwrap_or_default();
     hasher.update(format!("{:?}{variant}", model.digests()?));
-    let source = serde_json::json!({
+    let mut source = serde_json::json!({
         "run": cell.run.as_ref().map(|run| &run.address),
         "model": hex(&hasher.finalize()),
         "super_category": concept.super_category,
@@ -225,6 +225,13 @@ fn source(
         "images_per_prompt": sampling.images_per_prompt,
         "prompts": prompts,
     });
+    let is_mapped = |run: &PlannedRun| run.config.neti().is_some();
+    if let (Some(kept), true) = (
+        sampling.truncation,
+        cell.run.as_ref().is_some_and(is_mapped),
+    ) {
+        source["truncation"] = kept.into();
+    }
     Ok(serde_json::to_string_pretty(&source)? + "\n")
 }
 
@@ -247,7 +254,10 @@ impl<'a> Generator<'a> {
         seed: u64,
         run: Option<&Path>,
     ) -> Result<Self> {
-        let (pipeline, word) = open(base, concept, run)?;
+        let (mut pipeline, word) = open(base, concept, run)?;
+        if let (Some(kept), Some(_)) = (experiment.sampling.truncation, pipeline.model.mapper()) {
+            pipeline = pipeline.with_truncation(kept)?;
+        }
         Ok(Self {
             experiment,
             concept,
@@ -263,8 +273,8 @@ impl<'a> Generator<'a> {
             .iter()
             .map(|image| image.prompt.prompt.replace(SLOT, &self.word))
             .collect();
-        let cond = self.pipeline.encode_prompts(&prompts);
-        let uncond = self.pipeline.encode_prompts(&[String::new()]);
+        let cond = self.pipeline.prompt_states(&prompts);
+        let uncond = self.pipeline.prompt_states(&[String::new()]);
         let sampling = &self.experiment.sampling;
         let options = SamplingOptions {
             kind: sampling.scheduler,

@@ -72,13 +72,14 @@ impl<'a> TokenProbe<'a> {
         Ok(())
     }
 
-    /// The rows of one cell by prompt and position; none for a variant without training.
+    /// The rows of one cell by prompt and position; none for a variant without training, and none where
+    /// a mapper (`neti`) gives tokens other states at every timestep and for every layer.
     ///
     /// # Errors
     /// An unreadable run.
     pub fn rows(&self, cell: &Cell, base: &Base, results: &Path) -> Result<Vec<TokenRow>> {
         let experiment = self.experiment;
-        let Some(run) = &cell.run else {
+        let Some(run) = cell.run.as_ref().filter(|run| run.config.neti().is_none()) else {
             return Ok(Vec::new());
         };
         let concept = &experiment.concepts[cell.concept];

@@ -25,7 +25,7 @@
 //! let device = Device::flex();
 //! let pass = |span| Pass {
 //!     spans: vec![span],
-//!     hidden: Tensor::ones([1, 77, 8], &device),
+//!     hidden: Some(Tensor::ones([1, 77, 8], &device)),
 //!     prediction: None,
 //!     attention: None,
 //! };

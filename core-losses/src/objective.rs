@@ -57,7 +57,7 @@ mod tests {
         let span = PromptSpan::of_token(3, 1..2, 3);
         let pass = |rows: [[f32; 2]; 3]| Pass {
             spans: vec![span.clone()],
-            hidden: Tensor::<2>::from_floats(rows, &device).unsqueeze::<3>(),
+            hidden: Some(Tensor::<2>::from_floats(rows, &device).unsqueeze::<3>()),
             prediction: None,
             attention: None,
         };

@@ -61,8 +61,9 @@ pub struct Pass {
     /// The positions of the concept: one span for each prompt in `hidden`.
     pub spans: Vec<PromptSpan>,
     /// Last hidden states of the text encoder, [prompts, tokens, channels]; of one template that
-    /// serves the whole batch, [1, tokens, channels].
-    pub hidden: Tensor<3>,
+    /// serves the whole batch, [1, tokens, channels]. Absent where the layers of the U-Net read different
+    /// ones.
+    pub hidden: Option<Tensor<3>>,
     /// The U-Net's prediction and its target, [batch, channels, h, w] each.
     pub prediction: Option<[Tensor<4>; 2]>,
     /// Cross-attention probabilities, one tensor [batch, heads, pixels, tokens] per layer in the
@@ -97,8 +98,8 @@ impl Observed {
     /// When the step did not compute them: the term must declare
     /// [`Reading::TemplateHidden`] and [`Reading::ClassHidden`].
     pub fn template_hidden(&self) -> [&Tensor<3>; 2] {
-        match (&self.template, &self.class_template) {
-            (Some(template), Some(class)) => [&template.hidden, &class.hidden],
+        match (hidden(&self.template), hidden(&self.class_template)) {
+            (Some(template), Some(class)) => [template, class],
             _ => panic!("this term does not declare that it reads the hidden states of templates"),
         }
     }
@@ -172,6 +173,10 @@ fn prediction(pass: &Option<Pass>) -> [&Tensor<4>; 2] {
         Some([prediction, target]) => [prediction, target],
         None => panic!("this term does not declare that it reads this prediction"),
     }
+}
+
+fn hidden(pass: &Option<Pass>) -> Option<&Tensor<3>> {
+    pass.as_ref().and_then(|pass| pass.hidden.as_ref())
 }
 
 fn attention(pass: &Option<Pass>) -> Option<&[Tensor<4>]> {

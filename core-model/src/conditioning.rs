@@ -172,7 +172,7 @@ impl Conditioning {
     }
 
     /// The states that all layers share, if they do.
-    pub(crate) fn shared(&self) -> Option<&Tensor<3>> {
+    pub fn shared(&self) -> Option<&Tensor<3>> {
         match &self.states {
             States::Shared(states) => Some(states),
             States::PerLayer(_) => None,

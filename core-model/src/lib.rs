@@ -7,6 +7,7 @@
 //! | networks in folders, read and written | [`network`] |
 //! | learned concepts, as every tool writes them | [`learned_embedding`] |
 //! | changes and rotations of layers in files of their own | [`lora`], [`oft`] |
+//! | embeddings that differ by timestep and layer | [`neti`] |
 //! | what learning a concept may change, as one module | [`personalized`] |
 //! | prompts to images | [`pipeline`], [`conditioning`] |
 //! | model folders with what was learned | [`export`] |
@@ -39,6 +40,7 @@ pub mod learned_embedding;
 pub mod lora;
 mod model_index;
 mod named;
+pub mod neti;
 pub mod network;
 pub mod nn;
 pub mod noise_scheduler;

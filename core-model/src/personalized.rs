@@ -1,5 +1,6 @@
 //! The networks that learning a concept may change, as one module in which every tensor has one
-//! name: `concept.…`, `text_encoder.…`, `unet.…`, and below that the names of its checkpoint.
+//! name: `concept.…` or `neti.…`, `text_encoder.…`, `unet.…`, and below that the names of its
+//! checkpoint.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,6 +10,7 @@ use burn::tensor::{Device, Tensor};
 use crate::checkpoint::{Checkpoint, TensorToWrite};
 use crate::error::{Error, Result};
 use crate::learned_embedding::LearnedEmbedding;
+use crate::neti::NetiMapper;
 use crate::network::Network;
 use crate::params::{Extension, ParamNames, set_trainable, to_vec};
 use crate::text_encoder::TextEncoder;
@@ -67,10 +69,28 @@ impl ConceptEmbedding {
     }
 }
 
+/// What stands where the concept's placeholder stands in a prompt.
+#[derive(Module, Debug)]
+pub enum Concept {
+    /// The same input embeddings always.
+    Embedding(ConceptEmbedding),
+    /// Another one for every timestep and cross-attention layer (NeTI).
+    Mapper(NetiMapper),
+}
+
+impl Concept {
+    fn names(&self) -> ParamNames {
+        match self {
+            Self::Embedding(embedding) => embedding.names(),
+            Self::Mapper(mapper) => mapper.names().clone(),
+        }
+    }
+}
+
 /// Text encoder, U-Net and, where one is learned, the concept.
 #[derive(Module, Debug)]
 pub struct PersonalizedModel {
-    concept: Option<ConceptEmbedding>,
+    concept: Option<Concept>,
     text_encoder: TextEncoder,
     unet: UNet2DConditionModel,
     #[module(skip)]
@@ -87,7 +107,7 @@ impl PersonalizedModel {
     }
 
     fn of_parts(
-        concept: Option<ConceptEmbedding>,
+        concept: Option<Concept>,
         text_encoder: TextEncoder,
         unet: UNet2DConditionModel,
     ) -> Self {
@@ -135,9 +155,19 @@ impl PersonalizedModel {
         })
     }
 
-    /// The same networks with this concept.
+    /// The same networks with these vectors for the concept.
     #[must_use]
-    pub fn with_concept(self, concept: ConceptEmbedding) -> Self {
+    pub fn with_embedding(self, embedding: ConceptEmbedding) -> Self {
+        self.with_concept(Concept::Embedding(embedding))
+    }
+
+    /// The same networks with this mapper for the concept.
+    #[must_use]
+    pub fn with_mapper(self, mapper: NetiMapper) -> Self {
+        self.with_concept(Concept::Mapper(mapper))
+    }
+
+    fn with_concept(self, concept: Concept) -> Self {
         Self {
             extensions: self.extensions,
             ..Self::of_parts(Some(concept), self.text_encoder, self.unet)
@@ -164,10 +194,10 @@ impl PersonalizedModel {
         }
     }
 
-    /// Gives the concept other vectors, if there is one; it is trained if it was.
+    /// Gives the concept other vectors, if it has some; they are trained if they were.
     pub fn set_vectors(&mut self, vectors: Tensor<2>) {
-        if let Some(concept) = &mut self.concept {
-            *concept = concept.with_vectors(vectors);
+        if let Some(Concept::Embedding(embedding)) = &mut self.concept {
+            *embedding = embedding.with_vectors(vectors);
         }
     }
 
@@ -179,9 +209,20 @@ impl PersonalizedModel {
         self
     }
 
-    /// The concept, if there is one.
-    pub fn concept(&self) -> Option<&ConceptEmbedding> {
-        self.concept.as_ref()
+    /// The concept's vectors, if it has some.
+    pub fn embedding(&self) -> Option<&ConceptEmbedding> {
+        match &self.concept {
+            Some(Concept::Embedding(embedding)) => Some(embedding),
+            _ => None,
+        }
+    }
+
+    /// The concept's mapper, if it has one.
+    pub fn mapper(&self) -> Option<&NetiMapper> {
+        match &self.concept {
+            Some(Concept::Mapper(mapper)) => Some(mapper),
+            _ => None,
+        }
     }
 
     /// Token numbers to hidden states.
@@ -203,10 +244,17 @@ impl PersonalizedModel {
     /// vectors stand where its placeholder does.
     ///
     /// # Panics
-    /// When prompts differ in length, or hold a placeholder and there is no concept.
+    /// When prompts differ in length, or hold a placeholder and the concept has no vectors.
     pub fn encode(&self, ids: &[Vec<u32>]) -> Tensor<3> {
-        let vectors = self.concept.as_ref().map(ConceptEmbedding::vectors);
+        let vectors = self.embedding().map(ConceptEmbedding::vectors);
         self.text_encoder.forward(ids, vectors)
+    }
+
+    /// The mapper that decides what these prompts are, if they hold its placeholder.
+    pub fn mapper_of(&self, ids: &[Vec<u32>]) -> Option<&NetiMapper> {
+        let vocab_size = self.text_encoder.config().vocab_size as u32;
+        let holds_concept = ids.iter().flatten().any(|id| *id >= vocab_size);
+        self.mapper().filter(|_| holds_concept)
     }
 
     /// Trains the tensors whose name satisfies `moves`, and freezes all others.
@@ -307,6 +355,6 @@ impl PersonalizedModel {
                 embedding.token, embedding.dim
             )));
         }
-        Ok(self.with_concept(ConceptEmbedding::new(embedding.to_tensor(device))))
+        Ok(self.with_embedding(ConceptEmbedding::new(embedding.to_tensor(device))))
     }
 }

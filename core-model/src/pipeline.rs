@@ -1,6 +1,7 @@
 //! From prompts to images: a Stable Diffusion folder, classifier-free guidance and decoding.
 
 use std::path::Path;
+use std::rc::Rc;
 
 use burn::tensor::{Device, Tensor};
 use image::RgbImage;
@@ -10,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::folder::ModelFolder;
 use crate::learned_embedding::LearnedEmbedding;
 use crate::model_index;
+use crate::neti::NetiMapper;
 use crate::network::Network;
 use crate::noise_scheduler::{SchedulerConfig, SchedulerKind};
 use crate::params::{Weights, to_vec};
@@ -32,11 +34,12 @@ pub struct SamplingOptions {
 }
 
 /// What a prompt is to the U-Net while an image is drawn.
+#[derive(Clone)]
 pub enum PromptStates<'a> {
     /// The same at every timestep.
     Constant(Box<Conditioning>),
     /// Other states at every timestep, given by a function of it.
-    ByTimestep(&'a dyn Fn(f32) -> Conditioning),
+    ByTimestep(Rc<dyn Fn(f32) -> Conditioning + 'a>),
 }
 
 impl PromptStates<'_> {
@@ -208,6 +211,45 @@ impl StableDiffusionPipeline {
         let encodings = prompts.iter().map(|prompt| self.tokenizer.encode(prompt));
         let ids: Vec<Vec<u32>> = encodings.map(|encoding| encoding.ids).collect();
         self.model.encode(&ids).inner()
+    }
+
+    /// What prompts are to the U-Net: their hidden states, or, where a mapper gives the concept
+    /// another embedding at every timestep, a function that encodes them for one.
+    pub fn prompt_states(&self, prompts: &[String]) -> PromptStates<'_> {
+        let encodings = prompts.iter().map(|prompt| self.tokenizer.encode(prompt));
+        let ids: Vec<Vec<u32>> = encodings.map(|encoding| encoding.ids).collect();
+        let Some(mapper) = self.model.mapper_of(&ids) else {
+            return self.model.encode(&ids).inner().into();
+        };
+        let text_encoder = self.model.text_encoder();
+        PromptStates::ByTimestep(Rc::new(move |timestep| {
+            let timesteps = vec![timestep; ids.len()];
+            mapper.conditioning(text_encoder, &ids, &timesteps, None)
+        }))
+    }
+
+    /// The same with only so many hidden units of the concept's mapper (NeTI's truncation).
+    ///
+    /// # Errors
+    /// A concept without a mapper, more units than there are.
+    pub fn with_truncation(mut self, kept: usize) -> Result<Self> {
+        let Some(mapper) = self.model.mapper().cloned() else {
+            let reason = "a truncation is one of a mapper, which this concept does not have; only \
+                          runs that train `neti` have one";
+            return Err(Error::Invalid(reason.into()));
+        };
+        self.model = self.model.with_mapper(mapper.with_truncation(kept)?);
+        Ok(self)
+    }
+
+    /// Makes `token` stand for a concept that a mapper describes.
+    ///
+    /// # Errors
+    /// A token that exists already.
+    pub fn add_mapper(&mut self, mapper: NetiMapper, token: &str) -> Result<()> {
+        self.tokenizer.add_placeholder(token, 1)?;
+        self.model = self.model.clone().with_mapper(mapper);
+        Ok(())
     }
 
     /// Turns noise of unit variance [b, c, h, w] into latents as the VAE makes them, times

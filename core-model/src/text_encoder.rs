@@ -110,6 +110,11 @@ impl TextTransformer {
         ids: &[Vec<u32>],
         placeholder_rows: Option<Tensor<2>>,
     ) -> Tensor<3> {
+        self.final_layer_norm
+            .forward(self.before_norm(ids, placeholder_rows))
+    }
+
+    fn before_norm(&self, ids: &[Vec<u32>], placeholder_rows: Option<Tensor<2>>) -> Tensor<3> {
         let embedded = self.embed(ids, placeholder_rows);
         let [_, n, d] = embedded.dims();
         let positions = self
@@ -118,8 +123,7 @@ impl TextTransformer {
             .val()
             .narrow(0, 0, n)
             .reshape([1, n, d]);
-        self.final_layer_norm
-            .forward(self.encoder.forward(embedded + positions))
+        self.encoder.forward(embedded + positions)
     }
 
     fn embed(&self, ids: &[Vec<u32>], placeholder_rows: Option<Tensor<2>>) -> Tensor<3> {
@@ -257,6 +261,20 @@ impl TextEncoder {
     /// When prompts differ in length, or hold placeholders without rows.
     pub fn forward(&self, ids: &[Vec<u32>], placeholder_rows: Option<Tensor<2>>) -> Tensor<3> {
         self.text_model.forward(ids, placeholder_rows)
+    }
+
+    /// What [`forward`](Self::forward) gives before its final norm.
+    pub(crate) fn before_norm(
+        &self,
+        ids: &[Vec<u32>],
+        placeholder_rows: Option<Tensor<2>>,
+    ) -> Tensor<3> {
+        self.text_model.before_norm(ids, placeholder_rows)
+    }
+
+    /// The final norm of hidden states [batch, n, channels].
+    pub(crate) fn final_norm(&self, hidden: Tensor<3>) -> Tensor<3> {
+        self.text_model.final_layer_norm.forward(hidden)
     }
 
     /// The input embeddings of all tokens, [vocab_size, channels].

@@ -27,6 +27,7 @@ pub mod fault;
 pub mod initializers;
 pub mod interrupt;
 pub mod observe;
+mod off;
 pub mod optimize;
 pub mod optimizer;
 pub mod phrase;

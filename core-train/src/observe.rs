@@ -82,29 +82,29 @@ pub fn observe(
 
     // 1. y, what the photos say; the class images; and y*, what the context tokens attend to
     let mut parts = Vec::new();
-    if let Some(hidden) = &encoded.photos {
+    if let Some(states) = &encoded.photos {
         let maps = reads.any(&[Reading::PhotoAttention]);
-        parts.push(photos.part(hidden, maps));
+        parts.push(photos.part(states.clone(), maps));
     }
     let prior = batch.prior.as_ref();
     if let (Some(hidden), Some(samples)) = (&encoded.prior, prior) {
-        parts.push(Noisy::new(samples, noise_scheduler).part(hidden, false));
+        parts.push(Noisy::new(samples, noise_scheduler).part(hidden.clone(), false));
     }
     let template_maps = reads.any(&[Reading::TemplateAttention]);
     if let Some(hidden) = encoded.template.as_ref().filter(|_| template_maps) {
-        parts.push(photos.part(hidden, true));
+        parts.push(photos.part(hidden.clone(), true));
     }
     let mut outputs = run(model.unet(), parts).into_iter();
     let target = |samples: &Samples| {
         let (latents, noise) = (samples.latents.clone(), samples.noise.clone());
         noise_scheduler.target(latents, noise, &samples.timesteps)
     };
-    observed.photos = encoded.photos.map(|hidden| {
+    observed.photos = encoded.photos.map(|states| {
         let output = outputs.next().unwrap_or_default();
         let spans = batch.photos.prompts.iter();
         Pass {
             spans: spans.map(|p| prompts.training[*p].span.clone()).collect(),
-            hidden,
+            hidden: states.shared().cloned(),
             prediction: output.prediction.map(|p| [p, target(&batch.photos)]),
             attention: output.attention,
         }
@@ -113,14 +113,14 @@ pub fn observe(
         let output = outputs.next().unwrap_or_default();
         Pass {
             spans: Vec::new(),
-            hidden,
+            hidden: Some(hidden),
             prediction: output.prediction.map(|p| [p, target(samples)]),
             attention: None,
         }
     });
     observed.template = encoded.template.map(|hidden| Pass {
         spans: template.iter().map(|t| t.pair.learned().clone()).collect(),
-        hidden,
+        hidden: Some(hidden),
         prediction: None,
         attention: outputs.next().and_then(|output| output.attention),
     });
@@ -133,7 +133,7 @@ pub fn observe(
                 timesteps,
                 prompt,
                 ..
-            } = photos.part(&hidden, true);
+            } = photos.part(hidden.clone(), true);
             let frozen = model.unet().valid();
             let (_, maps) = frozen.forward_with_attention(latents, &timesteps, prompt);
             maps
@@ -143,7 +143,7 @@ pub fn observe(
                 .iter()
                 .map(|t| t.pair.reference().clone())
                 .collect(),
-            hidden,
+            hidden: Some(hidden),
             prediction: None,
             attention: maps,
         }
@@ -156,7 +156,7 @@ fn embedding(model: &PersonalizedModel, scene: Scene<'_>, reads: &Reads) -> Opti
     if !reads.any(&[Reading::Embedding]) {
         return None;
     }
-    let now = model.concept().map(ConceptEmbedding::vectors)?;
+    let now = model.embedding().map(ConceptEmbedding::vectors)?;
     Some([now, scene.first_vectors?.clone()])
 }
 
@@ -176,11 +176,11 @@ impl Noisy {
     }
 
     /// These samples with one prompt per sample, or one for all.
-    fn part(&self, hidden: &Tensor<3>, maps: bool) -> Part {
+    fn part(&self, states: impl Into<Conditioning>, maps: bool) -> Part {
         Part {
             latents: self.latents.clone(),
             timesteps: self.timesteps.clone(),
-            prompt: Conditioning::from(hidden.clone()).repeat(self.timesteps.len()),
+            prompt: states.into().repeat(self.timesteps.len()),
             maps,
         }
     }

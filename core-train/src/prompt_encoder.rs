@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
+use core_model::conditioning::Conditioning;
+use core_model::neti::NetiMapper;
 use core_model::personalized::PersonalizedModel;
 
-use crate::data::batch::Batch;
+use crate::data::batch::{Batch, Samples};
 use crate::data::prompts::StagePrompts;
 
 /// What a stage trains, as far as it decides which encodings stay the same.
@@ -37,8 +39,9 @@ pub struct Wanted {
 /// The hidden states of one step, as far as they are wanted.
 #[derive(Debug, Clone, Default)]
 pub struct Encoded {
-    /// Of each sample's training prompt, [batch, n, d].
-    pub photos: Option<Tensor<3>>,
+    /// Of each sample's training prompt, [batch, n, d]; of other layers others, where a mapper makes
+    /// them.
+    pub photos: Option<Conditioning>,
     /// Of each class image's prompt, [batch, n, d].
     pub prior: Option<Tensor<3>>,
     /// Of y*, [1, n, d].
@@ -77,12 +80,19 @@ impl PromptEncoder {
         let class_template = wanted
             .class_template
             .then(|| self.encode_class(model, prompts, batch.template));
+        let mapper = model.mapper().filter(|_| wanted.photos);
+        let mapped = mapper.map(|mapper| encode_mapped(mapper, model, prompts, batch));
+        let wanted = Wanted {
+            photos: wanted.photos && mapped.is_none(),
+            ..wanted
+        };
         let encoded = match self.moving.concept || self.moving.text_encoder {
             true => encode_moving(model, prompts, batch, wanted),
             false => self.look_up(model, prompts, batch, wanted),
         };
         let prior = batch.prior.as_ref().filter(|_| wanted.prior);
         Encoded {
+            photos: mapped.or(encoded.photos),
             prior: prior.map(|samples| self.encode_prior(model, prompts, &samples.prompts)),
             class_template,
             ..encoded
@@ -142,7 +152,7 @@ impl PromptEncoder {
                 let ids = &prompts.training[*prompt].ids;
                 entry.or_insert_with(|| encode(ids)).clone()
             });
-            Tensor::cat(states.collect(), 0)
+            Tensor::cat(states.collect(), 0).into()
         });
         let template = wanted.template.then(|| {
             let entry = self.templates.entry(batch.template);
@@ -155,6 +165,27 @@ impl PromptEncoder {
             ..Encoded::default()
         }
     }
+}
+
+/// The prompt of every sample at its own timestep.
+fn encode_mapped(
+    mapper: &NetiMapper,
+    model: &PersonalizedModel,
+    prompts: &StagePrompts,
+    batch: &Batch,
+) -> Conditioning {
+    let Samples {
+        prompts: numbers,
+        timesteps,
+        ..
+    } = &batch.photos;
+    let ids: Vec<Vec<u32>> = numbers
+        .iter()
+        .map(|number| prompts.training[*number].ids.clone())
+        .collect();
+    let timesteps: Vec<f32> = timesteps.iter().map(|timestep| *timestep as f32).collect();
+    let kept = batch.truncation.as_deref();
+    mapper.conditioning(model.text_encoder(), &ids, &timesteps, kept)
 }
 
 /// The distinct prompts of the batch and y* as one forward pass.
@@ -184,13 +215,13 @@ fn encode_moving(
     let photos = wanted.photos.then(|| {
         let count = batch.photos.prompts.len();
         if distinct.len() == 1 {
-            return hidden.clone().narrow(0, 0, 1).repeat_dim(0, count);
+            return hidden.clone().narrow(0, 0, 1).repeat_dim(0, count).into();
         }
         let place = |prompt: &usize| distinct.binary_search(prompt).unwrap_or(0) as i64;
         let places: Vec<i64> = batch.photos.prompts.iter().map(place).collect();
         let places = TensorData::new(places, [count]);
         let places = Tensor::<1, Int>::from_data(places, &hidden.device());
-        hidden.clone().select(0, places)
+        hidden.clone().select(0, places).into()
     });
     Encoded {
         photos,

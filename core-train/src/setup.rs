@@ -19,6 +19,7 @@ use crate::augmentations::AugmentationConfig;
 use crate::base_model::BaseModel;
 use crate::config::{PromptSource, RunConfig, StageConfig, TrainEntry};
 use crate::data::draws::{Draws, Source};
+use crate::data::nested_dropout::NestedDropout;
 use crate::data::photos::{ConceptLatents, load_photos, read_photos};
 use crate::data::prior::{self, class_prompts};
 use crate::data::prompts::{ConceptWords, StagePrompts, word_ids};
@@ -82,7 +83,9 @@ pub(crate) fn with_concept(
     pipeline
         .tokenizer
         .add_placeholder(&token, concept.num_vectors)?;
-    pipeline.model = pipeline.model.with_concept(ConceptEmbedding::new(vectors));
+    pipeline.model = pipeline
+        .model
+        .with_embedding(ConceptEmbedding::new(vectors));
     Ok(pipeline)
 }
 
@@ -225,7 +228,21 @@ pub(crate) enum ClassImages {
     StandIns,
 }
 
-/// Where the batches of every stage come from. A replayed first stage needs no photos.
+/// The nested dropout of a mapper that the stage trains.
+pub(crate) fn nested_dropout(
+    stage: &StageConfig,
+    model: &PersonalizedModel,
+) -> Option<NestedDropout> {
+    let probability = stage.neti()?.nested_dropout;
+    let mapper = model.mapper()?.config();
+    (probability > 0.0).then_some(NestedDropout {
+        layers: mapper.layers,
+        hidden: mapper.hidden,
+        probability,
+    })
+}
+
+/// Where the batches of every stage come from, of a replayed first stage with its model. A replayed first stage needs no photos.
 ///
 /// # Errors
 /// Photos or class images that cannot be had, a replay that does not fit.
@@ -233,15 +250,16 @@ pub(crate) fn sources(
     config: &RunConfig,
     base: &BaseModel,
     noise_scheduler: &DdpmScheduler,
-    replay: Option<&Path>,
+    replay: Option<(&Path, &PersonalizedModel)>,
     class_images: ClassImages,
 ) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
-    if let Some(path) = replay {
+    if let Some((path, model)) = replay {
         let fit = ReplayFit {
             stage: &config.stages[0],
             channels: base.pipeline.model.unet().config().in_channels,
             num_train_timesteps: noise_scheduler.num_train_timesteps(),
+            nested_dropout: nested_dropout(&config.stages[0], model),
         };
         sources.push(Source::Replay(Replay::open(path, fit)?));
     }

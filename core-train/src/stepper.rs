@@ -14,6 +14,7 @@ use crate::base_model::BaseModel;
 use crate::config::{RunConfig, StageConfig};
 use crate::data::batch::BatchSizes;
 use crate::data::draws::Source;
+use crate::data::nested_dropout::NestedDropout;
 use crate::data::prompts::StagePrompts;
 use crate::error::Result;
 use crate::fault::{Fault, finite};
@@ -51,6 +52,7 @@ struct Stage {
     encoder: PromptEncoder,
     optimizer: Optimizer,
     rescaling: Rescaling,
+    nested_dropout: Option<NestedDropout>,
     /// Whether more moves than the concept.
     trains_network: bool,
 }
@@ -115,8 +117,14 @@ impl<'a> Stepper<'a> {
         setup::check_validation(config, &pipeline.scheduler_config)?;
         let prompts = setup::prompts(config, &pipeline.tokenizer)?;
         let noise_scheduler = DdpmScheduler::new(&pipeline.scheduler_config)?;
-        let sources = setup::sources(config, base, &noise_scheduler, replay, class_images)?;
-        let vectors = stage_models[0].concept().map(ConceptEmbedding::vectors);
+        let sources = setup::sources(
+            config,
+            base,
+            &noise_scheduler,
+            replay.map(|path| (path, &stage_models[0])),
+            class_images,
+        )?;
+        let vectors = stage_models[0].embedding().map(ConceptEmbedding::vectors);
         let (model, stage) = enter(&config.stages[0], stage_models[0].clone());
         Ok(Self {
             config,
@@ -191,7 +199,7 @@ impl<'a> Stepper<'a> {
             gradients.clip_norm(max_norm);
         }
         self.update(gradients, step)?;
-        row.embedding_norm = self.model.concept().map(ConceptEmbedding::norm);
+        row.embedding_norm = self.model.embedding().map(ConceptEmbedding::norm);
         self.position.step = step;
         self.position.total += 1;
         Ok(Step {
@@ -209,6 +217,7 @@ impl<'a> Stepper<'a> {
             prompts: prompts.training.len(),
             class_prompts: prompts.class_prompts.len(),
             templates: prompts.templates.len(),
+            nested_dropout: self.stage.nested_dropout,
             num_train_timesteps: self.noise_scheduler.num_train_timesteps(),
             flip: self.config.concept.flip,
         };
@@ -241,7 +250,7 @@ impl<'a> Stepper<'a> {
         let constrain = |name: &str, value| config.constrain(name, value);
         let (of_concept, others) = gradients.split(CONCEPT);
         optimizer.begin_step();
-        if let Some(concept) = self.model.concept().cloned() {
+        if let Some(concept) = self.model.embedding().cloned() {
             let kept = optimizer.kept_of(CONCEPT);
             let vectors = concept.vectors().inner();
             let moved = optimizer.update(CONCEPT, vectors, &of_concept, rate(CONCEPT));
@@ -370,7 +379,7 @@ impl Stage {
                 .any(|name| name.starts_with(part) && config.moves(name))
         };
         let moving = Moving {
-            concept: any("concept."),
+            concept: any("concept.") || any("neti."),
             text_encoder: any("text_encoder."),
         };
         Self {
@@ -378,7 +387,8 @@ impl Stage {
             terms,
             encoder: PromptEncoder::new(moving),
             optimizer: Optimizer::new(config.optimizer.rule()),
-            rescaling: Rescaling::new(config.rescale_window(), model.concept()),
+            rescaling: Rescaling::new(config.rescale_window(), model.embedding()),
+            nested_dropout: setup::nested_dropout(config, model),
             trains_network: any("unet.") || moving.text_encoder,
         }
     }

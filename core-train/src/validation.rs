@@ -27,12 +27,12 @@ pub(crate) fn draw(stepper: &Stepper<'_>, step: &Step, folder: &Path) -> Result<
     let pipeline = stepper.pipeline();
     let phrase = config.phrase();
     let [channels, height, width] = pipeline.latent_shape()?;
-    let uncond = pipeline.encode_prompts(&[String::new()]);
+    let uncond = pipeline.prompt_states(&[String::new()]);
     for (index, template) in validation.prompts.iter().enumerate() {
-        let cond = pipeline.encode_prompts(&[phrase.fill(template)]);
+        let cond = pipeline.prompt_states(&[phrase.fill(template)]);
         let shape = [1, channels, height, width];
-        let device = cond.device();
-        let noise = randn(shape, config.seed, "validation", index as u64, &device);
+        let device = stepper.device();
+        let noise = randn(shape, config.seed, "validation", index as u64, device);
         let latents = pipeline.sample(
             cond,
             uncond.clone(),

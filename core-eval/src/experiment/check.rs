@@ -1,9 +1,10 @@
 //! Checks of an experiment's values.
 
 use anyhow::{Result, bail, ensure};
+use core_train::adapters::Neti;
 use core_train::config::Group;
 
-use super::Experiment;
+use super::{Experiment, Variant};
 use crate::effects::Effect;
 use crate::reference;
 
@@ -28,6 +29,7 @@ impl Experiment {
         ] {
             ensure!(value > 0, "`sampling.{key}` is 0; expected 1 or more");
         }
+        self.check_truncation()?;
         self.evaluation.check_masks()?;
         self.check_kinds()?;
         self.effects.iter().try_for_each(|e| self.check_effect(e))
@@ -78,6 +80,26 @@ impl Experiment {
         Ok(())
     }
 
+    /// Refuses a truncation of mappers that no variant has, or to more units than one has.
+    fn check_truncation(&self) -> Result<()> {
+        let Some(kept) = self.sampling.truncation else {
+            return Ok(());
+        };
+        let mappers: Vec<&Neti> = self.variants.iter().filter_map(Variant::neti).collect();
+        ensure!(
+            !mappers.is_empty(),
+            "`sampling.truncation` is {kept}, but no variant trains `neti`; leave it out"
+        );
+        for neti in mappers {
+            ensure!(
+                kept <= neti.hidden,
+                "`sampling.truncation` is {kept}, but a mapper has {} hidden units",
+                neti.hidden
+            );
+        }
+        Ok(())
+    }
+
     fn check_seeds(&self) -> Result<()> {
         ensure!(
             !self.seeds.is_empty(),
@@ -115,10 +137,15 @@ impl Experiment {
                 encoder.key
             );
         }
+        let of_scores = matches!(effect, Effect::ScoreDifference { .. });
         for name in effect.variants() {
+            let Some(variant) = self.variants.iter().find(|v| v.name == *name) else {
+                bail!("effect `{}` names no variant with `{name}`", effect.name());
+            };
             ensure!(
-                self.variants.iter().any(|variant| variant.name == *name),
-                "effect `{}` names no variant with `{name}`",
+                of_scores || variant.neti().is_none(),
+                "effect `{}` is about embeddings, of which `{name}` has other ones at every timestep \
+                 and for every layer (`neti`); only differences of scores can be claimed of it",
                 effect.name()
             );
         }

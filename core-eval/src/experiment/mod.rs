@@ -12,7 +12,8 @@ use core_model::folder::ModelFolder;
 use core_model::noise_scheduler::{SchedulerConfig, SchedulerKind};
 use core_model::source::EncoderSource;
 use core_train::RunConfig;
-use core_train::config::{ConceptConfig, Group, ModelConfig, Recipe};
+use core_train::adapters::Neti;
+use core_train::config::{ConceptConfig, Group, ModelConfig, Recipe, StageConfig};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
@@ -68,6 +69,17 @@ pub struct Variant {
     pub recipe: Option<Recipe>,
 }
 
+impl Variant {
+    /// The mapper that it trains, if it trains one.
+    pub(crate) fn neti(&self) -> Option<&Neti> {
+        self.recipe
+            .as_ref()?
+            .stages
+            .iter()
+            .find_map(StageConfig::neti)
+    }
+}
+
 /// How the evaluation images are generated.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -78,6 +90,9 @@ pub struct Sampling {
     pub steps: usize,
     /// The strength of classifier-free guidance.
     pub guidance_scale: f64,
+    /// The number of hidden units that the mappers of `neti` variants keep; fewer follow the prompt more. Absent: all.
+    #[serde(default)]
+    pub truncation: Option<usize>,
     /// The number of images per prompt.
     pub images_per_prompt: usize,
     /// A CSV file of evaluation prompts with the columns `group,kind,prompt`.

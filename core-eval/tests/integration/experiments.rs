@@ -220,6 +220,43 @@ fn an_unknown_protocol_scheduler_or_variant_is_refused() {
 }
 
 #[test]
+fn a_truncation_needs_a_variant_with_a_mapper_of_that_many_units() {
+    let said = failure("steps = 20", "steps = 20\ntruncation = 64");
+    for part in ["sampling.truncation", "64", "`neti`"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let mapper = "name = \"Textual Inversion\"\nset = { \"stages.0.train\" = [\"neti\"] }";
+    let kept = |units: usize| {
+        let (folder, path) = edited("name = \"Textual Inversion\"", mapper);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let more = format!("steps = 20\ntruncation = {units}");
+        std::fs::write(&path, text.replace("steps = 20", &more)).unwrap();
+        let output = core_eval().arg(&path).arg("--dry-run").output().unwrap();
+        drop(folder);
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = kept(129);
+    assert!(
+        said.contains("129") && said.contains("128 hidden units"),
+        "{said}"
+    );
+    assert!(!kept(128).contains("truncation"));
+}
+
+#[test]
+fn a_claim_about_embeddings_of_a_variant_with_a_mapper_is_refused() {
+    let said = failure(
+        "name = \"Textual Inversion\"",
+        "name = \"Textual Inversion\"\nset = { \"stages.0.train\" = [\"neti\"] }\n[[effects]]\n\
+         kind = \"context_drift\"\nname = \"drift\"\nvariant = \"Textual Inversion\"\n[[variants]]\n\
+         name = \"another\"",
+    );
+    for part in ["`drift`", "`Textual Inversion`", "`neti`"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
 fn a_device_that_is_absent_is_refused_before_any_work() {
     let results = tempfile::tempdir().unwrap();
     let output = core_eval()

@@ -141,7 +141,7 @@ mod tests {
         let observed = Observed {
             photos: Some(Pass {
                 spans: vec![span; batch],
-                hidden: Tensor::zeros([batch, 4, 1], &device),
+                hidden: Some(Tensor::zeros([batch, 4, 1], &device)),
                 prediction: None,
                 attention: Some(vec![map.repeat_dim(0, batch)]),
             }),

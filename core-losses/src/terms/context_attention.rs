@@ -100,7 +100,7 @@ mod tests {
         };
         let pass = |shift: [f32; 2]| Pass {
             spans: vec![span.clone()],
-            hidden: Tensor::zeros([1, 3, 1], &device),
+            hidden: Some(Tensor::zeros([1, 3, 1], &device)),
             prediction: None,
             attention: Some(shift.map(map).to_vec()),
         };

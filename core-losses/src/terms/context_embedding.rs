@@ -82,7 +82,7 @@ mod tests {
         let span = PromptSpan::of_token(4, 1..2, 4);
         let pass = |rows| Pass {
             spans: vec![span.clone()],
-            hidden: Tensor::<2>::from_floats(rows, &device).unsqueeze::<3>(),
+            hidden: Some(Tensor::<2>::from_floats(rows, &device).unsqueeze::<3>()),
             prediction: None,
             attention: None,
         };

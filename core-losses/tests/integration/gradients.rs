@@ -71,7 +71,7 @@ fn observed(hidden: [Tensor<3>; 2], attention: Option<[Vec<Tensor<4>>; 2]>) -> O
     let [maps, reference_maps] = attention.map_or([None, None], |maps| maps.map(Some));
     let pass = |span: &PromptSpan, hidden, attention| Pass {
         spans: vec![span.clone()],
-        hidden,
+        hidden: Some(hidden),
         prediction: None,
         attention,
     };
@@ -136,7 +136,7 @@ fn attention_statistics_have_the_right_slope() {
         AttentionStatistics::default().forward(&Observed {
             photos: Some(Pass {
                 spans: vec![span.clone(), span.clone()],
-                hidden: hidden.clone(),
+                hidden: Some(hidden.clone()),
                 prediction: None,
                 attention: Some(vec![x, other.clone()]),
             }),

@@ -94,7 +94,7 @@ fn values_and_gradients_equal_pytorchs() {
         let reference_maps = layers("reference_attention", &plain);
         let pass = |prompt: &Prompt, hidden: &Tensor<3>, maps: &[Tensor<4>]| Pass {
             spans: vec![prompt.span()],
-            hidden: hidden.clone(),
+            hidden: Some(hidden.clone()),
             prediction: None,
             attention: Some(maps.to_vec()),
         };

@@ -9,6 +9,7 @@ mod encoders;
 mod feature_sets;
 mod image_processor;
 mod learned_embeddings;
+mod neti;
 mod noise_schedulers;
 mod opening;
 mod ops;

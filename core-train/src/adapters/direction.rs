@@ -24,7 +24,7 @@ pub struct Direction {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     untagged,
-    expecting = "expected \"mean\", \"min\", \"max\" or a number"
+    expecting = "expected `scale` to be \"mean\", \"min\", \"max\" or a number"
 )]
 pub enum Scale {
     /// That of the token embeddings.
@@ -51,7 +51,7 @@ impl Direction {
     /// # Errors
     /// A vector of length 0, which has no direction.
     pub(super) fn apply(self, mut model: PersonalizedModel) -> Result<PersonalizedModel> {
-        let Some(concept) = model.concept() else {
+        let Some(concept) = model.embedding() else {
             return Ok(model);
         };
         let vectors = concept.vectors().inner();

@@ -71,7 +71,7 @@ fn length(vector: &[f32]) -> f64 {
 }
 
 /// The concept of a model under its placeholder token, with super-category and base model in its
-/// metadata; `None` for a model without one.
+/// metadata; `None` for a model whose concept has no vectors.
 ///
 /// # Errors
 /// Vectors that are NaN or infinite.
@@ -80,7 +80,7 @@ pub fn learned_embedding(
     base_name: &Path,
     model: &PersonalizedModel,
 ) -> Result<Option<LearnedEmbedding>> {
-    let Some(concept) = model.concept() else {
+    let Some(concept) = model.embedding() else {
         return Ok(None);
     };
     let vectors = concept.vectors();

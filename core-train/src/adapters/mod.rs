@@ -7,6 +7,7 @@
 mod direction;
 mod embedding;
 mod lora;
+mod neti;
 mod network;
 mod oft;
 mod targets;
@@ -27,6 +28,7 @@ use toml::Table;
 pub use direction::{Direction, OfTable, Scale};
 pub use embedding::{EMBEDDING, learned_embedding};
 pub use lora::LORA;
+pub use neti::{Bypass, NETI};
 pub use network::{TEXT_ENCODER, UNET};
 pub use oft::OFT;
 pub use targets::{NamedTargets, Targets};
@@ -187,6 +189,7 @@ macro_rules! adapters {
 
 adapters! {
     embedding::Embedding => "embedding",
+    neti::Neti => "neti",
     network::Unet => "unet",
     network::CrossAttention => "cross_attention",
     network::CrossAttentionKv => "cross_attention_kv",
@@ -205,6 +208,8 @@ mod tests {
         let block = "unet.down_blocks.1.attentions.0.transformer_blocks.0";
         let names = [
             "concept.embedding".to_string(),
+            "neti.net.1.weight".into(),
+            "neti.encoder.w".into(),
             "text_encoder.final_layer_norm.bias".into(),
             format!("{block}.attn1.to_k.weight"),
             format!("{block}.attn2.to_out.0.weight"),
@@ -215,13 +220,14 @@ mod tests {
         ];
         let yes = |letters: &str| letters.chars().map(|c| c == 'x').collect::<Vec<_>>();
         for (kind, chosen) in [
-            ("embedding", "x......."),
-            ("text_encoder", ".x......"),
-            ("unet", "..xxxx.."),
-            ("cross_attention", "...xxx.."),
-            ("cross_attention_kv", "....xx.."),
-            ("lora", "......x."),
-            ("oft", ".......x"),
+            ("embedding", "x........."),
+            ("neti", ".x........"),
+            ("text_encoder", "...x......"),
+            ("unet", "....xxxx.."),
+            ("cross_attention", ".....xxx.."),
+            ("cross_attention_kv", "......xx.."),
+            ("lora", "........x."),
+            ("oft", ".........x"),
         ] {
             let set = AdapterConfig::named(kind).unwrap();
             let found: Vec<bool> = names.iter().map(|name| set.adapter().moves(name)).collect();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use core_model::Precision;
 use core_model::export::export;
@@ -30,6 +30,12 @@ pub(crate) struct ExportArgs {
 /// No run folder, an unreadable model, an existing or unwritable folder.
 pub(crate) fn run(args: &ExportArgs) -> Result<()> {
     let run = Run::open(&args.run)?;
+    ensure!(
+        run.config.neti().is_none(),
+        "{}: trains `neti`, whose mapper gives the concept another embedding at every timestep and for \
+         every layer; a folder of diffusers cannot hold that, so draw with `core-train generate --run`",
+        args.run.display()
+    );
     let base = run.base_model(&run.config.device)?;
     let pipeline = run.pipeline(&base)?;
     let embedding = learned_embedding(&run.phrase(), &run.config.model.path, &pipeline.model)?;

@@ -16,7 +16,7 @@ use core_model::lora::{LayerNames, Lora};
 use core_model::noise_scheduler::{PredictionType, SchedulerKind};
 use core_model::oft::Oft;
 use core_model::params::{Weights, to_vec};
-use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
+use core_model::pipeline::{PromptStates, SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::randn;
 use core_model::source::ModelSource;
 
@@ -104,6 +104,9 @@ pub(crate) struct GenerateArgs {
     /// Its learning rate
     #[arg(long, value_name = "LR", default_value_t = 5e-4, value_parser = finite)]
     optimize_learning_rate: f64,
+    /// Hidden units that the mapper of a `neti` run keeps; fewer follow the prompt more
+    #[arg(long, value_name = "N", conflicts_with = "model")]
+    truncation: Option<usize>,
     /// Initial noise: key `latents`, [num-images, channels, height, width], unit variance
     #[arg(long, value_name = "FILE")]
     init_latents: Option<PathBuf>,
@@ -171,7 +174,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         Some((values, shape)) => from_file(values, shape, pipeline, device)?,
         None => initial_noise(args, pipeline, device)?,
     };
-    let encode = |prompt: &str| pipeline.encode_prompts(&[prompt.to_string()]);
+    let encode = |prompt: &str| pipeline.prompt_states(&[prompt.to_string()]);
     let states = [encode(&args.prompt), encode(&args.negative_prompt)];
     // An interrupted call leaves none of them among its own.
     for path in earlier {
@@ -285,8 +288,12 @@ impl Generator {
             }
             None => run.pipeline_at_scale(&base, lora_scale)?,
         };
+        let pipeline = match args.truncation {
+            Some(kept) => pipeline.with_truncation(kept).context("--truncation")?,
+            None => pipeline,
+        };
         let phrase = run.phrase();
-        let vectors = pipeline.model.concept().map(|c| c.vectors().dims()[0]);
+        let vectors = pipeline.model.embedding().map(|e| e.vectors().dims()[0]);
         Ok(Self {
             token: Some((phrase.token().to_string(), vectors.unwrap_or(1))),
             pipeline,
@@ -415,7 +422,7 @@ fn earlier_images(args: &GenerateArgs) -> Result<Vec<PathBuf>> {
 fn draw(
     args: &GenerateArgs,
     pipeline: &StableDiffusionPipeline,
-    [cond, uncond]: [Tensor<3>; 2],
+    [cond, uncond]: [PromptStates<'_>; 2],
     noise: Tensor<4>,
     calls: usize,
 ) -> Result<()> {

@@ -11,6 +11,7 @@ mod overrides;
 mod paths;
 mod prompt_source;
 mod recipe;
+mod sets;
 mod stage;
 mod train_entry;
 mod validate;
@@ -34,6 +35,7 @@ pub use recipe::Recipe;
 pub use stage::{Rescale, RescaleWindow, StageConfig};
 pub use train_entry::TrainEntry;
 
+use crate::adapters::Neti;
 use crate::error::{Error, Result};
 use crate::initializers::InitializerConfig;
 use crate::phrase::Phrase;
@@ -200,6 +202,11 @@ impl RunConfig {
         let placeholder = self.concept.placeholder_token();
         let token = self.rare_token.as_deref().unwrap_or(&placeholder);
         Phrase::new(self.phrase.as_deref(), token, &self.concept.super_category)
+    }
+
+    /// The mapper that the concept is, if a stage trains one.
+    pub fn neti(&self) -> Option<&Neti> {
+        self.stages.iter().find_map(StageConfig::neti)
     }
 
     /// The kinds of terms of all stages beside the diffusion loss, in order of first appearance:

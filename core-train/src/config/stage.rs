@@ -1,20 +1,21 @@
 //! `[[stages]]`: one after the other, each with its own weights, steps and terms.
 
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Tensor;
 use core_losses::{Diffusion, LossTerm, PriorPreservation, Reading, Term};
 use core_model::personalized::ConceptEmbedding;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::concept::Group;
 use super::optimizer::OptimizerConfig;
 use super::prompt_source::PromptSource;
 use super::train_entry::TrainEntry;
+use crate::adapters::{AdapterConfig, Neti};
 use crate::augmentations::AugmentationConfig;
 use crate::error::{Error, Result};
+use crate::off::Off;
 
 /// A stage of training. Stages run one after the other; each trains its own weights with its own
 /// prompts and loss terms.
@@ -82,6 +83,14 @@ impl StageConfig {
     /// Whether the concept's embedding moves.
     pub fn trains_embedding(&self) -> bool {
         self.moves(ConceptEmbedding::NAME)
+    }
+
+    /// The mapper that the stage trains, if it trains one.
+    pub fn neti(&self) -> Option<&Neti> {
+        self.train.iter().find_map(|entry| match &entry.adapter {
+            AdapterConfig::Neti(neti) => Some(neti),
+            _ => None,
+        })
     }
 
     /// The terms of the objective, the diffusion loss first; it has weight 1 where the file does
@@ -193,43 +202,6 @@ pub enum Rescale {
 impl Default for Rescale {
     fn default() -> Self {
         Self::Off(Off)
-    }
-}
-
-impl JsonSchema for Off {
-    fn schema_name() -> Cow<'static, str> {
-        "Off".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "const": false })
-    }
-}
-
-/// The value `false`; `true` says too little and is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "bool", into = "bool")]
-pub struct Off;
-
-impl TryFrom<bool> for Off {
-    type Error = String;
-
-    fn try_from(on: bool) -> Result<Self, String> {
-        if on {
-            Err("rescale = true names no steps; write { from = STEP, to = STEP }".into())
-        } else {
-            Ok(Self)
-        }
-    }
-}
-
-impl From<Off> for bool {
-    fn from(_: Off) -> Self {
-        false
     }
 }
 

@@ -5,20 +5,20 @@ use std::path::Path;
 use core_losses::{LossTerm, Reading, Term};
 use core_model::files::is_plain_name;
 
-use super::{OptimizerKind, RunConfig, StageConfig, ValidationConfig};
-use crate::adapters::{AdapterConfig, Direction, Embedding, Scale};
+use super::sets::{check_direction, check_neti};
+use super::{RunConfig, StageConfig, ValidationConfig};
 use crate::data::prompts::check_template;
 use crate::error::{Error, Result};
 use crate::optimizer::Rule;
 use crate::phrase::{CLASS, TOKEN};
 
 /// Collects the file's name for errors.
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     path: &'a Path,
 }
 
 impl Checker<'_> {
-    fn require(
+    pub(super) fn require(
         &self,
         holds: bool,
         key: impl Into<String>,
@@ -34,12 +34,12 @@ impl Checker<'_> {
         })
     }
 
-    fn positive(&self, value: f64, key: String) -> Result<()> {
+    pub(super) fn positive(&self, value: f64, key: String) -> Result<()> {
         let reason = format!("is {value}, expected a number above 0");
         self.require(value.is_finite() && value > 0.0, key, reason)
     }
 
-    fn at_least_one(&self, value: usize, key: String) -> Result<()> {
+    pub(super) fn at_least_one(&self, value: usize, key: String) -> Result<()> {
         self.require(value >= 1, key, "is 0, expected at least 1")
     }
 }
@@ -157,6 +157,7 @@ pub(super) fn run(config: &RunConfig, path: &Path) -> Result<()> {
         "stages",
         "is empty; there is nothing to do",
     )?;
+    check_neti(&check, config)?;
     for (index, stage) in config.stages.iter().enumerate() {
         check_stage(&check, index, stage)?;
         let first = config
@@ -316,57 +317,6 @@ fn check_optimizer(
     match optimizer.max_grad_norm {
         Some(norm) => check.positive(norm, key("optimizer.max_grad_norm")),
         None => Ok(()),
-    }
-}
-
-/// A direction and the optimiser that moves one need each other, and nothing beside them.
-fn check_direction(
-    check: &Checker<'_>,
-    index: usize,
-    stage: &StageConfig,
-    key: &impl Fn(&str) -> String,
-) -> Result<()> {
-    const EXAMPLE: &str = "train = [{ kind = \"embedding\", direction = { scale = \"mean\" } }]";
-    let spherical = stage.optimizer.kind == OptimizerKind::SphericalSgd;
-    let mut entries = stage.train.iter();
-    let direction = entries.find_map(|entry| match entry.adapter {
-        AdapterConfig::Embedding(Embedding { direction }) => direction,
-        _ => None,
-    });
-    let Some(Direction { scale }) = direction else {
-        let reason = format!(
-            "is \"spherical_sgd\", which moves the direction of the concept's vectors; write {EXAMPLE}"
-        );
-        return check.require(!spherical, key("optimizer.kind"), reason);
-    };
-    check.require(
-        index == 0,
-        key("train"),
-        "sets the length of the concept's vectors by `direction`, before anything is trained; move \
-         it to the first stage",
-    )?;
-    check.require(
-        stage.train.len() == 1,
-        key("train"),
-        format!("holds other sets beside a `direction`, which its optimiser cannot move; write {EXAMPLE}"),
-    )?;
-    check.require(
-        spherical,
-        key("optimizer.kind"),
-        format!(
-            "is {:?}, which does not keep the length of vectors of which only the `direction` is \
-             trained; write kind = \"spherical_sgd\"",
-            stage.optimizer.kind.name()
-        ),
-    )?;
-    check.require(
-        stage.rescale_window().is_none(),
-        key("rescale"),
-        "restores a length that a `direction` never changes; leave the key out",
-    )?;
-    match scale {
-        Scale::Length(length) => check.positive(length, key("train.0.direction.scale")),
-        Scale::OfTable(_) => Ok(()),
     }
 }
 

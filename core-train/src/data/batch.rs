@@ -2,6 +2,8 @@
 
 use burn::tensor::Tensor;
 
+use super::nested_dropout::NestedDropout;
+
 /// Samples that the U-Net sees in one forward pass.
 #[derive(Debug, Clone)]
 pub struct Samples {
@@ -24,6 +26,9 @@ pub struct Batch {
     pub prior: Option<Samples>,
     /// The index of the regularisation template, one for the whole batch.
     pub template: usize,
+    /// How many hidden units a mapper keeps, of all samples of the first cross-attention layer, then
+    /// of the second, and so on; all of them where absent.
+    pub truncation: Option<Vec<usize>>,
 }
 
 /// Sizes from which a batch is drawn.
@@ -39,6 +44,8 @@ pub struct BatchSizes {
     pub templates: usize,
     /// Number of timesteps to choose from.
     pub num_train_timesteps: usize,
+    /// What truncations of a mapper are drawn from; none where it is not truncated.
+    pub nested_dropout: Option<NestedDropout>,
     /// Whether photos are mirrored at random.
     pub flip: bool,
 }

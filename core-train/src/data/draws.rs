@@ -65,6 +65,10 @@ impl Draws {
                 0 => 0,
                 count => template.random_range(0..count),
             },
+            truncation: sizes.nested_dropout.map(|dropout| {
+                let mut rng = rng(self.seed, &self.purpose("truncation"), index as u64);
+                dropout.draw(&mut rng, sizes.batch_size)
+            }),
         }
     }
 

@@ -8,6 +8,7 @@
 //! | `timesteps` | [steps, batch] | integers |
 //! | `prior_latents`, `prior_noise`, `prior_timesteps` | the same | of the class images; only with prior preservation |
 //! | `init.<key>` | as in the set's own file | start values of what a set of weights adds; optional |
+//! | `truncation` | [steps, layers, batch] | hidden units of a mapper that are kept; only with nested dropout |
 //! | `template_index` | `[steps]` | integers into `regularization_prompts`; only where a term reads a template |
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use core_model::checkpoint::Checkpoint;
 
 use super::batch::{Batch, Samples};
+use super::nested_dropout::NestedDropout;
 use crate::config::StageConfig;
 
 use crate::error::{Error, Result};
@@ -26,6 +28,8 @@ pub struct Replay {
     photos: Recorded,
     prior: Option<Recorded>,
     templates: Vec<usize>,
+    /// Of every step, as in [`Batch::truncation`].
+    truncations: Option<Vec<Vec<usize>>>,
 }
 
 /// The samples of all steps.
@@ -64,6 +68,8 @@ pub struct ReplayFit<'a> {
     pub channels: usize,
     /// Timesteps of the noise schedule.
     pub num_train_timesteps: usize,
+    /// The nested dropout of the stage.
+    pub nested_dropout: Option<NestedDropout>,
 }
 
 struct Reader<'a> {
@@ -100,6 +106,7 @@ impl Replay {
             photos: self.photos.step(index, prompts, device),
             prior: prior.map(|prior| prior.step(index, class_prompts, device)),
             template: self.templates.get(index).copied().unwrap_or(0),
+            truncation: self.truncations.as_ref().map(|steps| steps[index].clone()),
         }
     }
 }
@@ -137,7 +144,23 @@ impl Reader<'_> {
             photos,
             prior: prior.transpose()?,
             templates,
+            truncations: self.truncations()?,
         })
+    }
+
+    fn truncations(&self) -> Result<Option<Vec<Vec<usize>>>> {
+        let ReplayFit {
+            stage,
+            nested_dropout,
+            ..
+        } = self.fit;
+        let Some(NestedDropout { layers, hidden, .. }) = nested_dropout else {
+            return Ok(None);
+        };
+        let shape = [stage.steps, layers, stage.batch_size];
+        let kept = self.numbers("truncation", &shape, hidden + 1, "the hidden units'")?;
+        let steps = kept.chunks(layers * stage.batch_size);
+        Ok(Some(steps.map(<[usize]>::to_vec).collect()))
     }
 
     /// Latents, noise and timesteps whose keys begin like this.

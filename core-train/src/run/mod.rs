@@ -13,7 +13,7 @@ use core_model::params::Weights;
 use core_model::personalized::PersonalizedModel;
 use core_model::pipeline::StableDiffusionPipeline;
 
-use crate::adapters::{Adapter, EMBEDDING, Embedding, Loading, Trained, UNET};
+use crate::adapters::{Adapter, EMBEDDING, Embedding, Loading, NETI, Trained, UNET};
 use crate::base_model::BaseModel;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
@@ -132,7 +132,7 @@ fn results(config: &RunConfig) -> Vec<&dyn Adapter> {
             None => results.push(adapter),
         }
     }
-    if config.rare_token.is_none() && !results.iter().any(|adapter| adapter.file() == EMBEDDING) {
+    if config.rare_token.is_none() && !results.iter().any(|adapter| is_concept(*adapter)) {
         results.insert(0, &Embedding { direction: None });
     }
     results
@@ -161,8 +161,12 @@ pub(crate) fn save_concept(
     model: &PersonalizedModel,
     folder: &Path,
 ) -> Result<()> {
-    let is_concept = |adapter: &dyn Adapter| adapter.file() == EMBEDDING;
     save(config, base, model, folder, is_concept)
+}
+
+/// Whether a set of weights is what stands for the concept in prompts.
+fn is_concept(adapter: &dyn Adapter) -> bool {
+    [EMBEDDING, NETI].contains(&adapter.file())
 }
 
 fn save(

@@ -13,6 +13,7 @@ mod frozen_weights;
 mod generate;
 mod hub;
 mod inspect_model;
+mod neti;
 mod networks;
 mod one_file;
 mod pretrain;

@@ -253,7 +253,7 @@ fn a_run_with_a_rare_token_opens_and_writes_the_concept_as_in_its_prompts() {
     assert_eq!(run.phrase().fill("a {} in space"), "a red toy dog in space");
     let base: BaseModel = run.base_model("cpu").unwrap();
     let pipeline = run.pipeline(&base).unwrap();
-    assert!(pipeline.model.concept().is_none());
+    assert!(pipeline.model.embedding().is_none());
     let states = |pipeline: &core_model::pipeline::StableDiffusionPipeline| {
         let prompts = ["a red toy dog".to_string()];
         core_model::params::to_vec(pipeline.encode_prompts(&prompts))
