@@ -54,8 +54,8 @@ pub(crate) fn check_validation(
     Ok(())
 }
 
-/// The base model with the concept as learning begins. A rare token is a word that the model has;
-/// nothing is added for it.
+/// The base model with the concept as learning begins. A rare token is made of entries that the
+/// vocabulary has; nothing is added for it.
 ///
 /// # Errors
 /// A token or an initialiser that the vocabulary does not allow.
@@ -89,21 +89,29 @@ pub(crate) fn with_concept(
     Ok(pipeline)
 }
 
+/// A rare token may be several entries of the vocabulary, as `qwe` is in CLIP's; it says so then.
 fn check_rare_token(token: &str, tokenizer: &Tokenizer) -> Result<()> {
-    let ids = word_ids(tokenizer, token);
-    if ids.len() == 1 {
-        return Ok(());
+    let refuse = |reason: &str| {
+        let reason = format!("`rare_token` is {token:?}, which {reason}; choose another word");
+        Err(core_model::Error::Invalid(reason).into())
+    };
+    if !tokenizer.knows(token) {
+        return refuse("is not made of words or pieces of words of the vocabulary");
     }
-    let pieces: Vec<String> = ids
-        .iter()
-        .map(|id| format!("`{}` ({id})", tokenizer.token(*id)))
-        .collect();
-    let reason = format!(
-        "`rare_token` is {token:?}, which is no single word of the vocabulary but {}; choose a \
-         word that is one token and that prompts do not use",
-        pieces.join(", ")
-    );
-    Err(core_model::Error::Invalid(reason).into())
+    let ids = word_ids(tokenizer, token);
+    if tokenizer.encode(token).truncated {
+        return refuse("has more tokens than a prompt has room for");
+    }
+    if ids.len() > 1 {
+        let name = |id: &u32| format!("`{}` ({id})", tokenizer.token(*id));
+        let pieces: Vec<String> = ids.iter().map(name).collect();
+        tracing::info!(
+            "the rare token {token:?} is {} tokens of the vocabulary: {}",
+            ids.len(),
+            pieces.join(", ")
+        );
+    }
+    Ok(())
 }
 
 /// The model of every stage before training: that of the stage before it and what its sets of

@@ -84,6 +84,7 @@ pub(super) fn read(folder: &Path, rows: Option<usize>) -> Result<Tokenizer> {
     Ok(Tokenizer {
         bos: id(&special[0]),
         eos: id(&special[1]),
+        unk: id(&special[2]),
         pad: id(&special[3]),
         num_words: words.get_vocab_size(true),
         vocab_size: words.get_vocab_size(true),

@@ -61,6 +61,7 @@ pub struct Tokenizer {
     continued: BTreeMap<u32, Vec<u32>>,
     bos: u32,
     eos: u32,
+    unk: u32,
     pad: u32,
     vocab_size: usize,
     context_length: usize,
@@ -256,6 +257,14 @@ impl Tokenizer {
             placeholder: placeholder.filter(|range| range.end <= end),
             truncated,
         }
+    }
+
+    /// Whether `text` is made of words or pieces of words of the vocabulary, none of which is a
+    /// special token; empty text is not.
+    pub fn knows(&self, text: &str) -> bool {
+        let ids = self.split(text);
+        let special = [self.bos, self.eos, self.unk];
+        !ids.is_empty() && ids.iter().all(|id| !special.contains(id))
     }
 
     /// Positions of a prompt, begin and end included.

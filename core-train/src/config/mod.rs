@@ -57,7 +57,8 @@ pub struct RunConfig {
     /// contain `{class}`, the super-category. Absent: `"{token}"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phrase: Option<String>,
-    /// A word of the vocabulary that serves as the concept's token. Absent: a new token is learned.
+    /// A rare word that serves as the concept's token, in one or more entries of the vocabulary. Absent:
+    /// a new token is learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rare_token: Option<String>,
     /// The vectors at which learning the concept's embedding starts. Absent: `"super_category"`.
