@@ -91,6 +91,10 @@ macro_rules! terms {
                 match self { $(Self::$variant(term) => term.reads()),+ }
             }
 
+            fn sentence(&self) -> Option<&str> {
+                match self { $(Self::$variant(term) => term.sentence()),+ }
+            }
+
             fn forward(&self, observed: &Observed) -> Tensor<1> {
                 match self { $(Self::$variant(term) => term.forward(observed)),+ }
             }
@@ -105,4 +109,5 @@ terms! {
     embedding_anchor::EmbeddingAnchor => "embedding_anchor",
     attention_statistics::AttentionStatistics => "attention_statistics",
     prior_preservation::PriorPreservation => "prior_preservation",
+    semantic_preservation::SemanticPreservation => "semantic_preservation",
 }

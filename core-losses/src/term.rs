@@ -39,6 +39,8 @@ pub enum Reading {
     Embedding,
     /// [`PromptSpan::class_word`] of the training prompts.
     ClassWord,
+    /// [`Pass::hidden`] of [`Observed::sentence`] and [`Observed::class_sentence`].
+    Sentence,
 }
 
 impl Reading {
@@ -71,6 +73,19 @@ pub struct Pass {
     pub attention: Option<Vec<Tensor<4>>>,
 }
 
+impl Pass {
+    /// The hidden states at the end of text of each prompt, [prompts, channels].
+    fn end_of_text(&self) -> Option<Tensor<2>> {
+        let hidden = self.hidden.as_ref()?;
+        let [_, _, channels] = hidden.dims();
+        let ends = self.spans.iter().enumerate().map(|(prompt, span)| {
+            let one = hidden.clone().narrow(0, prompt, 1);
+            one.narrow(1, span.length - 1, 1).reshape([1, channels])
+        });
+        Some(Tensor::cat(ends.collect(), 0))
+    }
+}
+
 /// What a step has computed, as far as one of its terms declared to read it.
 ///
 /// The passes of the template and of the class template share noisy latents and timesteps with
@@ -87,6 +102,10 @@ pub struct Observed {
     pub class_template: Option<Pass>,
     /// Which positions of the two templates correspond.
     pub pair: Option<ContextPair>,
+    /// The term's own sentence, [`Term::sentence`], filled with the concept.
+    pub sentence: Option<Pass>,
+    /// The same sentence filled with the super-category; never on the tape.
+    pub class_sentence: Option<Pass>,
     /// The concept's input embeddings now and at the start of the run, [vectors, channels] each.
     pub embedding: Option<[Tensor<2>; 2]>,
 }
@@ -136,6 +155,19 @@ impl Observed {
         match &self.embedding {
             Some([now, start]) => [now, start],
             None => panic!("this term does not declare that it reads the embedding"),
+        }
+    }
+
+    /// The hidden states at the end of the term's own sentence, [1, channels] each: with the concept and
+    /// with the super-category.
+    ///
+    /// # Panics
+    /// When the term does not declare [`Reading::Sentence`].
+    pub fn ends_of_sentence(&self) -> [Tensor<2>; 2] {
+        let end = |pass: &Option<Pass>| pass.as_ref().and_then(Pass::end_of_text);
+        match (end(&self.sentence), end(&self.class_sentence)) {
+            (Some(sentence), Some(class)) => [sentence, class],
+            _ => panic!("this term does not declare that it reads a sentence of its own"),
         }
     }
 
@@ -190,6 +222,12 @@ pub trait Term {
 
     /// What it reads of a step; everything else is absent from [`Observed`].
     fn reads(&self) -> &'static [Reading];
+
+    /// The template that the term compares with and without the concept, where it has one of its own
+    /// beside those of the stage.
+    fn sentence(&self) -> Option<&str> {
+        None
+    }
 
     /// The unweighted value, shape `[1]`.
     ///

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use core_losses::{LossTerm, Observed, Pass, Reading, Term};
+use core_losses::{LossTerm, Observed, Pass, PromptSpan, Reading, Term};
 use core_model::conditioning::Conditioning;
 use core_model::noise_scheduler::DdpmScheduler;
 use core_model::personalized::{ConceptEmbedding, PersonalizedModel};
@@ -38,6 +38,7 @@ impl Reads {
             prior: self.any(&[Reading::PriorPrediction]),
             template: self.any(&[Reading::TemplateHidden, Reading::TemplateAttention]),
             class_template: self.any(&[Reading::ClassHidden, Reading::ClassAttention]),
+            sentence: self.any(&[Reading::Sentence]),
         }
     }
 }
@@ -78,6 +79,13 @@ pub fn observe(
         embedding: embedding(model, scene, reads),
         ..Observed::default()
     };
+    let sentence = prompts.sentence.as_ref();
+    if let Some((sentence, hidden)) = sentence.zip(encoded.sentence) {
+        observed.sentence = Some(text_pass(&sentence.learned.span, hidden));
+    }
+    if let Some((sentence, hidden)) = sentence.zip(encoded.class_sentence) {
+        observed.class_sentence = Some(text_pass(&sentence.reference.span, hidden));
+    }
     let photos = Noisy::new(&batch.photos, noise_scheduler);
 
     // 1. y, what the photos say; the class images; and y*, what the context tokens attend to
@@ -149,6 +157,16 @@ pub fn observe(
         }
     });
     observed
+}
+
+/// A pass of the text encoder alone.
+fn text_pass(span: &PromptSpan, hidden: Tensor<3>) -> Pass {
+    Pass {
+        spans: vec![span.clone()],
+        hidden: Some(hidden),
+        prediction: None,
+        attention: None,
+    }
 }
 
 /// The concept's vectors now and at the start, where a term reads them.

@@ -34,6 +34,8 @@ pub struct Wanted {
     pub template: bool,
     /// Those of the template with the super-category.
     pub class_template: bool,
+    /// Those of a term's own sentence, with the concept and with the super-category.
+    pub sentence: bool,
 }
 
 /// The hidden states of one step, as far as they are wanted.
@@ -48,6 +50,10 @@ pub struct Encoded {
     pub template: Option<Tensor<3>>,
     /// Of y_cat, [1, n, d]; never tracked.
     pub class_template: Option<Tensor<3>>,
+    /// Of a term's own sentence with the concept, [1, n, d].
+    pub sentence: Option<Tensor<3>>,
+    /// Of the sentence with the super-category, [1, n, d]; never tracked.
+    pub class_sentence: Option<Tensor<3>>,
 }
 
 /// Encodes the prompts of one stage's steps.
@@ -58,6 +64,8 @@ pub struct PromptEncoder {
     prior: BTreeMap<usize, Tensor<3>>,
     templates: BTreeMap<usize, Tensor<3>>,
     class_templates: BTreeMap<usize, Tensor<3>>,
+    sentence: Option<Tensor<3>>,
+    class_sentence: Option<Tensor<3>>,
 }
 
 impl PromptEncoder {
@@ -86,6 +94,9 @@ impl PromptEncoder {
             photos: wanted.photos && mapped.is_none(),
             ..wanted
         };
+        let sentence = prompts.sentence.as_ref().filter(|_| wanted.sentence);
+        let class_sentence =
+            sentence.map(|sentence| self.encode_class_sentence(model, &sentence.reference.ids));
         let encoded = match self.moving.concept || self.moving.text_encoder {
             true => encode_moving(model, prompts, batch, wanted),
             false => self.look_up(model, prompts, batch, wanted),
@@ -95,6 +106,7 @@ impl PromptEncoder {
             photos: mapped.or(encoded.photos),
             prior: prior.map(|samples| self.encode_prior(model, prompts, &samples.prompts)),
             class_template,
+            class_sentence,
             ..encoded
         }
     }
@@ -137,6 +149,15 @@ impl PromptEncoder {
         entry.or_insert_with(encode).clone()
     }
 
+    fn encode_class_sentence(&mut self, model: &PersonalizedModel, ids: &Vec<u32>) -> Tensor<3> {
+        let ids = std::slice::from_ref(ids);
+        if self.moving.text_encoder {
+            return model.text_encoder().valid().forward(ids, None);
+        }
+        let encode = || model.text_encoder().forward(ids, None);
+        self.class_sentence.get_or_insert_with(encode).clone()
+    }
+
     /// Prompts that no trained weight changes.
     fn look_up(
         &mut self,
@@ -159,9 +180,15 @@ impl PromptEncoder {
             let ids = &prompts.templates[batch.template].learned;
             entry.or_insert_with(|| encode(ids)).clone()
         });
+        let sentence = prompts.sentence.as_ref().filter(|_| wanted.sentence);
+        let sentence = sentence.map(|sentence| {
+            let ids = &sentence.learned.ids;
+            self.sentence.get_or_insert_with(|| encode(ids)).clone()
+        });
         Encoded {
             photos,
             template,
+            sentence,
             ..Encoded::default()
         }
     }
@@ -188,7 +215,7 @@ fn encode_mapped(
     mapper.conditioning(model.text_encoder(), &ids, &timesteps, kept)
 }
 
-/// The distinct prompts of the batch and y* as one forward pass.
+/// The distinct prompts of the batch, y* and a term's sentence as one forward pass.
 fn encode_moving(
     model: &PersonalizedModel,
     prompts: &StagePrompts,
@@ -208,6 +235,10 @@ fn encode_moving(
     if wanted.template {
         ids.push(prompts.templates[batch.template].learned.clone());
     }
+    let sentence = prompts.sentence.as_ref().filter(|_| wanted.sentence);
+    if let Some(sentence) = sentence {
+        ids.push(sentence.learned.ids.clone());
+    }
     if ids.is_empty() {
         return Encoded::default();
     }
@@ -223,9 +254,13 @@ fn encode_moving(
         let places = Tensor::<1, Int>::from_data(places, &hidden.device());
         hidden.clone().select(0, places).into()
     });
+    let last = hidden.dims()[0] - 1;
     Encoded {
         photos,
-        template: wanted.template.then(|| hidden.narrow(0, distinct.len(), 1)),
+        template: wanted
+            .template
+            .then(|| hidden.clone().narrow(0, distinct.len(), 1)),
+        sentence: sentence.map(|_| hidden.narrow(0, last, 1)),
         ..Encoded::default()
     }
 }

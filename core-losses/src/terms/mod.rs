@@ -6,3 +6,4 @@ pub mod context_embedding;
 pub mod diffusion;
 pub mod embedding_anchor;
 pub mod prior_preservation;
+pub mod semantic_preservation;

@@ -121,6 +121,26 @@ fn the_embedding_anchor_has_the_right_slope() {
 }
 
 #[test]
+fn semantic_preservation_has_the_right_slope() {
+    let device = Device::flex();
+    let pass = |hidden, span: &PromptSpan| Pass {
+        spans: vec![span.clone()],
+        hidden: Some(hidden),
+        prediction: None,
+        attention: None,
+    };
+    let [learned, reference] = spans();
+    let class = tensor(numbers(13, 28), [1, 7, 4], &device);
+    check(&numbers(14, 28), [1, 7, 4], |x| {
+        SemanticPreservation::default().forward(&Observed {
+            sentence: Some(pass(x, &learned)),
+            class_sentence: Some(pass(class.clone(), &reference)),
+            ..Observed::default()
+        })
+    });
+}
+
+#[test]
 fn attention_statistics_have_the_right_slope() {
     let device = Device::flex();
     let hidden = tensor::<3>(vec![0.0; 14], [2, 7, 1], &device);

@@ -117,6 +117,12 @@ impl StageConfig {
         })
     }
 
+    /// The template of a term that compares one of its own, if such a term has a weight.
+    pub fn sentence(&self) -> Option<&str> {
+        let mut terms = self.regularizers.iter().filter(|term| term.weight() != 0.0);
+        terms.find_map(Term::sentence)
+    }
+
     /// The learning rate of step `step`, from 1, for sets that have none of their own.
     pub fn learning_rate_of_step(&self, step: usize) -> f64 {
         self.learning_rate * self.optimizer.lr_factor(step, self.steps)

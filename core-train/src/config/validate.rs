@@ -239,6 +239,10 @@ fn check_stage(check: &Checker<'_>, index: usize, stage: &StageConfig) -> Result
             format!("is {:?} twice in one stage", regularizer.kind()),
         )?;
     }
+    let sentences = stage.regularizers.iter().filter_map(Term::sentence);
+    for template in sentences {
+        check_template(template)?;
+    }
     check_prior(check, stage, &key)?;
     check_prompts(check, stage, &key)
 }

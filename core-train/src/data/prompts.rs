@@ -57,6 +57,15 @@ pub struct RegularizationPrompt {
     pub pair: ContextPair,
 }
 
+/// A sentence about the concept and the same about its super-category.
+#[derive(Debug, Clone)]
+pub struct Sentence {
+    /// With the concept.
+    pub learned: TrainingPrompt,
+    /// With the super-category.
+    pub reference: TrainingPrompt,
+}
+
 /// The tokenised prompts of a stage.
 #[derive(Debug)]
 pub struct StagePrompts {
@@ -66,6 +75,8 @@ pub struct StagePrompts {
     pub templates: Vec<RegularizationPrompt>,
     /// Ids of the class images' prompts, padded; none where no term reads them.
     pub class_prompts: Vec<Vec<u32>>,
+    /// The sentence of a term that has one of its own.
+    pub sentence: Option<Sentence>,
 }
 
 impl StagePrompts {
@@ -87,6 +98,21 @@ impl StagePrompts {
             training: training.collect::<Result<_>>()?,
             templates: templates.collect::<Result<_>>()?,
             class_prompts: Vec::new(),
+            sentence: None,
+        })
+    }
+
+    /// The same with the sentence of a term, filled and tokenised.
+    ///
+    /// # Errors
+    /// [`Error::Template`] when the sentence does not fit.
+    pub fn with_sentence(self, words: &ConceptWords<'_>, template: &str) -> Result<Self> {
+        Ok(Self {
+            sentence: Some(Sentence {
+                learned: words.training_prompt(template)?,
+                reference: words.class_prompt(template)?,
+            }),
+            ..self
         })
     }
 
@@ -146,20 +172,29 @@ impl ConceptWords<'_> {
     /// [`Error::Template`] when the concept would be cut off or the context tokens do not
     /// correspond.
     pub fn regularization_prompt(&self, template: &str) -> Result<RegularizationPrompt> {
-        let TrainingPrompt { ids, span } = self.training_prompt(template)?;
-        let reference = self
-            .tokenizer
-            .encode(&self.phrase.fill_with_class(template));
-        let start = span.concept.start;
-        let class = start..start + self.count(self.phrase.class());
-        let context_length = self.tokenizer.context_length();
-        let reference_span = PromptSpan::of_token(reference.length, class, context_length);
-        let pair = ContextPair::new(span, reference_span)
+        let learned = self.training_prompt(template)?;
+        let reference = self.class_prompt(template)?;
+        let pair = ContextPair::new(learned.span, reference.span)
             .map_err(|error| refuse(template, error.to_string()))?;
         Ok(RegularizationPrompt {
-            learned: ids,
+            learned: learned.ids,
             reference: reference.ids,
             pair,
+        })
+    }
+
+    /// A template filled with the super-category, which may be cut off.
+    fn class_prompt(&self, template: &str) -> Result<TrainingPrompt> {
+        check_template(template)?;
+        let filled = self.phrase.fill_with_class(template);
+        let encoding = self.tokenizer.encode(&filled);
+        let before = template.split(SLOT).next().unwrap_or_default();
+        let start = 1 + self.count(before);
+        let class = start..start + self.count(self.phrase.class());
+        let context_length = self.tokenizer.context_length();
+        Ok(TrainingPrompt {
+            span: PromptSpan::of_token(encoding.length, class, context_length),
+            ids: encoding.ids,
         })
     }
 
