@@ -94,6 +94,9 @@ impl Pass {
 pub struct Observed {
     /// The training prompts, one for each photo of the batch.
     pub photos: Option<Pass>,
+    /// Where a photo of the batch shows the concept, [batch, 1, h, w] of 0 and 1; absent where its
+    /// augmentation gives none.
+    pub photo_mask: Option<Tensor<4>>,
     /// The class prompts, one for each class image; latents and timesteps of their own.
     pub prior: Option<Pass>,
     /// One regularisation template filled with the concept (y* of the paper).

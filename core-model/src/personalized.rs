@@ -209,6 +209,14 @@ impl PersonalizedModel {
         self
     }
 
+    /// Whether keys and values of the first text position pass no gradient on in the cross-attention
+    /// layers (Custom Diffusion); what is computed stays the same.
+    #[must_use]
+    pub fn with_first_token_gradient_stopped(mut self, on: bool) -> Self {
+        self.unet = self.unet.with_first_token_gradient_stopped(on);
+        self
+    }
+
     /// The concept's vectors, if it has some.
     pub fn embedding(&self) -> Option<&ConceptEmbedding> {
         match &self.concept {

@@ -76,6 +76,7 @@ pub fn observe(
     let template = prompts.templates.get(batch.template);
     let mut observed = Observed {
         pair: template.map(|template| template.pair.clone()),
+        photo_mask: batch.photos.mask.clone(),
         embedding: embedding(model, scene, reads),
         ..Observed::default()
     };

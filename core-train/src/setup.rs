@@ -15,7 +15,7 @@ use core_model::tokenizer::Tokenizer;
 use image::RgbImage;
 
 use crate::adapters::Adapter;
-use crate::augmentations::AugmentationConfig;
+use crate::augmentations::{Augmentation as _, AugmentationConfig, Frame};
 use crate::base_model::BaseModel;
 use crate::config::{PromptSource, RunConfig, StageConfig, TrainEntry};
 use crate::data::draws::{Draws, Source};
@@ -216,13 +216,19 @@ pub(crate) fn prompts(config: &RunConfig, tokenizer: &Tokenizer) -> Result<Vec<S
     let stages = config.stages.iter().map(|stage| {
         let templates = stage.regularization_prompts.as_ref();
         let templates = templates.map_or(&[][..], PromptSource::templates);
-        let prompts = StagePrompts::new(&words, stage.prompts.templates(), templates)?;
-        Ok(match stage.prior() {
-            Some(prior) => {
-                prompts.with_class_prompts(&words, &class_prompts(prior, phrase.class()))
-            }
-            None => prompts,
-        })
+        let mut prompts = StagePrompts::new(&words, stage.prompts.templates(), templates)?;
+        if let Some(augmentation) = stage.augmentation {
+            let (templates, in_front) = (stage.prompts.templates(), augmentation.words());
+            prompts = prompts.with_words_in_front(&words, templates, in_front)?;
+        }
+        if let Some(prior) = stage.prior() {
+            let class_prompts = class_prompts(prior, phrase.class());
+            prompts = prompts.with_class_prompts(&words, &class_prompts);
+        }
+        match stage.sentence() {
+            Some(template) => prompts.with_sentence(&words, template),
+            None => Ok(prompts),
+        }
     });
     stages.collect()
 }
@@ -269,7 +275,7 @@ pub(crate) fn sources(
             num_train_timesteps: noise_scheduler.num_train_timesteps(),
             nested_dropout: nested_dropout(&config.stages[0], model),
         };
-        sources.push(Source::Replay(Replay::open(path, fit)?));
+        sources.push(Source::Replay(Box::new(Replay::open(path, fit)?)));
     }
     let mut encoded: Option<Arc<Photos>> = None;
     for stage in sources.len()..config.stages.len() {
@@ -319,7 +325,10 @@ fn augmented(
     Ok(Photos::Augmented(Box::new(AugmentedPhotos {
         photos: read_photos(&config.concept)?,
         augmentation,
-        side: side(base)?,
+        frame: Frame {
+            side: side(base)?,
+            cell: base.pipeline.vae.config().factor() as u32,
+        },
         vae: base.pipeline.vae.clone(),
         device: base.device.clone(),
     })))

@@ -214,7 +214,7 @@ impl<'a> Stepper<'a> {
         let prompts = &self.prompts[number];
         let sizes = BatchSizes {
             batch_size: self.config.stages[number].batch_size,
-            prompts: prompts.training.len(),
+            prompts: prompts.own,
             class_prompts: prompts.class_prompts.len(),
             templates: prompts.templates.len(),
             nested_dropout: self.stage.nested_dropout,
@@ -364,7 +364,8 @@ impl<'a> Stepper<'a> {
 fn enter(config: &StageConfig, model: PersonalizedModel) -> (PersonalizedModel, Stage) {
     let model = model
         .train_only(|name| config.moves(name))
-        .with_gradient_checkpointing(config.gradient_checkpointing);
+        .with_gradient_checkpointing(config.gradient_checkpointing)
+        .with_first_token_gradient_stopped(config.stop_first_token_gradient);
     let stage = Stage::new(config, &model);
     (model, stage)
 }

@@ -3,7 +3,8 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use core_losses::{
     AttentionStatistics, Context, ContextAttention, ContextEmbedding, ContextPair, EmbeddingAnchor,
-    Formulation, Observed, Pass, PromptSpan, Term, terms::diffusion::diffusion_loss,
+    Formulation, Observed, Pass, PromptSpan, SemanticPreservation, Term,
+    terms::diffusion::{diffusion_loss, masked_diffusion_loss},
 };
 
 const STEP: f64 = 1e-5;
@@ -89,6 +90,17 @@ fn the_diffusion_loss_has_the_right_slope() {
     let target = tensor(numbers(1, 24), [2, 3, 2, 2], &device);
     check(&numbers(2, 24), [2, 3, 2, 2], |x| {
         diffusion_loss(x, target.clone())
+    });
+}
+
+#[test]
+fn the_masked_diffusion_loss_has_the_right_slope() {
+    let device = Device::flex();
+    let target = tensor(numbers(15, 24), [2, 3, 2, 2], &device);
+    let mask = vec![1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0];
+    let mask = tensor(mask, [2, 1, 2, 2], &device);
+    check(&numbers(16, 24), [2, 3, 2, 2], |x| {
+        masked_diffusion_loss(x, target.clone(), mask.clone())
     });
 }
 

@@ -28,6 +28,9 @@ struct Attention {
     to_out: Linear,
     #[module(skip)]
     heads: usize,
+    /// Whether the first position of what keys and values are made of gets no gradient.
+    #[module(skip)]
+    stops_first: bool,
 }
 
 impl Attention {
@@ -38,7 +41,18 @@ impl Attention {
             to_v: Linear::new(context, channels, false, &pb.pp("to_v"))?,
             to_out: Linear::new(channels, channels, true, &pb.pp("to_out.0"))?,
             heads,
+            stops_first: false,
         })
+    }
+
+    /// Keys or values, the first position off the tape where its gradient is stopped.
+    fn stopped(&self, x: Tensor<3>) -> Tensor<3> {
+        let tokens = x.dims()[1];
+        if !self.stops_first || !x.is_autodiff() || tokens < 2 {
+            return x;
+        }
+        let first = x.clone().narrow(1, 0, 1).detach();
+        Tensor::cat(vec![first, x.narrow(1, 1, tokens - 1)], 1)
     }
 
     /// `x` [batch, pixels, channels]; what keys and what values are made of,
@@ -51,8 +65,8 @@ impl Attention {
             x.reshape([batch, n, self.heads, width]).swap_dims(1, 2)
         };
         let q = split(self.to_q.forward(x));
-        let k = split(self.to_k.forward(keys));
-        let v = split(self.to_v.forward(values));
+        let k = split(self.stopped(self.to_k.forward(keys)));
+        let v = split(self.stopped(self.to_v.forward(values)));
         let scale = 1.0 / (width as f64).sqrt();
         let attended = match maps {
             Some(maps) => {
@@ -110,6 +124,11 @@ impl BasicTransformerBlock {
             only_cross_attention,
             layer,
         })
+    }
+
+    fn stop_first_token_gradient(&mut self, on: bool) {
+        self.attn1.stops_first = on && self.only_cross_attention;
+        self.attn2.stops_first = on;
     }
 
     fn forward(&self, x: Tensor<3>, prompt: &Conditioning, maps: Maps) -> Tensor<3> {
@@ -171,6 +190,12 @@ impl Transformer2D {
             proj_out: projection("proj_out")?,
             first_layer: config.first_layer,
         })
+    }
+
+    /// Whether the cross-attention layers stop the gradient of the first text position.
+    pub(crate) fn stop_first_token_gradient(&mut self, on: bool) {
+        let blocks = self.transformer_blocks.iter_mut();
+        blocks.for_each(|block| block.stop_first_token_gradient(on));
     }
 
     /// The number of its first cross-attention among the U-Net's, and how many it has.

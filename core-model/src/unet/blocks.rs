@@ -132,6 +132,10 @@ pub(crate) struct DownBlock {
 }
 
 impl DownBlock {
+    pub(crate) fn attentions_mut(&mut self) -> &mut [Transformer2D] {
+        &mut self.attentions
+    }
+
     pub(crate) fn new(
         config: &LevelConfig,
         downsample_padding: Option<usize>,
@@ -178,6 +182,10 @@ pub(crate) struct MidBlock {
 }
 
 impl MidBlock {
+    pub(crate) fn attentions_mut(&mut self) -> &mut [Transformer2D] {
+        &mut self.attentions
+    }
+
     pub(crate) fn new(config: &LevelConfig, pb: &ParamBuilder) -> Result<Self> {
         Ok(Self {
             resnets: resnets(config.resnet, config.layers + 1, pb)?,
@@ -205,6 +213,10 @@ pub(crate) struct UpBlock {
 }
 
 impl UpBlock {
+    pub(crate) fn attentions_mut(&mut self) -> &mut [Transformer2D] {
+        &mut self.attentions
+    }
+
     /// `skip_channels` are those of the results that the way down left for this level, in the order
     /// in which they are taken.
     pub(crate) fn new(

@@ -115,6 +115,22 @@ impl UNet2DConditionModel {
         self
     }
 
+    /// Whether keys and values of the first text position, the start of text, pass no gradient on in
+    /// the cross-attention layers, as in Custom Diffusion; what is computed stays the same.
+    #[must_use]
+    pub fn with_first_token_gradient_stopped(mut self, on: bool) -> Self {
+        let down = self
+            .down_blocks
+            .iter_mut()
+            .flat_map(DownBlock::attentions_mut);
+        let mid = self.mid_block.attentions_mut();
+        let up = self.up_blocks.iter_mut().flat_map(UpBlock::attentions_mut);
+        for attention in down.chain(mid).chain(up) {
+            attention.stop_first_token_gradient(on);
+        }
+        self
+    }
+
     /// The number of cross-attention layers: 16 in Stable Diffusion 1.x and 2.x.
     pub fn cross_attentions(&self) -> usize {
         self.cross_attentions

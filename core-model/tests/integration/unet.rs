@@ -88,6 +88,31 @@ fn gradients_reach_the_prompt_through_a_frozen_network() {
 }
 
 #[test]
+fn the_first_tokens_gradient_can_be_stopped_and_nothing_else_changes() {
+    for (case, checkpointing) in with_and_without_checkpointing() {
+        let golden = Golden::open(&format!("unet/{case}"));
+        let states = golden.tensor::<3>("states").autodiff().require_grad();
+        let unet = load(case)
+            .with_gradient_checkpointing(checkpointing)
+            .with_first_token_gradient_stopped(true);
+        let (prediction, maps) = unet.forward_with_attention(
+            golden.tensor("sample"),
+            &timesteps(&golden),
+            states.clone(),
+        );
+        golden.check("prediction", prediction.clone().inner());
+        let grads = loss(prediction, &maps, golden.tensor("weight")).backward();
+        let grad = states.grad(&grads).unwrap();
+        let tokens = grad.dims()[1];
+        let first = to_vec(grad.clone().narrow(1, 0, 1));
+        assert!(first.iter().all(|value| *value == 0.0), "{case}");
+        let first = golden.tensor::<3>("states_grad").narrow(1, 0, 1);
+        let others = grad.narrow(1, 1, tokens - 1);
+        golden.check("states_grad", Tensor::cat(vec![first, others], 1));
+    }
+}
+
+#[test]
 fn states_of_every_layer_have_gradients_that_add_up_to_those_of_shared_states() {
     for (case, checkpointing) in with_and_without_checkpointing() {
         let golden = Golden::open(&format!("unet/{case}"));

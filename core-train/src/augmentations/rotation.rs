@@ -6,7 +6,7 @@ use image::imageops::{crop_imm, flip_horizontal};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::Augmentation;
+use super::{Augmentation, Augmented, Frame};
 
 /// The probability of a rotation, and the largest angle to either side in degrees.
 const ROTATED: f64 = 0.75;
@@ -21,7 +21,8 @@ const MIRRORED: f64 = 0.25;
 pub struct Rotation;
 
 impl Augmentation for Rotation {
-    fn apply(&self, photo: &RgbImage, side: u32, rng: &mut ChaCha8Rng) -> RgbImage {
+    fn apply(&self, photo: &RgbImage, frame: Frame, rng: &mut ChaCha8Rng) -> Augmented {
+        let side = frame.side;
         let angle = match rng.random_bool(ROTATED) {
             true => rng.random_range(-DEGREES..=DEGREES),
             false => 0.0,
@@ -34,7 +35,7 @@ impl Augmentation for Rotation {
         let (width, height) = turned.dimensions();
         let left = rng.random_range(0..=width - side);
         let top = rng.random_range(0..=height - side);
-        crop_imm(&turned, left, top, side, side).to_image()
+        crop_imm(&turned, left, top, side, side).to_image().into()
     }
 }
 
@@ -47,9 +48,10 @@ mod tests {
     #[test]
     fn a_photo_becomes_another_square_in_every_draw_and_the_same_from_the_same_numbers() {
         let photo = RgbImage::from_fn(40, 30, |x, y| image::Rgb([x as u8 * 6, y as u8 * 8, 200]));
-        let draw = |index: u64| Rotation.apply(&photo, 16, &mut rng(3, "augmentation", index));
+        let frame = Frame { side: 16, cell: 8 };
+        let draw = |index: u64| Rotation.apply(&photo, frame, &mut rng(3, "augmentation", index));
         let first = draw(0);
-        assert_eq!(first.dimensions(), (16, 16));
+        assert_eq!(first.pixels.len(), 3 * 16 * 16);
         assert_eq!(first, draw(0));
         assert_ne!(first, draw(1));
     }

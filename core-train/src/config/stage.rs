@@ -53,6 +53,10 @@ pub struct StageConfig {
     /// and less memory.
     #[serde(default)]
     pub gradient_checkpointing: bool,
+    /// Whether keys and values of the first text position, which is the same in every prompt, pass no
+    /// gradient on in the cross-attention layers (Custom Diffusion).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub stop_first_token_gradient: bool,
     /// The optimiser.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
@@ -63,6 +67,11 @@ pub struct StageConfig {
 
 fn one() -> usize {
     1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl StageConfig {

@@ -15,6 +15,8 @@ pub struct Samples {
     pub timesteps: Vec<usize>,
     /// The index of each sample's prompt.
     pub prompts: Vec<usize>,
+    /// Where the loss looks, [batch, 1, h, w] of 0 and 1; absent where it looks everywhere.
+    pub mask: Option<Tensor<4>>,
 }
 
 /// Photos of the concept, class images where a term reads them, and a template.
@@ -36,7 +38,7 @@ pub struct Batch {
 pub struct BatchSizes {
     /// Number of samples.
     pub batch_size: usize,
-    /// Number of training prompts to choose from.
+    /// Number of training prompts to choose from, without what an augmentation says in front of them.
     pub prompts: usize,
     /// Number of class prompts.
     pub class_prompts: usize,

@@ -18,7 +18,7 @@ pub enum Source {
     /// Photos, class images and the run's seed.
     Random(Draws),
     /// A replay file.
-    Replay(Replay),
+    Replay(Box<Replay>),
 }
 
 /// Everything that batches are drawn from.
@@ -86,17 +86,15 @@ impl Draws {
             })
             .collect();
         let posterior = self.normal("posterior", self.photos.shape(), index, sizes, device);
+        let shown = self.photos.sample(shots, posterior);
+        let purpose = self.purpose("training prompt");
+        let prompts = pick(seed, &purpose, index, sizes, sizes.prompts);
         Samples {
-            latents: self.photos.sample(shots, posterior),
+            latents: shown.latents,
             noise: self.normal("noise", self.photos.shape(), index, sizes, device),
             timesteps: self.timesteps("timestep", index, sizes),
-            prompts: pick(
-                seed,
-                &self.purpose("training prompt"),
-                index,
-                sizes,
-                sizes.prompts,
-            ),
+            prompts: with_words(prompts, &shown.words, sizes.prompts),
+            mask: shown.mask,
         }
     }
 
@@ -116,6 +114,7 @@ impl Draws {
                 .iter()
                 .map(|i| i % sizes.class_prompts.max(1))
                 .collect(),
+            mask: None,
         })
     }
 
@@ -144,6 +143,15 @@ fn pick(seed: u64, purpose: &str, index: usize, sizes: &BatchSizes, count: usize
     let mut prompt = rng(seed, purpose, index as u64);
     (0..sizes.batch_size)
         .map(|_| prompt.random_range(0..count))
+        .collect()
+}
+
+/// The numbers of prompts with words in front: after all `count` prompts without come those with the
+/// first words, then those with the second.
+pub(super) fn with_words(prompts: Vec<usize>, words: &[usize], count: usize) -> Vec<usize> {
+    let pairs = prompts.into_iter().zip(words);
+    pairs
+        .map(|(prompt, words)| prompt + words * count)
         .collect()
 }
 

@@ -58,16 +58,24 @@ impl ConceptLatents {
         if flip {
             all.extend(mirrored);
         }
+        let all = all.iter().map(|photo| pixels(photo, device));
+        Self {
+            photos: photos.len(),
+            ..Self::of_pixels(vae, all)
+        }
+    }
+
+    /// Encodes photos [1, 3, height, width] from -1 to 1.
+    pub fn of_pixels(vae: &AutoencoderKl, photos: impl Iterator<Item = Tensor<4>>) -> Self {
         let scale = vae.config().scaling_factor;
         // One at a time: the encoder's activations are far larger than the latents.
-        let (mean, std) = all
-            .iter()
-            .map(|photo| vae.encode(pixels(photo, device)).scaled(scale).into())
+        let (mean, std): (Vec<_>, Vec<_>) = photos
+            .map(|photo| vae.encode(photo).scaled(scale).into())
             .unzip();
         Self {
+            photos: mean.len(),
             mean: Tensor::cat(mean, 0),
             std: Tensor::cat(std, 0),
-            photos: photos.len(),
         }
     }
 

@@ -69,8 +69,11 @@ pub struct Sentence {
 /// The tokenised prompts of a stage.
 #[derive(Debug)]
 pub struct StagePrompts {
-    /// The prompts of the photos.
+    /// The prompts of the photos; after those of the stage the same with each of an augmentation's words
+    /// in front.
     pub training: Vec<TrainingPrompt>,
+    /// The number of the stage's own prompts.
+    pub own: usize,
     /// The regularisation templates; none when no term reads them.
     pub templates: Vec<RegularizationPrompt>,
     /// Ids of the class images' prompts, padded; none where no term reads them.
@@ -89,12 +92,14 @@ impl StagePrompts {
         training: &[String],
         regularization: &[String],
     ) -> Result<Self> {
+        let own = training.len();
         let training = training
             .iter()
             .map(|template| words.training_prompt(template));
         let templates = regularization.iter();
         let templates = templates.map(|template| words.regularization_prompt(template));
         Ok(Self {
+            own,
             training: training.collect::<Result<_>>()?,
             templates: templates.collect::<Result<_>>()?,
             class_prompts: Vec::new(),
@@ -114,6 +119,25 @@ impl StagePrompts {
             }),
             ..self
         })
+    }
+
+    /// The same with prompts that have words in front.
+    ///
+    /// # Errors
+    /// [`Error::Template`] naming the first that does not fit.
+    pub fn with_words_in_front(
+        mut self,
+        words: &ConceptWords<'_>,
+        training: &[String],
+        in_front: &[&str],
+    ) -> Result<Self> {
+        for front in in_front {
+            for template in training {
+                let prompt = words.training_prompt(&format!("{front}{template}"))?;
+                self.training.push(prompt);
+            }
+        }
+        Ok(self)
     }
 
     /// The same with prompts of class images.

@@ -9,6 +9,9 @@
 //! | `prior_latents`, `prior_noise`, `prior_timesteps` | the same | of the class images; only with prior preservation |
 //! | `init.<key>` | as in the set's own file | start values of what a set of weights adds; optional |
 //! | `truncation` | [steps, layers, batch] | hidden units of a mapper that are kept; only with nested dropout |
+//! | `prompt_index` | [steps, batch] | integers into `prompts`; only with several, and then optional |
+//! | `mask` | [steps, batch, 1, h, w] | 0 and 1; only with an augmentation that gives masks |
+//! | `prompt_addition` | [steps, batch] | what such an augmentation says in front of the prompt, from 1 in the order of its words, 0 for nothing; optional |
 //! | `template_index` | `[steps]` | integers into `regularization_prompts`; only where a term reads a template |
 
 use std::path::{Path, PathBuf};
@@ -17,9 +20,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use core_model::checkpoint::Checkpoint;
 
 use super::batch::{Batch, Samples};
+use super::draws::with_words;
 use super::nested_dropout::NestedDropout;
+use crate::augmentations::Augmentation as _;
 use crate::config::StageConfig;
-
 use crate::error::{Error, Result};
 
 /// A replay file in memory.
@@ -27,6 +31,12 @@ use crate::error::{Error, Result};
 pub struct Replay {
     photos: Recorded,
     prior: Option<Recorded>,
+    /// One per sample; none where the program draws them.
+    prompts: Vec<usize>,
+    /// One per sample; none where nothing is said in front of prompts.
+    words: Vec<usize>,
+    /// The number of prompts to choose from.
+    count: usize,
     templates: Vec<usize>,
     /// Of every step, as in [`Batch::truncation`].
     truncations: Option<Vec<Vec<usize>>>,
@@ -40,6 +50,8 @@ struct Recorded {
     /// [batch, channels, h, w].
     shape: [usize; 4],
     timesteps: Vec<usize>,
+    /// [steps, batch, 1, h, w], where there are masks.
+    mask: Option<Vec<f32>>,
 }
 
 impl Recorded {
@@ -49,12 +61,18 @@ impl Recorded {
             let values = values[index * size..(index + 1) * size].to_vec();
             Tensor::from_data(TensorData::new(values, self.shape), device)
         };
-        let batch = self.shape[0];
+        let [batch, _, height, width] = self.shape;
+        let mask = self.mask.as_ref().map(|mask| {
+            let size = batch * height * width;
+            let values = mask[index * size..(index + 1) * size].to_vec();
+            Tensor::from_data(TensorData::new(values, [batch, 1, height, width]), device)
+        });
         Samples {
             latents: part(&self.latents),
             noise: part(&self.noise),
             timesteps: self.timesteps[index * batch..(index + 1) * batch].to_vec(),
             prompts,
+            mask,
         }
     }
 }
@@ -93,15 +111,22 @@ impl Replay {
         reader.read()
     }
 
-    /// The batch of forward pass `index`; the prompts, which the file does not have, are given.
+    /// The batch of forward pass `index`; the prompts that the file does not have are given.
     pub(crate) fn batch(
         &self,
         index: usize,
-        prompts: Vec<usize>,
+        mut prompts: Vec<usize>,
         class_prompts: Vec<usize>,
         device: &Device,
     ) -> Batch {
         let prior = self.prior.as_ref();
+        let batch = prompts.len();
+        if let Some(recorded) = self.prompts.get(index * batch..(index + 1) * batch) {
+            prompts = recorded.to_vec();
+        }
+        if let Some(words) = self.words.get(index * batch..(index + 1) * batch) {
+            prompts = with_words(prompts, words, self.count);
+        }
         Batch {
             photos: self.photos.step(index, prompts, device),
             prior: prior.map(|prior| prior.step(index, class_prompts, device)),
@@ -131,7 +156,8 @@ impl Reader<'_> {
                 "a replay holds one forward pass per step; set gradient_accumulation_steps to 1",
             ));
         }
-        let photos = self.recorded("")?;
+        let mut photos = self.recorded("")?;
+        photos.mask = self.mask(photos.shape)?;
         let prior = stage.prior().map(|_| self.recorded("prior_"));
         let templates = match (&stage.regularization_prompts, stage.reads_templates()) {
             (Some(source), true) => {
@@ -143,9 +169,23 @@ impl Reader<'_> {
         Ok(Replay {
             photos,
             prior: prior.transpose()?,
+            prompts: self.prompts()?,
+            words: self.words()?,
+            count: stage.prompts.templates().len(),
             templates,
             truncations: self.truncations()?,
         })
+    }
+
+    /// The prompt of each sample, where there are several to choose from and the file chooses.
+    fn prompts(&self) -> Result<Vec<usize>> {
+        const KEY: &str = "prompt_index";
+        let stage = self.fit.stage;
+        let count = stage.prompts.templates().len();
+        if count == 1 || self.file.info(KEY).is_none() {
+            return Ok(Vec::new());
+        }
+        self.numbers(KEY, &[stage.steps, stage.batch_size], count, "prompts'")
     }
 
     fn truncations(&self) -> Result<Option<Vec<Vec<usize>>>> {
@@ -188,7 +228,50 @@ impl Reader<'_> {
             noise,
             shape,
             timesteps,
+            mask: None,
         })
+    }
+
+    /// Where the loss looks, with an augmentation that gives masks.
+    fn mask(&self, [batch, _, height, width]: [usize; 4]) -> Result<Option<Vec<f32>>> {
+        const KEY: &str = "mask";
+        let stage = self.fit.stage;
+        if !stage.augmentation.is_some_and(|a| a.has_mask()) {
+            return Ok(None);
+        }
+        let expected = [stage.steps, batch, 1, height, width];
+        let Some((values, shape)) = self.file.read_f32(KEY)? else {
+            return Err(self.missing(KEY, &format!("{expected:?} of 0 and 1")));
+        };
+        if shape != expected {
+            return Err(self.refuse(format!(
+                "`{KEY}` has shape {shape:?}, expected {expected:?}"
+            )));
+        }
+        if let Some(other) = values.iter().find(|value| ![0.0, 1.0].contains(*value)) {
+            return Err(self.refuse(format!("`{KEY}` holds {other}, expected 0 and 1")));
+        }
+        if values
+            .chunks(height * width)
+            .any(|mask| !mask.contains(&1.0))
+        {
+            let reason =
+                format!("`{KEY}` holds no 1 for one of the samples, which has no loss then");
+            return Err(self.refuse(reason));
+        }
+        Ok(Some(values))
+    }
+
+    /// What is said in front of each sample's prompt.
+    fn words(&self) -> Result<Vec<usize>> {
+        const KEY: &str = "prompt_addition";
+        let stage = self.fit.stage;
+        let words = stage.augmentation.map_or(0, |a| a.words().len());
+        if words == 0 || self.file.info(KEY).is_none() {
+            return Ok(Vec::new());
+        }
+        let shape = [stage.steps, stage.batch_size];
+        self.numbers(KEY, &shape, words + 1, "the augmentation's")
     }
 
     fn images(&self, key: &str) -> Result<(Vec<f32>, [usize; 4])> {

@@ -1,6 +1,6 @@
 //! How the photos of a stage become latents: encoded once, or augmented and encoded for every sample.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use core_model::Network;
 use core_model::vae::AutoencoderKl;
 use image::RgbImage;
@@ -8,7 +8,7 @@ use image::imageops::flip_horizontal;
 use rand_chacha::ChaCha8Rng;
 
 use super::photos::ConceptLatents;
-use crate::augmentations::{Augmentation, AugmentationConfig};
+use crate::augmentations::{Augmentation, AugmentationConfig, Augmented, Frame};
 
 /// The photo of one sample, and the randomness of its augmentation.
 #[derive(Debug)]
@@ -19,6 +19,18 @@ pub struct Shot {
     pub mirrored: bool,
     /// The random numbers of an augmentation.
     pub rng: ChaCha8Rng,
+}
+
+/// What the samples of a batch show.
+#[derive(Debug)]
+pub struct Shown {
+    /// Scaled latents, [batch, channels, h, w].
+    pub latents: Tensor<4>,
+    /// Where the loss looks, [batch, 1, h, w] of 0 and 1; absent where the augmentation gives no masks.
+    pub mask: Option<Tensor<4>>,
+    /// What is said of each sample: 0 for nothing, else from 1 the number among the augmentation's
+    /// words.
+    pub words: Vec<usize>,
 }
 
 /// The photos of a stage.
@@ -47,13 +59,16 @@ impl Photos {
         }
     }
 
-    /// Draws scaled latents [batch, channels, h, w]; `noise` is standard normal and of the
-    /// result's shape.
-    pub fn sample(&self, shots: Vec<Shot>, noise: Tensor<4>) -> Tensor<4> {
+    /// Draws latents; `noise` is standard normal and of their shape.
+    pub fn sample(&self, shots: Vec<Shot>, noise: Tensor<4>) -> Shown {
         match self {
             Self::Encoded(latents) => {
                 let choices = shots.iter().map(|shot| (shot.photo, shot.mirrored));
-                latents.sample(&choices.collect::<Vec<_>>(), noise)
+                Shown {
+                    latents: latents.sample(&choices.collect::<Vec<_>>(), noise),
+                    mask: None,
+                    words: vec![0; shots.len()],
+                }
             }
             Self::Augmented(photos) => photos.sample(shots, noise),
         }
@@ -67,8 +82,8 @@ pub struct AugmentedPhotos {
     pub photos: Vec<RgbImage>,
     /// The augmentation.
     pub augmentation: AugmentationConfig,
-    /// Side of the squares, in pixels.
-    pub side: u32,
+    /// The squares that they become.
+    pub frame: Frame,
     /// The autoencoder.
     pub vae: AutoencoderKl,
     /// The device of the latents.
@@ -77,21 +92,40 @@ pub struct AugmentedPhotos {
 
 impl AugmentedPhotos {
     fn shape(&self) -> [usize; 3] {
-        let config = self.vae.config();
-        let side = self.side as usize / config.factor();
-        [config.latent_channels, side, side]
+        let side = self.frame.cells();
+        [self.vae.config().latent_channels, side, side]
     }
 
-    fn sample(&self, shots: Vec<Shot>, noise: Tensor<4>) -> Tensor<4> {
+    fn sample(&self, shots: Vec<Shot>, noise: Tensor<4>) -> Shown {
         let show = |mut shot: Shot| {
             let photo = &self.photos[shot.photo];
             let mirrored = shot.mirrored.then(|| flip_horizontal(photo));
             let photo = mirrored.as_ref().unwrap_or(photo);
-            self.augmentation.apply(photo, self.side, &mut shot.rng)
+            self.augmentation.apply(photo, self.frame, &mut shot.rng)
         };
-        let images: Vec<RgbImage> = shots.into_iter().map(show).collect();
-        let latents = ConceptLatents::new(&self.vae, &images, false, &self.device);
-        let all: Vec<_> = (0..images.len()).map(|image| (image, false)).collect();
-        latents.sample(&all, noise)
+        let shown: Vec<Augmented> = shots.into_iter().map(show).collect();
+        let square = |values: &[f32], channels: usize, side: usize| {
+            let data = TensorData::new(values.to_vec(), [1, channels, side, side]);
+            Tensor::<4>::from_data(data, &self.device)
+        };
+        let pixels = shown.iter();
+        let pixels = pixels.map(|shot| square(&shot.pixels, 3, self.frame.side as usize));
+        let latents = ConceptLatents::of_pixels(&self.vae, pixels);
+        let all: Vec<_> = (0..shown.len()).map(|image| (image, false)).collect();
+        let masks = shown.iter().filter_map(|shot| shot.mask.as_deref());
+        let masks: Vec<_> = masks
+            .map(|mask| square(mask, 1, self.frame.cells()))
+            .collect();
+        Shown {
+            latents: latents.sample(&all, noise),
+            mask: (!masks.is_empty()).then(|| Tensor::cat(masks, 0)),
+            words: shown.iter().map(|shot| self.number(shot.words)).collect(),
+        }
+    }
+
+    fn number(&self, words: Option<&str>) -> usize {
+        let all = self.augmentation.words();
+        let place = words.and_then(|words| all.iter().position(|other| *other == words));
+        place.map_or(0, |place| place + 1)
     }
 }

@@ -80,12 +80,18 @@ pub(crate) fn read(file: &Checkpoint, key: &str) -> Vec<f32> {
 
 /// Fails unless all values are within [`TOLERANCE`] of what PyTorch computed.
 pub(crate) fn assert_close(found: &[f32], expected: &[f32], what: &str) {
+    distance(found, expected, what);
+}
+
+/// The largest difference, relative to the largest value, which must be within [`TOLERANCE`].
+pub(crate) fn distance(found: &[f32], expected: &[f32], what: &str) -> f64 {
     assert_eq!(found.len(), expected.len(), "{what}");
     let largest = expected.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
     let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
     let off = f64::from(differences.fold(0.0_f32, f32::max) / largest);
     assert!(found.iter().all(|x| x.is_finite()), "{what}");
     assert!(off < TOLERANCE, "{what}: off by {off}");
+    off
 }
 
 /// Fails unless `metrics.csv` says in every row what PyTorch computed.
