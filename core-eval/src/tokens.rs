@@ -56,7 +56,7 @@ impl<'a> TokenProbe<'a> {
             let mut tokenizer = self.tokenizer.clone();
             let phrase = run.config.phrase();
             if run.config.rare_token.is_none() {
-                let added = tokenizer.add_placeholder(phrase.token(), concept.num_vectors);
+                let added = tokenizer.add_placeholder(phrase.token(), concept.num_vectors());
                 added.with_context(failed)?;
             }
             let words = ConceptWords {

@@ -73,7 +73,7 @@ pub(crate) fn with_concept(
         tokenizer: &pipeline.tokenizer,
         model: &pipeline.model,
         words: concept.initializer(),
-        num_vectors: concept.num_vectors,
+        num_vectors: concept.num_vectors(),
     };
     let initializer = config.initializer.clone().unwrap_or_default();
     let rows = initializer.initializer().vectors(&start)?;
@@ -82,7 +82,7 @@ pub(crate) fn with_concept(
     let token = concept.placeholder_token();
     pipeline
         .tokenizer
-        .add_placeholder(&token, concept.num_vectors)?;
+        .add_placeholder(&token, concept.num_vectors())?;
     pipeline.model = pipeline
         .model
         .with_embedding(ConceptEmbedding::new(vectors));

@@ -33,17 +33,14 @@ pub struct ConceptConfig {
     /// The kind of concept, which chooses between prompts for living beings and for things.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Group>,
-    /// The number of vectors that are learned. They take as many positions in a prompt.
-    #[serde(default = "one")]
-    pub num_vectors: usize,
+    /// The number of vectors that are learned. They take as many positions in a prompt. Absent: that
+    /// of the recipe, or 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_vectors: Option<usize>,
 }
 
 fn here() -> PathBuf {
     PathBuf::from(".")
-}
-
-fn one() -> usize {
-    1
 }
 
 impl ConceptConfig {
@@ -53,6 +50,11 @@ impl ConceptConfig {
             Some(token) => token.clone(),
             None => format!("<{}>", self.name),
         }
+    }
+
+    /// The number of vectors that are learned.
+    pub fn num_vectors(&self) -> usize {
+        self.num_vectors.unwrap_or(1)
     }
 
     /// The word or words whose embedding learning starts from.

@@ -64,6 +64,9 @@ pub struct RunConfig {
     /// The vectors at which learning the concept's embedding starts. Absent: `"super_category"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initializer: Option<InitializerConfig>,
+    /// The number of vectors that are learned. Absent: that of the concept, or 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_vectors: Option<usize>,
     /// The model to start from.
     pub model: ModelConfig,
     /// The concept to learn.
@@ -165,6 +168,13 @@ impl RunConfig {
         let base = paths::folder_of(origin);
         self.model = self.model.seen_from(&base);
         self.concept.images = paths::resolve(&base, &self.concept.images);
+        validate::num_vectors(&self, origin)?;
+        let num_vectors = self.num_vectors.take().or(self.concept.num_vectors);
+        self.concept.num_vectors = Some(num_vectors.unwrap_or(1));
+        self.initializer = match self.initializer {
+            Some(initializer) => Some(initializer.complete(&base)?),
+            None => None,
+        };
         validate::tokens(&self, origin)?;
         if self.rare_token.is_none() {
             self.concept.placeholder_token = Some(self.concept.placeholder_token());

@@ -27,6 +27,9 @@ pub struct Recipe {
     /// The vectors at which learning the concept's embedding starts. Absent: `"super_category"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initializer: Option<InitializerConfig>,
+    /// The number of vectors that are learned. Absent: that of the concept, or 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_vectors: Option<usize>,
     /// The stages of training, first to last.
     pub stages: Vec<StageConfig>,
 }
@@ -42,6 +45,9 @@ impl Recipe {
         folders
             .flat_map(StageConfig::class_image_folders)
             .for_each(&resolve);
+        if let Some(file) = self.initializer.as_mut().and_then(InitializerConfig::file) {
+            resolve(file);
+        }
         for source in self.stages.iter_mut().flat_map(StageConfig::prompt_sources) {
             match source {
                 PromptSource::List(_) => {}
@@ -70,6 +76,7 @@ impl Recipe {
             phrase: self.phrase.clone(),
             rare_token: self.rare_token.clone(),
             initializer: self.initializer.clone(),
+            num_vectors: self.num_vectors,
             model,
             concept,
             validation: None,

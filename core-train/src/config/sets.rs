@@ -69,11 +69,11 @@ pub(super) fn check_neti(check: &Checker<'_>, config: &RunConfig) -> Result<()> 
         "is the concept's token, but `neti` learns what a new one means; leave one of them out",
     )?;
     check.require(
-        config.concept.num_vectors == 1,
+        config.concept.num_vectors() == 1,
         "concept.num_vectors",
         format!(
             "is {}, but `neti` learns one embedding for every timestep and layer; leave the key out",
-            config.concept.num_vectors
+            config.concept.num_vectors()
         ),
     )?;
     for (index, stage) in config.stages.iter().enumerate() {

@@ -44,6 +44,23 @@ impl Checker<'_> {
     }
 }
 
+/// Checks the number of vectors, which the recipe or the concept may say.
+pub(super) fn num_vectors(config: &RunConfig, path: &Path) -> Result<()> {
+    let check = Checker { path };
+    let of_concept = config.concept.num_vectors;
+    check.at_least_one(of_concept.unwrap_or(1), "concept.num_vectors".into())?;
+    let Some(of_recipe) = config.num_vectors else {
+        return Ok(());
+    };
+    check.at_least_one(of_recipe, "num_vectors".into())?;
+    let differs = of_concept.filter(|of_concept| *of_concept != of_recipe);
+    let reason = format!(
+        "is {of_recipe}, but the concept's own `num_vectors` is {}; leave one of them out",
+        differs.unwrap_or_default()
+    );
+    check.require(differs.is_none(), "num_vectors", reason)
+}
+
 /// Checks how the concept is written.
 pub(super) fn tokens(config: &RunConfig, path: &Path) -> Result<()> {
     let check = Checker { path };
@@ -87,8 +104,8 @@ pub(super) fn tokens(config: &RunConfig, path: &Path) -> Result<()> {
         "names a token beside `rare_token`; a concept has one of them",
     )?;
     check.require(
-        concept.num_vectors == 1,
-        "concept.num_vectors",
+        concept.num_vectors() == 1,
+        "num_vectors",
         "needs a learned token, but `rare_token` is a word of the vocabulary; leave one of them out",
     )?;
     check.require(
@@ -148,7 +165,6 @@ pub(super) fn run(config: &RunConfig, path: &Path) -> Result<()> {
         "concept.placeholder_token",
         format!("is {token:?}; name a word that stands for the concept, as in \"<robot>\""),
     )?;
-    check.at_least_one(concept.num_vectors, "concept.num_vectors".into())?;
     if let Some(validation) = &config.validation {
         check_validation(&check, validation)?;
     }

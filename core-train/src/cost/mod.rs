@@ -87,7 +87,7 @@ pub fn describe(config: &RunConfig, replay: Option<&Path>) -> Result<String> {
         "{} ({}), {} vector(s), on {} with {}\n",
         concept.placeholder_token(),
         concept.super_category,
-        concept.num_vectors,
+        concept.num_vectors(),
         config.device,
         config.model.path.display(),
     );

@@ -59,11 +59,5 @@ fn mean_of_words(words: &str, start: &Start<'_>) -> Result<Vec<Vec<f32>>> {
         let reason = format!("the initializer token {words:?} has no token in the vocabulary");
         return Err(core_model::Error::Invalid(reason).into());
     }
-    let rows: Vec<Vec<f32>> = ids
-        .iter()
-        .map(|id| start.model.text_encoder().token_embedding(*id))
-        .collect();
-    let mean = |i: usize| rows.iter().map(|row| f64::from(row[i])).sum::<f64>() / rows.len() as f64;
-    let mean: Vec<f32> = (0..rows[0].len()).map(|i| mean(i) as f32).collect();
-    Ok(vec![mean; start.num_vectors])
+    Ok(vec![start.mean_row(&ids); start.num_vectors])
 }

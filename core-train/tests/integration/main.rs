@@ -5,12 +5,15 @@
 mod adapters;
 mod cli;
 mod common;
+mod cross_initialization;
+mod custom_diffusion;
 mod direction;
 mod embedding;
 mod experiments;
 mod export;
 mod frozen_weights;
 mod generate;
+mod golden;
 mod hub;
 mod inspect_model;
 mod neti;
