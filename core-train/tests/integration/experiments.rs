@@ -65,6 +65,34 @@ fn the_recipes_of_other_methods_have_their_published_settings() {
     assert_eq!((prior.weight, prior.num_images), (1.0, 200));
     assert_eq!((stage.steps, stage.learning_rate), (800, 5e-6));
     assert_eq!(stage.optimizer.max_grad_norm, Some(1.0));
+    let custom = recipe("custom-diffusion");
+    let [stage] = custom.stages.as_slice() else {
+        panic!("Custom Diffusion has one stage");
+    };
+    let prior = stage.prior().unwrap();
+    assert_eq!((prior.weight, prior.num_images), (1.0, 200));
+    assert_eq!(
+        (stage.steps, stage.batch_size, stage.learning_rate),
+        (500, 2, 4e-5)
+    );
+    assert!(stage.stop_first_token_gradient && stage.augmentation.is_some());
+    assert_eq!(stage.optimizer.max_grad_norm, Some(1.0));
+    let class = recipe("classdiffusion");
+    assert_eq!(class.initializer, custom.initializer);
+    let stage = &class.stages[0];
+    assert_eq!((stage.steps, stage.learning_rate), (500, 2e-5));
+    assert_eq!(stage.sentence(), Some("a photo of a {}"));
+    let cross = recipe("cross-initialization");
+    let stage = &cross.stages[0];
+    assert_eq!(cross.num_vectors, Some(2));
+    assert_eq!(
+        (stage.steps, stage.batch_size, stage.learning_rate),
+        (320, 8, 5e-3)
+    );
+    let inversion = recipe("textual-inversion-neutral");
+    let stage = &inversion.stages[0];
+    let passes = stage.steps * stage.gradient_accumulation_steps;
+    assert_eq!((passes, stage.learning_rate), (12_000, 2e-3));
     let attention = recipe("attndreambooth");
     let steps: Vec<_> = attention
         .stages
