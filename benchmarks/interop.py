@@ -6,7 +6,7 @@
 Needs torch, diffusers and transformers. Each check prints its largest relative difference:
 diffusers samples the same final latents from models/mini (DDIM with guidance); a tuned U-Net folder and
 an embedding written by a run open in diffusers and give the same latents, and so does the folder that
-`core-train export` makes of the run; an embedding and a U-Net written by torch and diffusers give the same
+`core-train export` makes of the run, and the files of Custom Diffusion that it makes; an embedding and a U-Net written by torch and diffusers give the same
 here; transformers reproduces the CLIP and DINO scores of an experiment's scores.csv and, with the
 masks of models/mini-clipseg, the CLIP-I of scores-core.csv. The last two are left out when there are no
 results.
@@ -119,6 +119,30 @@ def check_reverse(num_vectors):
             print(f"{name} ({num_vectors}) and U-Net of diffusers here: {difference(ours, theirs):.1e}")
 
 
+def check_custom_diffusion():
+    """From here to diffusers: the files of Custom Diffusion, and the folder of the merged model."""
+    with tempfile.TemporaryDirectory() as folder:
+        run, files, merged = (pathlib.Path(folder) / name for name in ("run", "files", "merged"))
+        settings = ["recipe=recipes/custom-diffusion.toml", "stages.0.steps=3"]
+        settings += ["stages.0.regularizers.0.num_images=2"]
+        sets = [word for setting in settings for word in ("--set", setting)]
+        core_train("train", ROOT / "experiments/spotted-dog.toml", "--output", run, *sets)
+        core_train("export", run, files, "--format", "custom-diffusion")
+        core_train("export", run, merged)
+        token = list(load_file(run / "learned_embeds.safetensors"))[0]
+        prompt = f"a photo of a {token} dog in the snow"
+        latents, ours = generate(["--run", run], prompt)
+        pipeline = StableDiffusionPipeline.from_pretrained(MODEL, torch_dtype=torch.float32)
+        weights = "pytorch_custom_diffusion_weights.safetensors"
+        # Without `_pipeline` diffusers 0.42 reads the file and leaves the U-Net as it is.
+        pipeline.unet.load_attn_procs(files, weight_name=weights, _pipeline=pipeline)
+        pipeline.load_textual_inversion(files / f"{token}.safetensors")
+        theirs = draw(pipeline, prompt, latents)
+        print(f"a run's files of Custom Diffusion in diffusers: {difference(ours, theirs):.1e}")
+        theirs = draw(StableDiffusionPipeline.from_pretrained(merged), prompt, latents)
+        print(f"the merged folder of Custom Diffusion in diffusers: {difference(ours, theirs):.1e}")
+
+
 def check_masks(results, count=24):
     folder = ROOT / "models/mini-clipseg"
     network = CLIPSegForImageSegmentation.from_pretrained(folder, torch_dtype=torch.float32).eval()
@@ -206,6 +230,7 @@ if __name__ == "__main__":
     for num_vectors in [1, 3]:
         check_run(num_vectors)
         check_reverse(num_vectors)
+    check_custom_diffusion()
     if results.exists():
         check_scores(results)
         check_masks(results)

@@ -9,6 +9,7 @@
 //! | AUTOMATIC1111 | `string_to_param`, `string_to_param.*` or `*` | the file's name |
 //! | kohya, OneTrainer | `emb_params`, `emp_params` | the file's name |
 //! | ComfyUI and others, one tensor an encoder | `clip_l` beside `clip_g`, `t5`, .. | the file's name |
+//! | the authors of Custom Diffusion (`delta.bin`) | one below `modifier_token.`, the U-Net's beside it | what follows |
 //! | the authors of CoRe | `name_v0`, `name_v1`, .. one vector each | `name` |
 //! | anything else | the only tensor as wide as the text encoder | its key |
 //!
@@ -57,6 +58,8 @@ pub enum EmbeddingLayout {
     ClipL,
     /// `name_v0`, `name_v1`, ..: the authors' code.
     OneKeyPerVector,
+    /// `modifier_token` of the authors of Custom Diffusion.
+    ModifierToken,
     /// Several tensors, one as wide as the text encoder.
     ByWidth,
 }
@@ -70,6 +73,7 @@ impl fmt::Display for EmbeddingLayout {
             Self::EmpParams => "emp_params (OneTrainer)",
             Self::ClipL => "clip_l (ComfyUI)",
             Self::OneKeyPerVector => "one key a vector (the authors of CoRe)",
+            Self::ModifierToken => "modifier_token (the authors of Custom Diffusion)",
             Self::ByWidth => "several tensors, chosen by width",
         })
     }
@@ -84,6 +88,9 @@ const LAYOUT_KEYS: [(&str, EmbeddingLayout); 6] = [
     ("emp_params", EmbeddingLayout::EmpParams),
     ("clip_l", EmbeddingLayout::ClipL),
 ];
+
+/// Below this key the authors of Custom Diffusion write their concepts.
+const MODIFIER_TOKEN: &str = "modifier_token.";
 
 /// Keys that name the encoder of a tensor, or nothing, as that of a tensor without dictionary.
 const ENCODER_KEYS: [&str; 9] = [
@@ -167,6 +174,10 @@ impl LearnedEmbedding {
             EmbeddingLayout::OneKeyPerVector => {
                 split_vector_key(chosen[0]).map_or_else(String::new, |(name, _)| name.to_string())
             }
+            EmbeddingLayout::ModifierToken => {
+                let name = chosen[0].strip_prefix(MODIFIER_TOKEN);
+                name.unwrap_or_default().to_string()
+            }
             _ => path
                 .file_stem()
                 .unwrap_or_default()
@@ -245,6 +256,10 @@ fn choose<'a>(
         {
             return Ok((layout, vec![*key]));
         }
+    }
+    let tokens = keys.iter().filter(|key| key.starts_with(MODIFIER_TOKEN));
+    if let [key] = tokens.collect::<Vec<_>>()[..] {
+        return Ok((EmbeddingLayout::ModifierToken, vec![*key]));
     }
     if let [key] = keys {
         return Ok((EmbeddingLayout::OneKey, vec![*key]));

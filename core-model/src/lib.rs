@@ -28,6 +28,7 @@ pub mod clip;
 pub mod clipseg;
 pub mod conditioning;
 mod config;
+pub mod custom_diffusion;
 pub mod device;
 pub mod dino;
 pub mod error;

@@ -1,15 +1,18 @@
-//! `core-train export`: a run as a model folder for every program that reads diffusers' layout.
+//! `core-train export`: a run as a model folder for every program that reads diffusers' layout, or as
+//! the files of the method that trained it.
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
-use clap::Args;
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
 use core_model::Precision;
+use core_model::custom_diffusion::{self, Held};
 use core_model::export::export;
+use core_model::pipeline::StableDiffusionPipeline;
 
 use super::one_of;
 use super::say;
-use core_train::adapters::learned_embedding;
+use core_train::adapters::{EMBEDDING, UNET, learned_embedding};
 use core_train::run::Run;
 
 /// Arguments of `core-train export`.
@@ -22,6 +25,19 @@ pub(crate) struct ExportArgs {
     /// Number format of the weights
     #[arg(long, default_value = "float32", value_parser = one_of(Precision::ALL, Precision::name))]
     dtype: Precision,
+    /// What to write
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// What a run can be written as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A whole model folder
+    #[default]
+    Model,
+    /// The files of diffusers' train_custom_diffusion.py
+    CustomDiffusion,
 }
 
 /// Writes the folder.
@@ -39,6 +55,17 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
     let base = run.base_model(&run.config.device)?;
     let pipeline = run.pipeline(&base)?;
     let embedding = learned_embedding(&run.phrase(), &run.config.model.path, &pipeline.model)?;
+    if args.format == Format::CustomDiffusion {
+        let held = cross_attention(&run, &pipeline)?;
+        let unet = pipeline.model.unet();
+        custom_diffusion::export(unet, embedding.as_ref(), held, args.dtype, &args.out)?;
+        say(&format!(
+            "{}: as train_custom_diffusion.py of diffusers leaves it; `core-train generate --unet` \
+             reads it too",
+            args.out.display()
+        ));
+        return Ok(());
+    }
     let concept = embedding.as_ref().map(|e| (e, e.token.as_str()));
     export(&base.folder, &pipeline, concept, args.dtype, &args.out)?;
     say(&format!(
@@ -49,4 +76,46 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
         ))
     ));
     Ok(())
+}
+
+/// Which weights a file of Custom Diffusion must hold for a run.
+///
+/// # Errors
+/// A run that trained other weights than such a file can hold, or none of them.
+fn cross_attention(run: &Run, pipeline: &StableDiffusionPipeline) -> Result<Held> {
+    let mut held = None;
+    for entry in run.config.stages.iter().flat_map(|stage| &stage.train) {
+        let adapter = entry.adapter.adapter();
+        let refuse = || {
+            format!(
+                "{}: trains `{}`, which a file of Custom Diffusion cannot hold; it holds the concept and \
+                 weights of cross-attention (`cross_attention_kv`, `cross_attention`); leave --format \
+                 out for a whole model",
+                run.folder().display(),
+                entry.adapter.kind()
+            )
+        };
+        ensure!([EMBEDDING, UNET].contains(&adapter.file()), refuse());
+        for name in pipeline
+            .model
+            .names()
+            .keys()
+            .filter(|name| adapter.moves(name))
+        {
+            let Some(key) = name.strip_prefix("unet.") else {
+                continue;
+            };
+            let needed = Held::for_weight(key).with_context(refuse)?;
+            held = match held {
+                Some(Held::All) => held,
+                _ => Some(needed),
+            };
+        }
+    }
+    held.with_context(|| {
+        format!(
+            "{}: trains no weight of cross-attention; its learned_embeds.safetensors is all that it has",
+            run.folder().display()
+        )
+    })
 }

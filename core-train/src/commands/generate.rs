@@ -9,6 +9,7 @@ use clap::{ArgGroup, Args};
 use core_model::Network;
 use core_model::Precision;
 use core_model::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
+use core_model::custom_diffusion;
 use core_model::device::parse_device;
 use core_model::files::write_png;
 use core_model::learned_embedding::LearnedEmbedding;
@@ -59,8 +60,8 @@ pub(crate) struct GenerateArgs {
         conflicts_with = "run"
     )]
     placeholder_token: Option<String>,
-    /// Folder of a trained U-Net, instead of the model's own
-    #[arg(long, value_name = "DIR", conflicts_with = "run")]
+    /// Folder of a trained U-Net, instead of the model's own, or file of Custom Diffusion
+    #[arg(long, value_name = "PATH", conflicts_with = "run")]
     unet: Option<PathBuf>,
     /// Folder of a trained text encoder, instead of the model's own
     #[arg(long, value_name = "DIR", conflicts_with = "run")]
@@ -256,8 +257,11 @@ impl Generator {
         source.precision.check(&args.device)?;
         let base = BaseModel::open(source.locate()?, &args.device)?;
         let mut pipeline = base.pipeline;
-        if let Some(folder) = &args.unet {
-            pipeline = pipeline.with_unet_of(folder, plain)?;
+        if let Some(path) = &args.unet {
+            pipeline = match custom_diffusion::find(path) {
+                Some(file) => pipeline.with_custom_diffusion(&file)?,
+                None => pipeline.with_unet_of(path, plain)?,
+            };
         }
         if let Some(folder) = &args.text_encoder {
             pipeline = pipeline.with_text_encoder_of(folder, plain)?;

@@ -7,6 +7,7 @@ mod cli;
 mod common;
 mod cross_initialization;
 mod custom_diffusion;
+mod custom_diffusion_files;
 mod direction;
 mod embedding;
 mod experiments;
