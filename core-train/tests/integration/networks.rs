@@ -369,8 +369,13 @@ fn class_images_are_drawn_once_and_kept_for_all_runs_that_want_the_same() {
             .success()
     );
     assert_eq!(kept().len(), 4, "a folder of images needs none drawn");
+    let photo = std::fs::read(folder.path().join("photos/0.png")).unwrap();
+    std::fs::create_dir(folder.path().join("damaged")).unwrap();
+    let half = &photo[..photo.len() / 2];
+    std::fs::write(folder.path().join("damaged/half.png"), half).unwrap();
     for (images, prompt, part) in [
         ("images = \"absent\"\n", "a {class}", "absent"),
+        ("images = \"damaged\"\n", "a {class}", "half.png"),
         ("", "a {word}", "{word}"),
     ] {
         let refused = run("bad", 2, prompt, images, &[]);
