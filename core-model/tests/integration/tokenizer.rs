@@ -295,3 +295,21 @@ fn a_tokenizer_of_another_model_is_refused() {
         "{message}"
     );
 }
+
+#[test]
+fn a_rare_word_may_be_several_entries_of_the_vocabulary_and_no_special_token() {
+    let tokenizer = clip();
+    // The rare words of DreamBooth, of OFT, and that of Custom Diffusion taken as text.
+    for (word, ids) in [
+        ("sks", &[48136][..]),
+        ("qwe", &[80, 649]),
+        ("ktn", &[74, 7248]),
+    ] {
+        let encoding = tokenizer.encode(word);
+        assert_eq!(encoding.ids[1..encoding.length - 1], *ids, "{word}");
+        assert!(tokenizer.knows(word));
+    }
+    for text in ["", " ", "<|endoftext|>", "a <|startoftext|> dog"] {
+        assert!(!tokenizer.knows(text), "{text:?}");
+    }
+}
