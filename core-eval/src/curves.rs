@@ -20,8 +20,8 @@ pub struct CurveRow {
     pub step: u64,
     /// The weighted total loss.
     pub loss: f64,
-    /// The norm of the embedding after the step and rescaling.
-    pub embedding_norm: f64,
+    /// The norm of the embedding after the step and rescaling; none where no vector is learned.
+    pub embedding_norm: Option<f64>,
 }
 
 /// The columns of `metrics.csv` that the table keeps.
@@ -30,7 +30,7 @@ struct Metrics {
     stage: String,
     step: u64,
     loss: f64,
-    embedding_norm: f64,
+    embedding_norm: Option<f64>,
 }
 
 /// Reads a run's `metrics.csv`.
@@ -54,4 +54,22 @@ pub fn read(metrics: &Path, variant: &str, concept: &str, seed: u64) -> Result<V
         });
     }
     Ok(rows)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::read;
+
+    #[test]
+    fn a_run_without_a_learned_vector_has_no_norm() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.csv");
+        let text = "stage,step,loss,diffusion,embedding_norm,learning_rate\n\
+                    a,1,0.5,0.5,,0.1\nb,1,0.25,0.25,1.5,0.1\n";
+        std::fs::write(&path, text).unwrap();
+        let rows = read(&path, "v", "dog", 0).unwrap();
+        let norms: Vec<_> = rows.iter().map(|row| row.embedding_norm).collect();
+        assert_eq!(norms, [None, Some(1.5)]);
+    }
 }

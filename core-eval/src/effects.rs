@@ -217,9 +217,10 @@ fn norm_growth(curves: &[CurveRow], variant: &str) -> Vec<f64> {
     let mut runs: Vec<((&str, u64), Vec<f64>)> = Vec::new();
     for row in curves.iter().filter(|row| row.variant == variant) {
         let run = (row.concept.as_str(), row.seed);
+        let norm = row.embedding_norm;
         match runs.iter_mut().find(|(other, _)| *other == run) {
-            Some((_, norms)) => norms.push(row.embedding_norm),
-            None => runs.push((run, vec![row.embedding_norm])),
+            Some((_, norms)) => norms.extend(norm),
+            None => runs.push((run, norm.into_iter().collect())),
         }
     }
     let growth = |norms: Vec<f64>| Some((norms.last()? / norms.first()?).ln());
@@ -272,7 +273,7 @@ mod tests {
             stage: "embedding".into(),
             step,
             loss: 0.0,
-            embedding_norm,
+            embedding_norm: Some(embedding_norm),
         }
     }
 

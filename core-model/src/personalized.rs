@@ -71,6 +71,10 @@ impl ConceptEmbedding {
 
 /// What stands where the concept's placeholder stands in a prompt.
 #[derive(Module, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a model has one concept, beside networks that are far larger"
+)]
 pub enum Concept {
     /// The same input embeddings always.
     Embedding(ConceptEmbedding),

@@ -2,6 +2,8 @@
 
 use core_model::checkpoint::Checkpoint;
 use core_model::folder::ModelFolder;
+use core_train::stepper::Stepper;
+use core_train::{BaseModel, RunConfig};
 
 use crate::common::{fixture, photos, train, write};
 
@@ -52,4 +54,44 @@ fn a_stage_moves_what_it_names_and_nothing_else() {
     }
     let config = |folder: &std::path::Path| std::fs::read(folder.join("unet/config.json")).unwrap();
     assert_eq!(config(&output), config(&fixture("model")));
+}
+
+#[test]
+fn what_stands_for_the_concept_moves_alone() {
+    for (train, optimizer) in [
+        ("\"embedding\"", "adamw"),
+        ("\"neti\"", "adamw"),
+        (
+            "{ kind = \"embedding\", direction = { scale = \"max\" } }",
+            "spherical_sgd",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        photos(&folder.path().join("photos"));
+        let text = format!(
+            "[model]\npath = {:?}\n[concept]\nname = \"robot\"\nimages = \"photos\"\n\
+             super_category = \"dog\"\n[[stages]]\ntrain = [{train}]\nsteps = 2\nbatch_size = 2\n\
+             learning_rate = 1e-2\nprompts = [\"a photo of a {{}}\"]\n[stages.optimizer]\n\
+             kind = {optimizer:?}\n",
+            fixture("model")
+        );
+        let config = write(folder.path(), "run.toml", &text);
+        let config = RunConfig::load(&config, &[]).unwrap();
+        let base = BaseModel::load(&config.model, "cpu").unwrap();
+        let mut stepper = Stepper::new(&config, &base, None).unwrap();
+        let moves = |name: &str| config.stages[0].moves(name);
+        let moving = stepper.model().tensors(moves);
+        let resting = stepper.model().tensors(|name| !moves(name));
+        while let Some(step) = stepper.next_step() {
+            step.unwrap();
+        }
+        assert!(!moving.is_empty() && resting.len() > 100, "{train}");
+        for (start, end) in moving.iter().zip(stepper.model().tensors(moves)) {
+            assert_ne!(start.values, end.values, "{train}: {}", start.name);
+        }
+        for (start, end) in resting.iter().zip(stepper.model().tensors(|n| !moves(n))) {
+            assert_eq!(start.name, end.name);
+            assert_eq!(start.values, end.values, "{train}: {}", start.name);
+        }
+    }
 }

@@ -71,11 +71,14 @@ pub(super) fn text(size: u32) -> TextStyle<'static> {
     (FAMILY, size).into_font().color(&BLACK)
 }
 
-/// The range of the finite values, with a margin on both sides.
+/// The range of the finite values, with a margin on both sides; from 0 to 1 where there are none.
 pub(super) fn span(values: impl Iterator<Item = f64>, margin: f64) -> std::ops::Range<f64> {
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
     for value in values.filter(|value| value.is_finite()) {
         (low, high) = (low.min(value), high.max(value));
+    }
+    if low > high {
+        return 0.0..1.0;
     }
     let width = (high - low).max(1e-6);
     low - margin * width..high + margin * width

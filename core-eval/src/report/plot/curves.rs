@@ -8,7 +8,7 @@ use super::trained;
 use crate::curves::CurveRow;
 
 /// A column of `curves.csv`.
-type Column = fn(&CurveRow) -> f64;
+type Column = fn(&CurveRow) -> Option<f64>;
 
 /// Loss and embedding norm over the optimiser steps of all stages, means over concepts and seeds.
 pub(super) fn draw_curves(area: &Area, rows: &[CurveRow], variants: &[String]) -> Result<()> {
@@ -17,7 +17,7 @@ pub(super) fn draw_curves(area: &Area, rows: &[CurveRow], variants: &[String]) -
     let trained = trained(rows.iter().map(|row| &row.variant), variants);
     // The loss of a single step is mostly noise; the norm is not.
     let values: [(&str, Column, usize); 2] = [
-        ("loss, mean of 21 steps", |row| row.loss, 10),
+        ("loss, mean of 21 steps", |row| Some(row.loss), 10),
         ("norm of the learned embedding", |row| row.embedding_norm, 0),
     ];
     for ((title, value, window), panel) in values.into_iter().zip(&panels) {
@@ -58,7 +58,8 @@ struct Curve {
     ends: Vec<f64>,
 }
 
-/// Means over runs, smoothed over `window` neighbours on both sides within the stage.
+/// Means over runs, smoothed over `window` neighbours on both sides within the stage; no points where
+/// a run has no value.
 fn mean_curve(rows: &[CurveRow], variant: &str, value: Column, window: usize) -> Curve {
     let mut runs: Vec<((&str, u64), Vec<&CurveRow>)> = Vec::new();
     for row in rows.iter().filter(|row| row.variant == variant) {
@@ -71,7 +72,9 @@ fn mean_curve(rows: &[CurveRow], variant: &str, value: Column, window: usize) ->
     let lengths = runs.iter().map(|(_, steps)| steps.len());
     let steps = lengths.min().unwrap_or(0);
     let mean = |step: usize| {
-        let values = runs.iter().map(|(_, rows)| value(rows[step]));
+        let values = runs
+            .iter()
+            .map(|(_, rows)| value(rows[step]).unwrap_or(f64::NAN));
         values.sum::<f64>() / runs.len() as f64
     };
     let means: Vec<f64> = (0..steps).map(mean).collect();
@@ -110,7 +113,7 @@ mod tests {
             stage: stage.into(),
             step,
             loss,
-            embedding_norm: 0.0,
+            embedding_norm: None,
         };
         let rows = [
             row("dog", "a", 1, 1.0),
@@ -120,10 +123,12 @@ mod tests {
             row("cat", "a", 2, 5.0),
             row("cat", "b", 1, 7.0),
         ];
-        let curve = mean_curve(&rows, "v", |row| row.loss, 1);
+        let curve = mean_curve(&rows, "v", |row| Some(row.loss), 1);
         assert_eq!(curve.points, [(1.0, 3.0), (2.0, 3.0), (3.0, 8.0)]);
         assert_eq!(curve.ends, [2.0, 3.0]);
-        let raw = mean_curve(&rows, "v", |row| row.loss, 0);
+        let raw = mean_curve(&rows, "v", |row| Some(row.loss), 0);
         assert_eq!(raw.points, [(1.0, 2.0), (2.0, 4.0), (3.0, 8.0)]);
+        let norms = mean_curve(&rows, "v", |row| row.embedding_norm, 0);
+        assert!(norms.points.is_empty(), "no vector is learned");
     }
 }
