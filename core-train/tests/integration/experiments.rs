@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use core_train::config::{ConceptConfig, Group, Recipe, RunConfig, parse};
+use core_train::adapters::{Bypass, Neti};
+use core_train::config::{ConceptConfig, Group, OptimizerKind, Recipe, RunConfig, parse};
 use core_train::data::prompts::check_template;
 
 fn experiments() -> PathBuf {
@@ -101,6 +102,44 @@ fn the_recipes_of_other_methods_have_their_published_settings() {
         .collect();
     assert_eq!(steps, [(60, 1e-3), (100, 2e-5), (500, 2e-6)]);
     assert_eq!(attention.phrase.as_deref(), Some("{token} {class}"));
+}
+
+#[test]
+fn what_stands_for_the_concept_has_its_published_settings() {
+    let stage = |name: &str| {
+        let path = experiments().join(format!("paper/recipes/{name}.toml"));
+        let Recipe { stages, .. } = parse(&path).unwrap();
+        assert_eq!(stages.len(), 1, "{name}");
+        stages[0].clone()
+    };
+    let neti = stage("neti");
+    let batch = neti.batch_size * neti.gradient_accumulation_steps;
+    assert_eq!((neti.steps, batch, neti.learning_rate), (1000, 8, 8e-3));
+    assert_eq!(neti.neti(), Some(&Neti::default()));
+    let Neti {
+        hidden,
+        frequencies,
+        time_anchors,
+        sigma_t,
+        sigma_l,
+        nested_dropout,
+        bypass,
+    } = Neti::default();
+    assert_eq!((hidden, frequencies, time_anchors), (128, 1024, 10));
+    assert_eq!((sigma_t, sigma_l, nested_dropout), (0.03, 2.0, 0.5));
+    assert_eq!(bypass, Bypass::Strength(0.2));
+    let direction = stage("directional-textual-inversion");
+    assert_eq!(
+        (
+            direction.steps,
+            direction.batch_size,
+            direction.learning_rate
+        ),
+        (400, 4, 0.04)
+    );
+    let spherical = direction.optimizer.spherical_sgd();
+    assert_eq!(direction.optimizer.kind, OptimizerKind::SphericalSgd);
+    assert_eq!((spherical.kappa, spherical.beta), (1e-4, 0.0));
 }
 
 #[test]
