@@ -101,15 +101,18 @@ fn convolve(
                     gemm(sizes, part, bias.is_some(), weight, right);
                     return;
                 }
+                // The bias comes first, as above, so that an image has the same bits in any batch.
+                if let Some(bias) = bias {
+                    for (row, &bias) in product.chunks_exact_mut(count).zip(values(bias)) {
+                        row.fill(bias);
+                    }
+                }
                 let part = Output::new(product).view(0, count, 1);
-                gemm(sizes, part, false, weight, right);
+                gemm(sizes, part, bias.is_some(), weight, right);
                 for (o, row) in product.chunks_exact(count).enumerate() {
-                    let bias = bias.map_or(0.0, |bias| values(bias)[o]);
                     for (sample, row) in row.chunks_exact(pixels).enumerate() {
                         let part = target.part(start + (sample * outputs + o) * pixels, pixels);
-                        for (y, &x) in part.iter_mut().zip(row) {
-                            *y = x + bias;
-                        }
+                        part.copy_from_slice(row);
                     }
                 }
             }

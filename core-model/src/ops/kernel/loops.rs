@@ -5,10 +5,7 @@
 use std::mem::MaybeUninit;
 
 use super::vector::Vector;
-use super::{Columns, DEPTH, Product, Start, Steps};
-
-/// Left rows for which gathering the right matrix pays.
-const MANY: usize = 24;
+use super::{Columns, DEPTH, MANY, Product, Start, Steps};
 
 impl Product<'_> {
     /// Panels of vectors, each for all rows; where the right matrix is gathered, [`DEPTH`] of its

@@ -14,6 +14,9 @@ use super::simd::{Level, level};
 /// first-level cache.
 pub(super) const DEPTH: usize = 192;
 
+/// Left rows for which copying the right matrix side by side pays.
+pub(super) const MANY: usize = 24;
+
 /// Where the rows of a matrix begin, in floats.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Steps<'a> {
