@@ -6,8 +6,14 @@ mod addresses;
 mod common;
 mod configuration;
 mod coverage;
+#[path = "../../../core-model/tests/integration/damage.rs"]
+mod damage;
 mod experiments;
 mod key_tables;
 mod merge;
+mod readers;
 mod score;
+#[path = "../../../core-model/tests/integration/scratch.rs"]
+mod scratch;
 mod small_experiment;
+mod untrusted;

@@ -6,6 +6,7 @@
 mod batches;
 mod clipseg;
 mod common;
+mod damage;
 mod encoders;
 mod feature_sets;
 mod image_processor;
@@ -16,6 +17,8 @@ mod opening;
 mod ops;
 mod original_layout;
 mod pipeline;
+mod readers;
+mod scratch;
 mod tokenizer;
 mod torch_files;
 mod trajectories;
