@@ -4,6 +4,9 @@ use toml::{Table, Value};
 
 use crate::error::{Error, Result};
 
+/// The parts of the longest path. No file of this crate nests its tables more deeply.
+const DEEPEST: usize = 32;
+
 /// Applies `path=value`; the value is TOML, or text when it is no TOML.
 ///
 /// # Errors
@@ -37,6 +40,12 @@ pub fn set_path(tree: &mut Table, path: &str, value: Value) -> Result<(), String
     if parts.iter().any(|part| part.is_empty()) {
         return Err(format!(
             "`{path}` is no path; write for example stages.0.steps"
+        ));
+    }
+    if parts.len() > DEEPEST {
+        return Err(format!(
+            "a path of {} parts leads nowhere; {DEEPEST} are the most",
+            parts.len()
         ));
     }
     let mut root = Value::Table(std::mem::take(tree));
@@ -83,6 +92,15 @@ mod tests {
         let mut tree: Table = toml::from_str("device = 'cpu'\n[[stages]]\nsteps = 1\n").unwrap();
         set_argument(&mut tree, argument)?;
         Ok(toml::to_string(&tree).unwrap())
+    }
+
+    #[test]
+    fn a_path_of_very_many_parts_is_refused() {
+        let mut tree = Table::new();
+        let path = "a.".repeat(100_000) + "a";
+        let reason = set_path(&mut tree, &path, Value::Integer(1)).unwrap_err();
+        assert!(reason.contains("100001 parts"), "{reason}");
+        assert!(tree.is_empty());
     }
 
     #[test]
