@@ -194,6 +194,14 @@ impl Vocabulary {
                 }
             }
         }
+        // The builder of the tokenizer panics at a pair that is longer than every token.
+        for (left, right) in &vocabulary.merges {
+            let joined = format!("{left}{right}");
+            if !vocabulary.ids.contains_key(&joined) {
+                let reason = format!("merge `{left} {right}` makes `{joined}`, which is no token");
+                return Err(Error::format(&path, reason));
+            }
+        }
         Ok(vocabulary)
     }
 

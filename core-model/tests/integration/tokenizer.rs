@@ -234,6 +234,7 @@ fn a_damaged_vocabulary_is_an_error_that_names_the_file() {
     for (name, content, reason) in [
         ("vocab.json", r#"{"a": 0"#, "EOF"),
         ("vocab.json", r#"{"a": 0, "b": 2}"#, "`b` has id 2"),
+        ("vocab.json", r#"{"a": 0, "b": 1}"#, "which is no token"),
         (
             "merges.txt",
             "#version: 0.2\na b c\n",
