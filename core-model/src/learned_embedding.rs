@@ -8,7 +8,7 @@
 //! | diffusers, this project | one, any | the key |
 //! | AUTOMATIC1111 | `string_to_param`, `string_to_param.*` or `*` | the file's name |
 //! | kohya, OneTrainer | `emb_params`, `emp_params` | the file's name |
-//! | ComfyUI and others, one tensor an encoder | `clip_l` beside `clip_g`, `t5`, .. | the file's name |
+//! | ComfyUI and others, one tensor per encoder | `clip_l` beside `clip_g`, `t5`, .. | the file's name |
 //! | the authors of Custom Diffusion (`delta.bin`) | one below `modifier_token.`, the U-Net's beside it | what follows |
 //! | the authors of CoRe | `name_v0`, `name_v1`, .. one vector each | `name` |
 //! | anything else | the only tensor as wide as the text encoder | its key |
@@ -26,7 +26,6 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
 use crate::error::{Error, Result};
 use crate::precision::Precision;
-use crate::source::embedding_file;
 
 /// A learned concept.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,7 +71,7 @@ impl fmt::Display for EmbeddingLayout {
             Self::EmbParams => "emb_params (kohya)",
             Self::EmpParams => "emp_params (OneTrainer)",
             Self::ClipL => "clip_l (ComfyUI)",
-            Self::OneKeyPerVector => "one key a vector (the authors of CoRe)",
+            Self::OneKeyPerVector => "one key per vector (the authors of CoRe)",
             Self::ModifierToken => "modifier_token (the authors of Custom Diffusion)",
             Self::ByWidth => "several tensors, chosen by width",
         })
@@ -156,7 +155,6 @@ impl LearnedEmbedding {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with_layout(path: &Path, width: Option<usize>) -> Result<(Self, EmbeddingLayout)> {
-        let path = &embedding_file(path)?;
         let file = Checkpoint::open(path, |key| Some(key.to_string()))?;
         file.say_skipped_objects();
         let keys: Vec<&str> = file.keys().collect();

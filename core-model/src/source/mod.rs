@@ -130,7 +130,7 @@ pub fn is_repository(base: &Path, path: &Path) -> bool {
 /// # Errors
 /// A folder without such a file or with several; what the hub reports; [`Error::Io`] when nothing
 /// of that name is there.
-pub(crate) fn embedding_file(path: &Path) -> Result<PathBuf> {
+pub fn embedding_file(path: &Path) -> Result<PathBuf> {
     let path = expand_home(path);
     if path.is_dir() {
         return embedding_in(&path);

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use core_model::Network;
 use core_model::learned_embedding::LearnedEmbedding;
 use core_model::params::to_vec;
-use core_model::source::ModelSource;
+use core_model::source::{ModelSource, embedding_file};
 use core_model::text_encoder::TextEncoder;
 use core_model::tokenizer::Tokenizer;
 
@@ -68,7 +68,8 @@ pub(crate) fn run(args: &EmbeddingArgs) -> Result<()> {
                 "{}: is the input file; name another file to write",
                 output.display()
             );
-            let (mut embedding, layout) = LearnedEmbedding::load_with_layout(input, *width)?;
+            let (mut embedding, layout) =
+                LearnedEmbedding::load_with_layout(&embedding_file(input)?, *width)?;
             if let Some(token) = token {
                 ensure!(
                     !token.trim().is_empty(),
@@ -99,7 +100,7 @@ fn inspect(file: &Path, model: Option<&Path>) -> Result<()> {
         .map(|model| TextEncoder::load(&model.path().join("text_encoder"), &device))
         .transpose()?;
     let width = encoder.as_ref().map(|encoder| encoder.config().hidden_size);
-    let (embedding, layout) = LearnedEmbedding::load_with_layout(file, width)?;
+    let (embedding, layout) = LearnedEmbedding::load_with_layout(&embedding_file(file)?, width)?;
     say(&format!(
         "token `{}`, {} vectors of {}, layout: {layout}",
         embedding.token, embedding.num_vectors, embedding.dim

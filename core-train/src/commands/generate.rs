@@ -19,7 +19,7 @@ use core_model::oft::Oft;
 use core_model::params::{Weights, to_vec};
 use core_model::pipeline::{PromptStates, SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::randn;
-use core_model::source::ModelSource;
+use core_model::source::{ModelSource, embedding_file};
 
 use super::one_of;
 use core_train::base_model::BaseModel;
@@ -269,7 +269,7 @@ impl Generator {
         let mut token = None;
         if let Some(file) = &args.embedding {
             let width = pipeline.model.text_encoder().config().hidden_size;
-            let embedding = LearnedEmbedding::load_for_width(file, width)?;
+            let embedding = LearnedEmbedding::load_for_width(&embedding_file(file)?, width)?;
             let name = args.placeholder_token.as_ref().unwrap_or(&embedding.token);
             pipeline.add_concept(&embedding, name)?;
             token = Some((name.clone(), embedding.num_vectors));
