@@ -8,11 +8,12 @@ use clap::{Args, ValueEnum};
 use core_model::Precision;
 use core_model::custom_diffusion::{self, Held};
 use core_model::export::export;
+use core_model::lora::{LayerNames, Lora, LoraForm};
 use core_model::pipeline::StableDiffusionPipeline;
 
 use super::one_of;
 use super::say;
-use core_train::adapters::{EMBEDDING, UNET, learned_embedding};
+use core_train::adapters::{EMBEDDING, LORA, UNET, learned_embedding};
 use core_train::run::Run;
 
 /// Arguments of `core-train export`.
@@ -20,7 +21,7 @@ use core_train::run::Run;
 pub(crate) struct ExportArgs {
     /// Run folder of `core-train train`
     run: PathBuf,
-    /// The folder to write
+    /// The folder to write; the file of a LoRA
     out: PathBuf,
     /// Number format of the weights
     #[arg(long, default_value = "float32", value_parser = one_of(Precision::ALL, Precision::name))]
@@ -38,6 +39,20 @@ enum Format {
     Model,
     /// The files of diffusers' train_custom_diffusion.py
     CustomDiffusion,
+    /// The LoRA in the form of diffusers, a file
+    Lora,
+    /// The LoRA in kohya's form, which AUTOMATIC1111 and ComfyUI read, a file
+    Kohya,
+}
+
+impl Format {
+    fn of_lora(self) -> Option<LoraForm> {
+        match self {
+            Self::Lora => Some(LoraForm::Diffusers),
+            Self::Kohya => Some(LoraForm::Kohya),
+            Self::Model | Self::CustomDiffusion => None,
+        }
+    }
 }
 
 /// Writes the folder.
@@ -53,6 +68,27 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
         args.run.display()
     );
     let base = run.base_model(&run.config.device)?;
+    if let Some(form) = args.format.of_lora() {
+        let file = run.folder().join(LORA);
+        ensure!(
+            file.is_file(),
+            "{}: trains no `lora`; leave --format out for a whole model",
+            run.folder().display()
+        );
+        ensure!(
+            !args.out.exists(),
+            "{}: is there already; name another file",
+            args.out.display()
+        );
+        let lora = Lora::load(&file, &LayerNames::of_model(&base.pipeline.model))?;
+        lora.save(&args.out, form, args.dtype)?;
+        say(&format!(
+            "{}: {} layers, {form}",
+            args.out.display(),
+            lora.layers.len()
+        ));
+        return Ok(());
+    }
     let pipeline = run.pipeline(&base)?;
     let embedding = learned_embedding(&run.phrase(), &run.config.model.path, &pipeline.model)?;
     if args.format == Format::CustomDiffusion {
