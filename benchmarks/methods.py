@@ -63,8 +63,8 @@ def method(config):
 def main():
     experiment = tomllib.loads((ROOT / "experiments/comparison.toml").read_text())
     runs = {}
-    for run in sorted((ROOT / "results/comparison/runs").iterdir()):
-        runs[method(tomllib.loads((run / "config.toml").read_text()))] = run
+    for config in sorted((ROOT / "results/comparison/runs").glob("*/config.toml")):
+        runs[method(tomllib.loads(config.read_text()))] = config.parent
     for variant in experiment["variants"]:
         if variant.get("untuned"):
             continue

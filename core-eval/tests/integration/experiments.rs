@@ -45,7 +45,10 @@ fn failure(from: &str, to: &str) -> String {
 fn every_shipped_experiment_parses() {
     for name in [
         "ablation.toml",
+        "comparison.toml",
+        "comparison-development.toml",
         "effects.toml",
+        "second-stage.toml",
         "paper/table1.toml",
         "paper/table3.toml",
     ] {
@@ -57,7 +60,14 @@ fn every_shipped_experiment_parses() {
 
 #[test]
 fn every_reference_has_the_images_of_its_experiment() {
-    for name in ["ablation", "effects", "development"] {
+    for name in [
+        "ablation",
+        "comparison",
+        "comparison-development",
+        "development",
+        "effects",
+        "second-stage",
+    ] {
         let experiment = Experiment::load(&experiments().join(format!("{name}.toml"))).unwrap();
         let results = experiments().join("../results").join(name);
         let reference = reference_of(&results).unwrap_or_else(|| panic!("no reference of {name}"));
@@ -118,6 +128,7 @@ fn the_ablation_is_as_large_as_it_claims_to_be() {
             "without context attention",
             "without rescaling",
             "Textual Inversion",
+            "Textual Inversion and second stage",
             "class word"
         ]
     );
@@ -139,7 +150,8 @@ fn a_variant_differs_from_the_recipe_by_exactly_what_it_says() {
     assert!(full[0].rescale_window().is_some());
     assert!(stages(3)[0].rescale_window().is_none());
     assert_eq!(stages(3)[0].regularizers, full[0].regularizers);
-    assert!(experiment.variants[5].recipe.is_none());
+    let untuned = experiment.variants.last().unwrap();
+    assert!(untuned.recipe.is_none());
 }
 
 #[test]
