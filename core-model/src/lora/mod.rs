@@ -2,9 +2,9 @@
 //!
 //! | module | |
 //! |---|---|
-//! | [`layers`] | what each tool calls the layers of a model |
-//! | [`read`] | the spellings of all tools to one |
-//! | [`write`] | and back |
+//! | `layers` | what each tool calls the layers of a model |
+//! | `read` | the spellings of all tools to one |
+//! | `write` | and back |
 
 mod layers;
 mod read;
