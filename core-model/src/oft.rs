@@ -14,8 +14,8 @@ use serde_json::{Map, json};
 use crate::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
 use crate::config::{read_config, write_json};
 use crate::error::{Error, Result};
-use crate::nn::{ROTATION, cayley, rotate, skew};
-use crate::params::to_vec;
+use crate::nn::{cayley, rotate, skew};
+use crate::params::{ROTATION, to_vec};
 use crate::personalized::{PersonalizedModel, UNET};
 use crate::precision::Precision;
 

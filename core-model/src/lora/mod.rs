@@ -20,8 +20,7 @@ pub use layers::LayerNames;
 pub use read::parameter;
 
 use crate::error::{Error, Result};
-use crate::nn::{DOWN, UP};
-use crate::params::to_vec;
+use crate::params::{DOWN, UP, to_vec};
 use crate::personalized::PersonalizedModel;
 
 /// How a file spells layers and factors.

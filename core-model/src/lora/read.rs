@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Factor, LayerNames, Lora, LoraForm, LoraLayer};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::nn::{DOWN, UP};
+use crate::params::{DOWN, UP};
 use crate::personalized::{TEXT_ENCODER, UNET};
 
 /// Marks of other decompositions, which no key of a plain LoRA holds, and what they are called.

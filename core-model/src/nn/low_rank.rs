@@ -5,11 +5,7 @@ use burn::tensor::Tensor;
 
 use crate::error::Result;
 use crate::ops;
-use crate::params::{Added, Init, ParamBuilder};
-
-/// The factors of the change, as PEFT calls them.
-pub(crate) const DOWN: &str = "lora_A";
-pub(crate) const UP: &str = "lora_B";
+use crate::params::{Added, DOWN, Init, ParamBuilder, UP};
 
 /// `s B A x` beside `W x` of a linear layer; the sum of the weights is never formed.
 #[derive(Module, Debug)]

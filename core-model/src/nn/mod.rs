@@ -7,10 +7,9 @@ mod rotation;
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
 
-pub(crate) use low_rank::{DOWN, UP};
 pub use low_rank::{LowRank, LowRankConv};
 pub use rotation::Rotation;
-pub(crate) use rotation::{ROTATION, cayley, rotate, skew};
+pub(crate) use rotation::{cayley, rotate, skew};
 
 use crate::error::Result;
 use crate::ops;

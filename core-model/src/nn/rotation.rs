@@ -6,10 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::params::{Added, Init, ParamBuilder, to_vec};
-
-/// The parameter, as PEFT calls it.
-pub(crate) const ROTATION: &str = "oft_R";
+use crate::params::{Added, Init, ParamBuilder, ROTATION, to_vec};
 
 /// `W' = W blockdiag(Q)^T` with `Q = (I - S)(I + S)^-1` and `S = (R - R^T) / 2` for every block.
 #[derive(Module, Debug)]

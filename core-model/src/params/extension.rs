@@ -3,7 +3,11 @@
 use std::collections::BTreeSet;
 
 use crate::error::{Error, Result};
-use crate::nn::{DOWN, ROTATION, UP};
+
+/// The factors of a change of low rank and the parameter of a rotation, as PEFT calls them.
+pub(crate) const DOWN: &str = "lora_A";
+pub(crate) const UP: &str = "lora_B";
+pub(crate) const ROTATION: &str = "oft_R";
 
 /// What a layer gets beside its weight.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -19,6 +19,7 @@ use rand::RngExt;
 use rand_distr::{StandardNormal, StandardUniform};
 
 pub use extension::{Added, Extension, is_added};
+pub(crate) use extension::{DOWN, ROTATION, UP};
 use names::Stored;
 pub use names::{NamedParam, ParamNames, set_trainable};
 

@@ -51,3 +51,12 @@ pub struct BatchSizes {
     /// Whether photos are mirrored at random.
     pub flip: bool,
 }
+
+/// The numbers of prompts with words in front: after all `count` prompts without come those with the
+/// first words, then those with the second.
+pub(super) fn with_words(prompts: Vec<usize>, words: &[usize], count: usize) -> Vec<usize> {
+    let pairs = prompts.into_iter().zip(words);
+    pairs
+        .map(|(prompt, words)| prompt + words * count)
+        .collect()
+}

@@ -7,7 +7,7 @@ use core_model::rng::{randn, rng};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
-use super::batch::{Batch, BatchSizes, Samples};
+use super::batch::{Batch, BatchSizes, Samples, with_words};
 use super::photos::ConceptLatents;
 use super::replay::Replay;
 use super::shots::{Photos, Shot};
@@ -143,15 +143,6 @@ fn pick(seed: u64, purpose: &str, index: usize, sizes: &BatchSizes, count: usize
     let mut prompt = rng(seed, purpose, index as u64);
     (0..sizes.batch_size)
         .map(|_| prompt.random_range(0..count))
-        .collect()
-}
-
-/// The numbers of prompts with words in front: after all `count` prompts without come those with the
-/// first words, then those with the second.
-pub(super) fn with_words(prompts: Vec<usize>, words: &[usize], count: usize) -> Vec<usize> {
-    let pairs = prompts.into_iter().zip(words);
-    pairs
-        .map(|(prompt, words)| prompt + words * count)
         .collect()
 }
 

@@ -19,8 +19,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::checkpoint::Checkpoint;
 
-use super::batch::{Batch, Samples};
-use super::draws::with_words;
+use super::batch::{Batch, Samples, with_words};
 use super::nested_dropout::NestedDropout;
 use crate::augmentations::Augmentation as _;
 use crate::config::StageConfig;
