@@ -5,6 +5,7 @@
 //! ([`set_path`]), tree to structs; then paths are taken relative to the file, prompt files read, and values checked. The
 //! result says everything itself and is what a run folder keeps.
 
+mod checker;
 mod concept;
 mod optimizer;
 mod overrides;

@@ -2,7 +2,7 @@
 
 use core_losses::{LossTerm, Reading, Term};
 
-use super::validate::Checker;
+use super::checker::Checker;
 use super::{OptimizerKind, RunConfig, StageConfig};
 use crate::adapters::{AdapterConfig, Bypass, Direction, Embedding, Neti, Scale};
 use crate::error::Result;

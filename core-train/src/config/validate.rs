@@ -5,44 +5,13 @@ use std::path::Path;
 use core_losses::{LossTerm, Reading, Term};
 use core_model::files::is_plain_name;
 
+use super::checker::Checker;
 use super::sets::{check_direction, check_neti};
 use super::{RunConfig, StageConfig, ValidationConfig};
 use crate::data::prompts::check_template;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::optimizer::Rule;
 use crate::phrase::{CLASS, TOKEN};
-
-/// Collects the file's name for errors.
-pub(super) struct Checker<'a> {
-    path: &'a Path,
-}
-
-impl Checker<'_> {
-    pub(super) fn require(
-        &self,
-        holds: bool,
-        key: impl Into<String>,
-        reason: impl Into<String>,
-    ) -> Result<()> {
-        if holds {
-            return Ok(());
-        }
-        Err(Error::Config {
-            path: self.path.to_path_buf(),
-            key: key.into(),
-            reason: reason.into(),
-        })
-    }
-
-    pub(super) fn positive(&self, value: f64, key: String) -> Result<()> {
-        let reason = format!("is {value}, expected a number above 0");
-        self.require(value.is_finite() && value > 0.0, key, reason)
-    }
-
-    pub(super) fn at_least_one(&self, value: usize, key: String) -> Result<()> {
-        self.require(value >= 1, key, "is 0, expected at least 1")
-    }
-}
 
 /// Checks the number of vectors, which the recipe or the concept may say.
 pub(super) fn num_vectors(config: &RunConfig, path: &Path) -> Result<()> {
