@@ -6,12 +6,29 @@ use std::sync::atomic::AtomicBool;
 
 use core_model::checkpoint::Checkpoint;
 use core_train::run::folder::Unfinished;
-use core_train::{RunConfig, RunOptions};
+use core_train::{Error, RunConfig, RunOptions};
+use serde::de::DeserializeOwned;
 
 /// A file of `fixtures/trajectory`.
 pub(crate) fn fixture(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/trajectory");
-    folder.join(name)
+    fixture_of("trajectory", name)
+}
+
+/// A file of another folder of fixtures.
+pub(crate) fn fixture_of(folder: &str, name: &str) -> PathBuf {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    fixtures.join(folder).join(name)
+}
+
+/// What the script of a folder of fixtures has recorded of its cases.
+pub(crate) fn facts<T: DeserializeOwned>(folder: &str) -> T {
+    let text = std::fs::read_to_string(fixture_of(folder, "cases.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// A file with tensors, under its own keys.
+pub(crate) fn open(path: &Path) -> Checkpoint {
+    Checkpoint::open(path, |key| Some(key.to_string())).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Writes a text file and returns its path.
@@ -36,6 +53,29 @@ pub(crate) fn train(config: &Path, output: &Path, replay: Option<&Path>) {
         show_progress: false,
     };
     core_train::run(&config, &options).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Trains to the end, stopped and continued after every single step; how often it was stopped.
+pub(crate) fn train_step_by_step(config: &Path, output: &Path) -> usize {
+    let run = RunConfig::load(config, &[]).unwrap_or_else(|error| panic!("{error}"));
+    let options = RunOptions {
+        output,
+        unfinished: Unfinished::Resume,
+        replay: None,
+        stop: &AtomicBool::new(true),
+        show_progress: false,
+    };
+    let mut stops = 0;
+    while let Err(error) = core_train::run(&run, &options) {
+        assert!(matches!(error, Error::Interrupted { .. }), "{error}");
+        assert!(error.to_string().contains("--resume"), "{error}");
+        assert!(
+            !output.exists(),
+            "an unfinished run has the name of a complete one"
+        );
+        stops += 1;
+    }
+    stops
 }
 
 /// A file for two steps on three small photos, with this model.
@@ -94,13 +134,16 @@ pub(crate) fn distance(found: &[f32], expected: &[f32], what: &str) -> f64 {
     off
 }
 
-/// Fails unless `metrics.csv` says in every row what PyTorch computed.
-pub(crate) fn check_metrics(output: &Path, expected: &[BTreeMap<String, f64>]) {
+/// Fails unless `metrics.csv` says in every row what PyTorch computed, which is at least one number;
+/// the largest relative difference.
+pub(crate) fn check_metrics(output: &Path, expected: &[BTreeMap<String, f64>]) -> f64 {
     let mut reader = csv::Reader::from_path(output.join("metrics.csv")).unwrap();
     let header = reader.headers().unwrap().clone();
     let records: Vec<_> = reader.records().map(Result::unwrap).collect();
     assert_eq!(records.len(), expected.len());
+    let mut worst = 0.0_f64;
     for (record, expected) in records.iter().zip(expected) {
+        assert!(!expected.is_empty());
         for (key, expected) in expected {
             let column = header.iter().position(|name| name == key).unwrap();
             let found: f64 = record[column].parse().unwrap();
@@ -110,8 +153,10 @@ pub(crate) fn check_metrics(output: &Path, expected: &[BTreeMap<String, f64>]) {
                 off < TOLERANCE,
                 "step {step}, {key}: {found}, not {expected}"
             );
+            worst = worst.max(off);
         }
     }
+    worst
 }
 
 /// What `generate` is to draw.
@@ -147,6 +192,5 @@ pub(crate) fn draw(run: &Path, drawing: &Drawing<'_>, further: &[&str]) -> Vec<f
         .args(further)
         .assert()
         .success();
-    let file = Checkpoint::open(&latents, |key| Some(key.to_string())).unwrap();
-    read(&file, "latents")
+    read(&open(&latents), "latents")
 }

@@ -2,14 +2,11 @@
 //! (fixtures from `generate_fixtures/custom_diffusion.py`).
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
-use core_model::checkpoint::Checkpoint;
-use core_train::run::folder::Unfinished;
 use core_train::stepper::Stepper;
-use core_train::{BaseModel, Error, RunConfig, RunOptions};
+use core_train::{BaseModel, RunConfig};
 
-use crate::common::{fixture, photos, read, train, write};
+use crate::common::{fixture, open, photos, read, train, train_step_by_step, write};
 use crate::golden::Golden;
 
 fn golden() -> Golden {
@@ -133,26 +130,12 @@ fn a_run_stopped_after_every_step_ends_with_the_same_bytes_and_moves_what_it_nam
     let whole = folder.path().join("whole");
     train(&config, &whole, None);
     let parts = folder.path().join("parts");
-    let run = RunConfig::load(&config, &[]).unwrap();
-    let options = RunOptions {
-        output: &parts,
-        unfinished: Unfinished::Resume,
-        replay: None,
-        stop: &AtomicBool::new(true),
-        show_progress: false,
-    };
-    let mut stops = 0;
-    while let Err(error) = core_train::run(&run, &options) {
-        assert!(matches!(error, Error::Interrupted { .. }), "{error}");
-        stops += 1;
-    }
-    assert_eq!(stops, 6);
+    assert_eq!(train_step_by_step(&config, &parts), 6);
     let unet = "unet/diffusion_pytorch_model.safetensors";
     for file in ["metrics.csv", "learned_embeds.safetensors", unet] {
         let [one, other] = [&whole, &parts].map(|run| std::fs::read(run.join(file)).unwrap());
         assert!(one == other, "{file}");
     }
-    let open = |path: &Path| Checkpoint::open(path, |key| Some(key.to_string())).unwrap();
     let (start, end) = (open(&fixture("model").join(unet)), open(&whole.join(unet)));
     for key in start.keys() {
         let moved = read(&start, key) != read(&end, key);

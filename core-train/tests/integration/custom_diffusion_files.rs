@@ -5,20 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use core_model::Precision;
-use core_model::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
+use core_model::checkpoint::{TensorToWrite, save_tensors};
 
-use crate::common::{fixture, photos, read, train, write};
+use crate::common::{fixture, fixture_of, open, photos, read, train, write};
 
 /// As far as drawing may be from diffusers', relative to the largest value.
 const TOLERANCE: f32 = 1e-4;
 
 fn files(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    folder.join("custom_diffusion_files").join(name)
-}
-
-fn open(path: &Path) -> Checkpoint {
-    Checkpoint::open(path, |key| Some(key.to_string())).unwrap()
+    fixture_of("custom_diffusion_files", name)
 }
 
 fn program(arguments: &[&str]) -> Output {

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
-use core_model::checkpoint::Checkpoint;
 use core_model::params::to_vec;
 use core_model::pipeline::SamplingOptions;
 use core_train::Run;
 use serde::Deserialize;
 
-use crate::common::{TOLERANCE, distance, fixture, read, train, write};
+use crate::common::{
+    check_metrics, distance, facts, fixture, fixture_of, open, read, train, write,
+};
 
 /// The cases of one script.
 #[derive(Deserialize)]
@@ -37,18 +38,13 @@ struct Case {
     metrics: Vec<BTreeMap<String, f64>>,
 }
 
-fn open(path: &Path) -> Checkpoint {
-    Checkpoint::open(path, |key| Some(key.to_string())).unwrap()
-}
-
 impl Golden {
     /// Those of a folder of fixtures.
     pub(crate) fn load(name: &str) -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-        let folder = folder.join(name);
-        let text = std::fs::read_to_string(folder.join("cases.json")).unwrap();
-        let golden: Self = serde_json::from_str(&text).unwrap();
-        Self { folder, ..golden }
+        Self {
+            folder: fixture_of(name, ""),
+            ..facts(name)
+        }
     }
 
     /// Fails unless the fixtures hold exactly these cases.
@@ -81,7 +77,7 @@ impl Golden {
         let config = write(folder.path(), "run.toml", &self.toml(name));
         let output = folder.path().join("out");
         train(&config, &output, Some(&self.replay()));
-        let row = check_metrics(case, &output);
+        let row = check_metrics(&output, &case.metrics);
         let weights = self.check_weights(name, &output);
         let latents = self.check_latents(name, &output);
         println!("{name}: rows {row:.1e}, weights {weights:.1e}, sampled latents {latents:.1e}");
@@ -142,27 +138,4 @@ impl Golden {
         );
         distance(&to_vec(latents.unwrap()), &expected, "sampled latents")
     }
-}
-
-/// The largest relative difference.
-fn check_metrics(case: &Case, output: &Path) -> f64 {
-    let mut reader = csv::Reader::from_path(output.join("metrics.csv")).unwrap();
-    let header = reader.headers().unwrap().clone();
-    let records: Vec<_> = reader.records().map(Result::unwrap).collect();
-    assert_eq!(records.len(), case.metrics.len());
-    let mut worst = 0.0_f64;
-    for (record, expected) in records.iter().zip(&case.metrics) {
-        for (key, expected) in expected {
-            let column = header.iter().position(|name| name == key).unwrap();
-            let found: f64 = record[column].parse().unwrap();
-            let off = (found - expected).abs() / expected.abs().max(1e-9);
-            let step = &record[1];
-            assert!(
-                off < TOLERANCE,
-                "step {step}, {key}: {found}, not {expected}"
-            );
-            worst = worst.max(off);
-        }
-    }
-    worst
 }

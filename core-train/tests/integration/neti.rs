@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use core_model::Precision;
-use core_model::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
+use core_model::checkpoint::{TensorToWrite, save_tensors};
 use core_model::folder::ModelFolder;
 use core_train::run::folder::Unfinished;
 use core_train::{Run, RunConfig, RunOptions};
 use serde::Deserialize;
 
 use crate::common::{
-    Drawing, assert_close, check_metrics, draw, fixture, photos, read, train, write,
+    Drawing, assert_close, check_metrics, draw, facts, fixture, fixture_of, open, photos, read,
+    train, train_step_by_step, write,
 };
 
 #[derive(Deserialize)]
@@ -43,17 +44,12 @@ struct Case {
 }
 
 fn file(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/neti");
-    folder.join(name)
-}
-
-fn open(path: &Path) -> Checkpoint {
-    Checkpoint::open(path, |key| Some(key.to_string())).unwrap()
+    fixture_of("neti", name)
 }
 
 impl Facts {
     fn load() -> Self {
-        serde_json::from_str(&std::fs::read_to_string(file("cases.json")).unwrap()).unwrap()
+        facts("neti")
     }
 
     fn case(&self, name: &str) -> &Case {
@@ -197,16 +193,7 @@ fn a_mapper_resumes_to_the_same_bytes_in_every_stage() {
     let whole = folder.path().join("whole");
     train(&path, &whole, None);
     let parts = folder.path().join("parts");
-    let run = RunConfig::load(&path, &[]).unwrap();
-    let options = RunOptions {
-        output: &parts,
-        unfinished: Unfinished::Resume,
-        replay: None,
-        stop: &AtomicBool::new(true),
-        show_progress: false,
-    };
-    let stops = std::iter::repeat_with(|| core_train::run(&run, &options));
-    assert_eq!(stops.take_while(Result::is_err).count(), 5);
+    assert_eq!(train_step_by_step(&path, &parts), 5);
     for name in [
         "metrics.csv",
         "neti.safetensors",

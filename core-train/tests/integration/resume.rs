@@ -7,9 +7,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use core_train::run::folder::{RunDir, Unfinished};
-use core_train::{Error, RunConfig, RunOptions};
+use core_train::{RunConfig, RunOptions};
 
-use crate::common::{fixture, photos, train, write};
+use crate::common::{fixture, photos, train, train_step_by_step, write};
 
 /// Two stages on photos: all terms, rescaling inside the first; accumulation and augmented photos in
 /// the second.
@@ -55,27 +55,7 @@ fn a_run_stopped_after_every_single_step_ends_with_the_same_bytes() {
     train(&path, &whole, None);
 
     let parts = folder.path().join("parts");
-    let run = RunConfig::load(&path, &[]).unwrap();
-    let stop = AtomicBool::new(true);
-    let options = RunOptions {
-        output: &parts,
-        unfinished: Unfinished::Resume,
-
-        replay: None,
-        stop: &stop,
-        show_progress: false,
-    };
-    let mut stops = 0;
-    while let Err(error) = core_train::run(&run, &options) {
-        assert!(matches!(error, Error::Interrupted { .. }), "{error}");
-        assert!(error.to_string().contains("--resume"), "{error}");
-        assert!(
-            !parts.exists(),
-            "an unfinished run has the name of a complete one"
-        );
-        stops += 1;
-    }
-    assert_eq!(stops, 11);
+    assert_eq!(train_step_by_step(&path, &parts), 11);
     assert_eq!(results(&parts), results(&whole));
     assert!(!parts.join("state").exists());
     assert!(!RunDir::scratch_of(&parts).exists());

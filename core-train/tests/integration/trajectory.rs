@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use core_model::checkpoint::Checkpoint;
 use serde::Deserialize;
 
-use crate::common::{TOLERANCE, assert_close, fixture, read, train, write};
+use crate::common::{assert_close, check_metrics, fixture, read, train, write};
 
 #[derive(Deserialize)]
 struct Facts {
@@ -98,7 +98,7 @@ impl Facts {
         let config = write(folder.path(), "run.toml", &self.toml(case, checkpointing));
         let output = folder.path().join("out");
         train(&config, &output, Some(&fixture("replay.safetensors")));
-        check_metrics(case, &output);
+        check_rows(case, &output);
         if case.train == "embedding" {
             check_embedding(case, &output);
         } else {
@@ -107,24 +107,17 @@ impl Facts {
     }
 }
 
-fn check_metrics(case: &Case, output: &Path) {
+fn check_rows(case: &Case, output: &Path) {
+    check_metrics(output, &case.metrics);
     let mut reader = csv::Reader::from_path(output.join("metrics.csv")).unwrap();
     let header = reader.headers().unwrap().clone();
-    let records: Vec<_> = reader.records().map(Result::unwrap).collect();
-    assert_eq!(records.len(), case.metrics.len());
-    for (record, expected) in records.iter().zip(&case.metrics) {
-        assert_eq!(header.len(), expected.len() + 2, "{header:?}");
-        for (key, expected) in expected {
-            let column = header.iter().position(|name| name == key).unwrap();
-            let found: f64 = record[column].parse().unwrap();
-            let off = (found - expected).abs() / expected.abs().max(1e-9);
-            let step = &record[1];
-            assert!(
-                off < TOLERANCE,
-                "{}: step {step}, {key}: {found}, not {expected}",
-                case.name
-            );
-        }
+    for expected in &case.metrics {
+        assert_eq!(
+            header.len(),
+            expected.len() + 2,
+            "{}: {header:?}",
+            case.name
+        );
     }
 }
 
