@@ -234,9 +234,12 @@ fn number(file: &Checkpoint, key: &str) -> Result<f64> {
             .read_i64(key)?
             .and_then(|(values, _)| values.first().map(|value| *value as f64)),
     };
-    number
-        .filter(|number| number.is_finite())
-        .ok_or_else(|| Error::format(file.path(), format!("`{key}` is no number")))
+    number.filter(|number| number.is_finite()).ok_or_else(|| {
+        Error::format(
+            file.path(),
+            format!("`{key}` holds no number that is finite"),
+        )
+    })
 }
 
 /// What PEFT says of a LoRA in a file's metadata.

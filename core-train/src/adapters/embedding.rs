@@ -9,7 +9,7 @@ use core_model::pipeline::StableDiffusionPipeline;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Adapter, Direction, Loading, Trained};
+use super::{Adapter, Direction, Loading, Trained, metadata};
 use crate::error::Result;
 use crate::phrase::Phrase;
 
@@ -88,9 +88,6 @@ pub fn learned_embedding(
     let values = to_vec(vectors);
     let rows: Vec<Vec<f32>> = values.chunks(width).map(<[f32]>::to_vec).collect();
     let mut embedding = LearnedEmbedding::new(phrase.token(), &rows)?;
-    let name = base_name.file_name().unwrap_or(base_name.as_os_str());
-    let metadata = &mut embedding.metadata;
-    metadata.insert("super_category".into(), phrase.class().to_string());
-    metadata.insert("base_model".into(), name.to_string_lossy().into_owned());
+    embedding.metadata.extend(metadata(phrase, base_name));
     Ok(Some(embedding))
 }

@@ -115,19 +115,19 @@ pub struct Trained<'a> {
 }
 
 impl Trained<'_> {
-    /// What files of the concept say of it: super-category and base model.
     fn metadata(&self) -> BTreeMap<String, String> {
-        let name = self.base_name.file_name();
-        let name = name.unwrap_or(self.base_name.as_os_str());
-        let entries = [
-            ("super_category", self.phrase.class().to_string()),
-            ("base_model", name.to_string_lossy().into_owned()),
-        ];
-        let entries = entries.into_iter();
-        entries
-            .map(|(key, value)| (key.to_string(), value))
-            .collect()
+        metadata(self.phrase, self.base_name)
     }
+}
+
+/// What files of a concept say of it: super-category and base model.
+fn metadata(phrase: &Phrase, base_name: &Path) -> BTreeMap<String, String> {
+    let name = base_name.file_name().unwrap_or(base_name.as_os_str());
+    [
+        ("super_category".to_string(), phrase.class().to_string()),
+        ("base_model".into(), name.to_string_lossy().into_owned()),
+    ]
+    .into()
 }
 
 /// Makes the enum that TOML files name from one line per set.

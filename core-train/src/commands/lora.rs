@@ -90,13 +90,8 @@ fn layers(model: Option<&Path>) -> Result<(LayerNames, Option<StableDiffusionPip
     let Some(path) = model else {
         return Ok((LayerNames::of_stable_diffusion()?, None));
     };
-    let source = ModelSource {
-        path: path.to_path_buf(),
-        variant: None,
-        prediction_type: None,
-        precision: Precision::Float32,
-    };
-    let pipeline = StableDiffusionPipeline::load(&source.locate()?, &Device::flex())?;
+    let folder = ModelSource::from(path.to_path_buf()).locate()?;
+    let pipeline = StableDiffusionPipeline::load(&folder, &Device::flex())?;
     Ok((LayerNames::of_model(&pipeline.model), Some(pipeline)))
 }
 
