@@ -26,7 +26,6 @@ pub mod kept_tokens;
 mod lock;
 pub mod masks;
 pub mod merge;
-pub mod metrics;
 pub mod plan;
 pub mod precision;
 pub mod protocol;
@@ -41,3 +40,5 @@ pub mod tokens;
 pub mod training;
 pub mod usage;
 pub mod workers;
+
+pub use core_metrics as metrics;

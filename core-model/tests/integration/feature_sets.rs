@@ -40,7 +40,13 @@ fn every_crate_compiles_its_dependencies_as_the_workspace_does() {
     let workspace = features("normal,build,dev", &["--workspace"]);
     assert!(workspace.keys().any(|package| package.starts_with("burn ")));
     let mut differences = Vec::new();
-    for name in ["core-model", "core-losses", "core-train", "core-eval"] {
+    for name in [
+        "core-model",
+        "core-losses",
+        "core-metrics",
+        "core-train",
+        "core-eval",
+    ] {
         for edges in ["normal,build", "normal,build,dev"] {
             for (package, sets) in features(edges, &["--package", name]) {
                 let wanted = workspace.get(&package);

@@ -9,7 +9,7 @@ use core_model::image_processor::ImageProcessor;
 use core_model::params::to_vec;
 use image::RgbImage;
 
-use super::Metric;
+use crate::Metric;
 
 /// A feature vector of length 1.
 pub type Feature = Vec<f32>;
@@ -76,7 +76,7 @@ pub trait ImageEncoder: Send + Sync {
 ///
 /// # Errors
 /// An image that the processor refuses.
-pub(super) fn image_features(
+pub(crate) fn image_features(
     images: &[RgbImage],
     processor: &ImageProcessor,
     device: &Device,
@@ -101,7 +101,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// The vector scaled to length 1.
-pub(super) fn normalized(values: &[f32]) -> Feature {
+pub(crate) fn normalized(values: &[f32]) -> Feature {
     let norm = values
         .iter()
         .map(|v| f64::from(*v).powi(2))

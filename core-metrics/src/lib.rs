@@ -1,5 +1,8 @@
 //! The scores of an image: one file per metric, and the table that names them.
 //!
+//! The crate compares features of images and texts, and knows no experiment, protocol or results
+//! file: training scores its validation images by it, and `core-eval` everything else.
+//!
 //! A metric of your own is one file with a [`Definition`] (and an [`EncoderKind`] where it has a
 //! network of its own), its `mod`, and its line in the table. Its column then stands in
 //! `scores.csv`, `summary.csv` and `checks.csv`, its title in tables and plots, and the folder of

@@ -11,11 +11,11 @@ use core_model::dino::DinoModel;
 use core_model::image_processor::ImageProcessor;
 use image::RgbImage;
 
-use super::encoder::{EncoderKind, Feature, ImageEncoder, image_features};
-use super::{Compared, Definition, Region};
+use crate::encoder::{EncoderKind, Feature, ImageEncoder, image_features};
+use crate::{Compared, Definition, Region};
 
 /// The metric.
-pub(super) struct Dino;
+pub(crate) struct Dino;
 
 impl Definition for Dino {
     fn title(&self) -> &'static str {

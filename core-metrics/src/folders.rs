@@ -7,7 +7,7 @@ use anyhow::Result;
 use core_model::folder::EncoderFolder;
 use core_model::source::EncoderSource;
 
-use super::{EncoderKind, Metric};
+use crate::{EncoderKind, Metric};
 
 /// The folders of the image encoders by key, and that of the network that makes masks.
 #[derive(Debug, Clone, Default)]

@@ -11,10 +11,10 @@ use core_model::params::to_vec;
 use core_model::tokenizer::Tokenizer;
 use image::RgbImage;
 
-use super::encoder::{EncoderKind, Feature, ImageEncoder, image_features, normalized};
+use crate::encoder::{EncoderKind, Feature, ImageEncoder, image_features, normalized};
 
 /// The kind of encoder.
-pub(super) static CLIP: EncoderKind = EncoderKind {
+pub(crate) static CLIP: EncoderKind = EncoderKind {
     key: "clip",
     title: "CLIP",
     folder: "a CLIP model as transformers writes it",

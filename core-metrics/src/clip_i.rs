@@ -2,11 +2,11 @@
 //! (Gal et al. 2023; Ruiz et al. 2023, section 4.2). CLIP was taught by captions, so it tells kinds
 //! of things better than one thing from another of its kind.
 
-use super::clip::CLIP;
-use super::{Compared, Definition, EncoderKind, Region};
+use crate::clip::CLIP;
+use crate::{Compared, Definition, EncoderKind, Region};
 
 /// The metric.
-pub(super) struct ClipI;
+pub(crate) struct ClipI;
 
 impl Definition for ClipI {
     fn title(&self) -> &'static str {
