@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use core_train::cost::{self, duration};
+use core_train::phrase::SLOT;
 
 use crate::base::Base;
 use crate::experiment::{Experiment, Variant};
@@ -116,6 +117,7 @@ fn measure(
         }
         _ => 0.0,
     };
+    let optimizing = time_optimisations(experiment, base, cells, results, workers)?;
     let at_once = workers.count as f64;
     say(&format!(
         "{} runs to train, about {}; {images} images to draw, about {}; {} at a time, {} thread(s) each",
@@ -125,10 +127,60 @@ fn measure(
         workers.count,
         workers.threads,
     ));
+    if let Some((prompts, seconds)) = optimizing {
+        say(&format!(
+            "{prompts} optimisations of an embedding for a prompt, about {}",
+            duration(seconds / at_once)
+        ));
+    }
     if let Some(memory) = memory {
         let all = memory * workers.count as u64;
         let mib = all.div_ceil(1 << 20);
         say(&format!("peak memory: at most about {mib} MiB"));
     }
     Ok(())
+}
+
+/// How many prompts lack images of a variant with test-time optimisation, and the seconds that their
+/// optimisations take; `None` where no variant has any.
+fn time_optimisations(
+    experiment: &Experiment,
+    base: &Base,
+    cells: &[Cell],
+    results: &Path,
+    workers: Workers,
+) -> Result<Option<(usize, f64)>> {
+    let mut measured: BTreeMap<String, f64> = BTreeMap::new();
+    let mut all = None;
+    for cell in cells {
+        let variant = &experiment.variants[cell.variant];
+        let (Some(test_time), Some(run)) = (variant.test_time, &cell.run) else {
+            continue;
+        };
+        let mut prompts: Vec<String> = Vec::new();
+        for image in wanted(experiment, cell) {
+            if !results.join(&image.file).exists() {
+                prompts.push(image.prompt.prompt);
+            }
+        }
+        prompts.dedup();
+        let (count, seconds) = all.unwrap_or((0, 0.0));
+        let Some(prompt) = prompts.first() else {
+            all = Some((count, seconds));
+            continue;
+        };
+        let origin = Path::new("").join(format!("variant `{}`", variant.name));
+        let config = test_time.config(&run.config, prompt, &origin)?;
+        let stages = format!("{:?}", test_time.config(&run.config, SLOT, &origin)?.stages);
+        let each = match measured.get(&stages) {
+            Some(known) => *known,
+            None => {
+                let cost = workers.alone(|| Ok(cost::measure(base.get()?, &config, None)?))?;
+                measured.insert(stages, cost.seconds);
+                cost.seconds
+            }
+        };
+        all = Some((count + prompts.len(), seconds + each * prompts.len() as f64));
+    }
+    Ok(all)
 }

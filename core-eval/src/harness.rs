@@ -265,7 +265,7 @@ impl<'a> Harness<'a> {
         let (experiment, probe) = (self.experiment, &self.probe);
         let mut kept = KeptTokens::open(experiment, probe, &self.base, self.results, &file)?;
         let mut rows = Vec::new();
-        for cell in &self.cells {
+        for cell in self.trained_cells() {
             rows.extend(kept.rows(cell)?);
         }
         kept.save()?;
@@ -273,9 +273,17 @@ impl<'a> Harness<'a> {
         Ok(rows)
     }
 
+    /// The cells that are described by what a run has trained: a variant with test-time
+    /// optimisation has another embedding for every prompt.
+    fn trained_cells(&self) -> impl Iterator<Item = &Cell> {
+        let variants = &self.experiment.variants;
+        let cells = self.cells.iter();
+        cells.filter(|cell| variants[cell.variant].test_time.is_none())
+    }
+
     fn curves(&self) -> Result<Vec<CurveRow>> {
         let mut rows = Vec::new();
-        for cell in &self.cells {
+        for cell in self.trained_cells() {
             let Some(run) = &cell.run else { continue };
             let metrics = run.folder(self.results).join(METRICS);
             let variant = &self.experiment.variants[cell.variant].name;

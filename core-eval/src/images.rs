@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use core_model::files::{hex, read_to_string, write_atomically, write_png};
 use core_model::folder::ModelFolder;
 use core_model::noise_scheduler::SchedulerKind;
@@ -13,6 +13,7 @@ use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::standard_normal;
 use core_model::unet::{SampleSize, UNet2DConditionConfig};
 use core_train::config::ConceptConfig;
+use core_train::optimize::TestTime;
 use core_train::phrase::SLOT;
 use core_train::{BaseModel, Run};
 use image::RgbImage;
@@ -108,7 +109,12 @@ impl GenerationJob<'_> {
         let mut generated = 0;
         // Batches do not depend on which images exist, so an interrupted experiment ends with the
         // same bits.
-        for batch in wanted(experiment, cell).chunks(batch_size(base.folder())?) {
+        let wanted = wanted(experiment, cell);
+        for batch in batches(
+            &wanted,
+            batch_size(base.folder())?,
+            self.test_time().is_some(),
+        ) {
             if self.stop.load(Ordering::Relaxed) {
                 bail!("stopped; the same command continues from here");
             }
@@ -116,16 +122,13 @@ impl GenerationJob<'_> {
             if !batch.iter().all(is_there) {
                 let generator = match &mut generator {
                     Some(generator) => generator,
-                    None => {
-                        let run = cell.run.as_ref().map(|run| run.folder(results));
-                        generator.insert(Generator::new(
-                            experiment,
-                            base.get()?,
-                            concept,
-                            cell.seed,
-                            run.as_deref(),
-                        )?)
-                    }
+                    None => generator.insert(Generator::new(
+                        experiment,
+                        base.get()?,
+                        concept,
+                        cell.seed,
+                        self.source(base.get()?)?,
+                    )?),
                 };
                 let images = generator.generate(batch, experiment.sampling.steps)?;
                 for (wanted, image) in batch.iter().zip(images) {
@@ -136,6 +139,17 @@ impl GenerationJob<'_> {
             batch.iter().for_each(|_| on_image());
         }
         Ok(generated)
+    }
+
+    fn test_time(&self) -> Option<TestTime> {
+        self.experiment.variants[self.cell.variant].test_time
+    }
+
+    /// What the images are drawn with.
+    fn source(&self, base: &BaseModel) -> Result<Drawn> {
+        let concept = &self.experiment.concepts[self.cell.concept];
+        let run = self.cell.run.as_ref().map(|run| run.folder(self.results));
+        Drawn::open(base, concept, run.as_deref(), self.test_time())
     }
 
     /// Empties the folder when its images come from another run or sampling.
@@ -171,7 +185,8 @@ pub fn time_image(
 ) -> Result<f64> {
     const STEPS: usize = 2;
     let seed = experiment.seeds[0];
-    let generator = Generator::new(experiment, base, concept, seed, None)?;
+    let drawn = Drawn::open(base, concept, None, None)?;
+    let mut generator = Generator::new(experiment, base, concept, seed, drawn)?;
     let prompts = experiment.prompts_for(concept);
     let size = batch_size(&base.folder)?;
     let batch: Vec<Wanted> = prompts
@@ -232,7 +247,18 @@ fn source(
     ) {
         source["truncation"] = kept.into();
     }
+    if let Some(test_time) = experiment.variants[cell.variant].test_time {
+        source["test_time"] = serde_json::to_value(test_time)?;
+    }
     Ok(serde_json::to_string_pretty(&source)? + "\n")
+}
+
+/// Images that are generated together; with test-time optimisation, of one prompt only, since every
+/// prompt then has an embedding of its own.
+fn batches(wanted: &[Wanted], size: usize, by_prompt: bool) -> Vec<&[Wanted]> {
+    let same = |a: &Wanted, b: &Wanted| !by_prompt || a.prompt_index == b.prompt_index;
+    let parts = wanted.chunk_by(same);
+    parts.flat_map(|part| part.chunks(size)).collect()
 }
 
 /// A pipeline with a learned concept, or the base model's.
@@ -240,41 +266,46 @@ struct Generator<'a> {
     experiment: &'a Experiment,
     concept: &'a ConceptConfig,
     seed: u64,
-    /// What stands for `{}` in prompts.
-    word: String,
-    pipeline: StableDiffusionPipeline,
-    device: Device,
+    drawn: Drawn,
+    base: &'a BaseModel,
+    /// The prompt that the embedding was optimised for last, and the pipeline with it.
+    optimized: Option<(String, StableDiffusionPipeline)>,
 }
 
 impl<'a> Generator<'a> {
     fn new(
         experiment: &'a Experiment,
-        base: &BaseModel,
+        base: &'a BaseModel,
         concept: &'a ConceptConfig,
         seed: u64,
-        run: Option<&Path>,
+        mut drawn: Drawn,
     ) -> Result<Self> {
-        let (mut pipeline, word) = open(base, concept, run)?;
-        if let (Some(kept), Some(_)) = (experiment.sampling.truncation, pipeline.model.mapper()) {
-            pipeline = pipeline.with_truncation(kept)?;
+        let truncation = experiment.sampling.truncation;
+        if let (Some(kept), Some(_)) = (truncation, drawn.pipeline.model.mapper()) {
+            drawn.pipeline = drawn.pipeline.with_truncation(kept)?;
         }
         Ok(Self {
             experiment,
             concept,
             seed,
-            word,
-            pipeline,
-            device: base.device.clone(),
+            drawn,
+            base,
+            optimized: None,
         })
     }
 
-    fn generate(&self, batch: &[Wanted], steps: usize) -> Result<Vec<RgbImage>> {
+    fn generate(&mut self, batch: &[Wanted], steps: usize) -> Result<Vec<RgbImage>> {
         let prompts: Vec<String> = batch
             .iter()
-            .map(|image| image.prompt.prompt.replace(SLOT, &self.word))
+            .map(|image| image.prompt.prompt.replace(SLOT, &self.drawn.word))
             .collect();
-        let cond = self.pipeline.prompt_states(&prompts);
-        let uncond = self.pipeline.prompt_states(&[String::new()]);
+        if let Some(prompt) = prompts.first() {
+            self.optimize(prompt)?;
+        }
+        let pipeline = self.optimized.as_ref().map(|(_, pipeline)| pipeline);
+        let pipeline = pipeline.unwrap_or(&self.drawn.pipeline);
+        let cond = pipeline.prompt_states(&prompts);
+        let uncond = pipeline.prompt_states(&[String::new()]);
         let sampling = &self.experiment.sampling;
         let options = SamplingOptions {
             kind: sampling.scheduler,
@@ -282,53 +313,138 @@ impl<'a> Generator<'a> {
             guidance_scale: sampling.guidance_scale,
         };
         let noise = self.noise(batch)?;
-        let latents = self
-            .pipeline
-            .sample(cond, uncond, noise, &options, &mut |_| {})?;
-        Ok(self.pipeline.decode(latents))
+        let latents = pipeline.sample(cond, uncond, noise, &options, &mut |_| {})?;
+        Ok(pipeline.decode(latents))
+    }
+
+    /// Optimises the embedding for a prompt, if the variant says so.
+    fn optimize(&mut self, prompt: &str) -> Result<()> {
+        let is_known = matches!(&self.optimized, Some((known, _)) if known == prompt);
+        if self.drawn.test_time.is_none() || is_known {
+            return Ok(());
+        }
+        let pipeline = self.drawn.for_prompt(self.base, prompt)?;
+        self.optimized = Some((prompt.to_string(), pipeline));
+        Ok(())
     }
 
     /// The initial noise of images: a function of seed, concept, prompt and image index alone, so that
     /// variants are compared on the same noise.
     fn noise(&self, batch: &[Wanted]) -> Result<Tensor<4>> {
-        let [c, h, w] = self.pipeline.latent_shape()?;
+        let [c, h, w] = self.drawn.pipeline.latent_shape()?;
         let mut values = Vec::with_capacity(batch.len() * c * h * w);
         for image in batch {
-            let purpose = format!(
-                "evaluation noise\0{}\0{}",
-                self.concept.name, image.prompt.prompt
-            );
-            values.extend(standard_normal(
-                self.seed,
-                &purpose,
-                image.image as u64,
-                c * h * w,
-            ));
+            let place = (self.concept.name.as_str(), image.prompt.prompt.as_str());
+            values.extend(evaluation_noise(self.seed, place, image.image, c * h * w));
         }
         Ok(Tensor::from_data(
             TensorData::new(values, [batch.len(), c, h, w]),
-            &self.device,
+            &self.base.device,
         ))
     }
 }
 
-/// The model of a run, or the base model, and the words for the concept in prompts.
-///
-/// # Errors
-/// An unreadable run.
-pub(crate) fn open(
-    base: &BaseModel,
-    concept: &ConceptConfig,
-    run: Option<&Path>,
-) -> Result<(StableDiffusionPipeline, String)> {
-    let Some(run) = run else {
-        return Ok((base.pipeline.clone(), concept.super_category.clone()));
-    };
-    let run = Run::open(run)?;
-    Ok((run.pipeline(base)?, run.phrase().words().to_string()))
+/// The initial noise of one image of a concept and a prompt.
+pub(crate) fn evaluation_noise(
+    seed: u64,
+    (concept, prompt): (&str, &str),
+    image: usize,
+    length: usize,
+) -> Vec<f32> {
+    let purpose = format!("evaluation noise\0{concept}\0{prompt}");
+    standard_normal(seed, &purpose, image as u64, length)
+}
+
+/// What images of one variant, concept and seed are drawn with.
+pub(crate) struct Drawn {
+    /// The model of a run, or the base model.
+    pub(crate) pipeline: StableDiffusionPipeline,
+    /// The words for the concept in prompts.
+    pub(crate) word: String,
+    /// The run; none for the base model.
+    run: Option<Run>,
+    /// How the embedding is optimised for each prompt.
+    test_time: Option<TestTime>,
+}
+
+impl Drawn {
+    /// Opens a run, or takes the base model.
+    ///
+    /// # Errors
+    /// An unreadable run.
+    pub(crate) fn open(
+        base: &BaseModel,
+        concept: &ConceptConfig,
+        run: Option<&Path>,
+        test_time: Option<TestTime>,
+    ) -> Result<Self> {
+        let Some(run) = run else {
+            return Ok(Self {
+                pipeline: base.pipeline.clone(),
+                word: concept.super_category.clone(),
+                run: None,
+                test_time: None,
+            });
+        };
+        let run = Run::open(run)?;
+        Ok(Self {
+            pipeline: run.pipeline(base)?,
+            word: run.phrase().words().to_string(),
+            run: Some(run),
+            test_time,
+        })
+    }
+
+    /// The pipeline for a prompt that is filled with the concept's words.
+    ///
+    /// # Errors
+    /// As [`TestTime::optimize`].
+    pub(crate) fn for_prompt(
+        &self,
+        base: &BaseModel,
+        prompt: &str,
+    ) -> Result<StableDiffusionPipeline> {
+        let pipeline = self.pipeline.clone();
+        match (&self.run, &self.test_time) {
+            (Some(run), Some(test_time)) => {
+                Ok(test_time.optimize(run, base, pipeline, prompt, &mut |_| {})?)
+            }
+            _ => Ok(pipeline),
+        }
+    }
 }
 
 /// Whether a run is finished.
 pub(crate) fn is_trained(run: &PlannedRun, results: &Path) -> bool {
     run.folder(results).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use core_train::config::Group;
+
+    use super::*;
+
+    #[test]
+    fn with_test_time_optimisation_a_batch_has_one_prompt() {
+        let image = |prompt_index: usize, image: usize| Wanted {
+            prompt_index,
+            prompt: EvaluationPrompt {
+                group: Group::Animate,
+                kind: "plain".into(),
+                prompt: format!("a {{}}, {prompt_index}"),
+            },
+            image,
+            file: PathBuf::new(),
+        };
+        let wanted: Vec<Wanted> = [(0, 0), (0, 1), (0, 2), (1, 0)]
+            .map(|(prompt, number)| image(prompt, number))
+            .into();
+        let sizes = |by_prompt| -> Vec<usize> {
+            let batches = batches(&wanted, 2, by_prompt).into_iter();
+            batches.map(<[Wanted]>::len).collect()
+        };
+        assert_eq!(sizes(false), [2, 2]);
+        assert_eq!(sizes(true), [2, 1, 1]);
+    }
 }

@@ -27,6 +27,13 @@ impl Experiment {
         for recipe in self.variants.iter_mut().filter_map(|v| v.recipe.as_mut()) {
             recipe.stages.iter_mut().for_each(shorten);
         }
+        for test_time in self
+            .variants
+            .iter_mut()
+            .filter_map(|v| v.test_time.as_mut())
+        {
+            test_time.steps = test_time.steps.min(STEPS);
+        }
         self.sampling.steps = self.sampling.steps.min(DENOISING_STEPS);
         self.sampling.images_per_prompt = 1;
         let mut kept = Vec::new();

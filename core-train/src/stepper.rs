@@ -351,13 +351,6 @@ impl<'a> Stepper<'a> {
         }
         self
     }
-
-    /// Replaces the terms of the current stage.
-    pub(crate) fn with_terms(mut self, terms: Vec<LossTerm>) -> Self {
-        self.stage.reads = Reads::of(&terms);
-        self.stage.terms = terms;
-        self
-    }
 }
 
 /// The networks as a stage trains them, and the stage before its first step.

@@ -1,8 +1,9 @@
 //! Checks of an experiment's values.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use core_train::adapters::Neti;
 use core_train::config::Group;
+use core_train::data::prompts::check_template;
 
 use super::{Experiment, Variant};
 use crate::effects::Effect;
@@ -30,6 +31,7 @@ impl Experiment {
             ensure!(value > 0, "`sampling.{key}` is 0; expected 1 or more");
         }
         self.check_truncation()?;
+        self.check_test_time()?;
         self.evaluation.check_masks()?;
         self.check_kinds()?;
         self.effects.iter().try_for_each(|e| self.check_effect(e))
@@ -100,6 +102,24 @@ impl Experiment {
         Ok(())
     }
 
+    /// Refuses prompts that an embedding cannot be optimised for.
+    fn check_test_time(&self) -> Result<()> {
+        let mut variants = self.variants.iter();
+        let Some(variant) = variants.find(|variant| variant.test_time.is_some()) else {
+            return Ok(());
+        };
+        for prompt in &self.prompts {
+            check_template(&prompt.prompt).with_context(|| {
+                format!(
+                    "{}: `test_time` of variant `{}`",
+                    self.sampling.prompts.display(),
+                    variant.name
+                )
+            })?;
+        }
+        Ok(())
+    }
+
     fn check_seeds(&self) -> Result<()> {
         ensure!(
             !self.seeds.is_empty(),
@@ -142,6 +162,12 @@ impl Experiment {
             let Some(variant) = self.variants.iter().find(|v| v.name == *name) else {
                 bail!("effect `{}` names no variant with `{name}`", effect.name());
             };
+            ensure!(
+                of_scores || variant.test_time.is_none(),
+                "effect `{}` is about the embedding of a run, and `{name}` has another one for \
+                 every prompt (`test_time`); name the variant without `test_time`",
+                effect.name()
+            );
             ensure!(
                 of_scores || variant.neti().is_none(),
                 "effect `{}` is about embeddings, of which `{name}` has other ones at every timestep \

@@ -7,6 +7,7 @@ use core_model::files::seen_from;
 use core_model::folder::EncoderFolder;
 use core_model::source::is_repository;
 use core_train::config::{ConceptConfig, ModelConfig, Recipe, from_tree, parse, set_path};
+use core_train::optimize::TestTime;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -89,6 +90,10 @@ struct VariantEntry {
     /// Whether nothing is trained: the model is prompted with the super-category.
     #[serde(default)]
     untuned: bool,
+    /// Test-time optimisation: before the images of a prompt are generated, the learned embedding
+    /// is optimised for that prompt, as in `test_time = { steps = 10, learning_rate = 5e-4 }`.
+    /// Absent: none.
+    test_time: Option<TestTime>,
 }
 
 impl File {
@@ -156,7 +161,17 @@ impl VariantEntry {
             if self.recipe.is_some() || !self.remove.is_empty() || !self.set.is_empty() {
                 bail!("an untuned variant trains nothing; drop `recipe`, `remove`, `set`");
             }
-            return Ok(Variant { name, recipe: None });
+            if self.test_time.is_some() {
+                bail!(
+                    "an untuned variant has no learned embedding that could be optimised; drop \
+                     `test_time`"
+                );
+            }
+            return Ok(Variant {
+                name,
+                recipe: None,
+                test_time: None,
+            });
         }
         let own = self.recipe.as_ref().map(|own| seen_from(base, own));
         let path = own.or(common.map(Path::to_path_buf));
@@ -175,9 +190,13 @@ impl VariantEntry {
             }
         }
         let recipe: Recipe = from_tree(&path, tree).context("its recipe")?;
+        if let Some(test_time) = &self.test_time {
+            test_time.check(&recipe, &path).context("`test_time`")?;
+        }
         Ok(Variant {
             name,
             recipe: Some(recipe.anchored(&path)),
+            test_time: self.test_time,
         })
     }
 }

@@ -14,6 +14,7 @@ use core_model::source::EncoderSource;
 use core_train::RunConfig;
 use core_train::adapters::Neti;
 use core_train::config::{ConceptConfig, Group, ModelConfig, Recipe, StageConfig};
+use core_train::optimize::TestTime;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
@@ -67,6 +68,8 @@ pub struct Variant {
     pub name: String,
     /// What it trains; `None` for the base model, which is prompted with the super-category.
     pub recipe: Option<Recipe>,
+    /// How the learned embedding is optimised for each prompt before its images are generated.
+    pub test_time: Option<TestTime>,
 }
 
 impl Variant {

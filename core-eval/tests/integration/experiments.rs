@@ -49,8 +49,10 @@ fn every_shipped_experiment_parses() {
         "comparison-development.toml",
         "effects.toml",
         "second-stage.toml",
+        "test-time.toml",
         "paper/table1.toml",
         "paper/table3.toml",
+        "paper/test-time.toml",
     ] {
         let experiment = Experiment::load(&experiments().join(name)).unwrap();
         assert!(!experiment.variants.is_empty(), "{name}");

@@ -16,4 +16,5 @@ mod score;
 #[path = "../../../core-model/tests/integration/scratch.rs"]
 mod scratch;
 mod small_experiment;
+mod test_time;
 mod untrusted;

@@ -23,7 +23,7 @@ use core_model::source::{ModelSource, embedding_file};
 
 use super::one_of;
 use core_train::base_model::BaseModel;
-use core_train::optimize::optimize_for_prompt;
+use core_train::optimize::TestTime;
 use core_train::progress::Progress;
 use core_train::run::Run;
 
@@ -287,8 +287,11 @@ impl Generator {
         let base = run.base_model(&args.device)?;
         let pipeline = match args.optimize_steps {
             Some(steps) => {
-                let rate = args.optimize_learning_rate;
-                optimize_for_prompt(&run, &base, &args.prompt, steps, rate)?
+                let test_time = TestTime {
+                    steps,
+                    learning_rate: args.optimize_learning_rate,
+                };
+                optimized(&run, &base, &args.prompt, test_time)?
             }
             None => run.pipeline_at_scale(&base, lora_scale)?,
         };
@@ -304,6 +307,21 @@ impl Generator {
             device: base.device,
         })
     }
+}
+
+/// The run's pipeline after test-time optimisation for the prompt.
+fn optimized(
+    run: &Run,
+    base: &BaseModel,
+    prompt: &str,
+    test_time: TestTime,
+) -> Result<StableDiffusionPipeline> {
+    let mut progress = Progress::new("optimising", 0, test_time.steps as u64);
+    let pipeline = test_time.optimize(run, base, run.pipeline(base)?, prompt, &mut |step| {
+        progress.advance(&format!("loss {:.6}", step.row.loss));
+    })?;
+    progress.finish();
+    Ok(pipeline)
 }
 
 /// Fails when the placeholder would be cut off; warns about what else is unlikely to be meant.
