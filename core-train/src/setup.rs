@@ -163,16 +163,19 @@ pub(crate) fn with_start_values(
     let rule = |key: &str| {
         let key = key.strip_prefix("init.")?;
         let name = sets.iter().find_map(|set| set.parameter(key));
-        Some(name.unwrap_or_else(|| key.to_string()))
+        // What no set adds has no name in the model either.
+        Some(name.unwrap_or_else(|| format!("no set: {key}")))
     };
     let file = Checkpoint::open(replay, rule)?;
-    let mut unknown = file
-        .keys()
-        .filter(|key| !model.names().keys().any(|name| name == *key));
+    let has = |key: &str| model.names().keys().any(|name| name == key);
+    let mut unknown = file.keys().filter(|key| !has(key));
     if let Some(key) = unknown.next() {
         return Err(Error::Replay {
             path: replay.to_path_buf(),
-            reason: format!("holds `init.{key}`, which no set of the first stage trains"),
+            reason: format!(
+                "holds `init.{}`, which no set of the first stage adds to the model",
+                key.trim_start_matches("no set: ")
+            ),
         });
     }
     drop(unknown);

@@ -88,8 +88,11 @@ impl Extension {
 }
 
 /// The extension that adds the parameter with this key.
-pub(super) fn of<'a>(extensions: &'a [Extension], key: &str) -> Option<&'a Extension> {
-    extensions.iter().find(|extension| {
+///
+/// # Errors
+/// [`Error::Invalid`] for a parameter that the network lacks and nothing adds.
+pub(super) fn of<'a>(extensions: &'a [Extension], key: &str) -> Result<&'a Extension> {
+    let found = extensions.iter().find(|extension| {
         let parameters = extension.added.parameters().iter();
         parameters.into_iter().any(|parameter| {
             let key = key.strip_suffix(".weight").unwrap_or(key);
@@ -97,7 +100,9 @@ pub(super) fn of<'a>(extensions: &'a [Extension], key: &str) -> Option<&'a Exten
             let layer = layer.and_then(|layer| layer.strip_suffix('.'));
             layer.is_some_and(|layer| extension.layers.contains(layer))
         })
-    })
+    });
+    let reason = || format!("the network has no tensor `{key}`, and no extension adds it");
+    found.ok_or_else(|| Error::Invalid(reason()))
 }
 
 /// Whether a tensor's name is that of a parameter that no checkpoint of a whole network holds.

@@ -319,9 +319,8 @@ impl ParamBuilder {
             Source::Network(tensors) => match tensors.get(&key) {
                 Some(tensor) => Param::initialized(ParamId::new(), tensor.clone().reshape(shape)),
                 None => {
-                    let added = extension::of(&self.shared.extensions, &key);
-                    let seed = added.map_or(0, |extension| extension.seed);
-                    initialized(draw(seed, &key, shape.iter().product(), init))
+                    let extension = extension::of(&self.shared.extensions, &key)?;
+                    initialized(draw(extension.seed, &key, shape.iter().product(), init))
                 }
             },
             Source::Shapes => uninitialized(),
