@@ -33,10 +33,14 @@ use crate::scoring::{ScoredImages, photo_files};
 use crate::tokens::TokenProbe;
 use crate::training;
 use crate::usage::Usage;
+use crate::validation_scores;
 use crate::workers::Workers;
 
 /// The folder in which features, masks and token cosines are kept for the next start.
 const KEPT: &str = "features";
+
+/// The scores of validation images, of all runs.
+const VALIDATION_SCORES: &str = "validation.csv";
 
 /// The results of an experiment.
 #[derive(Debug)]
@@ -158,6 +162,7 @@ impl<'a> Harness<'a> {
         let curves = self.curves()?;
         report::write_rows(&self.file("tokens.csv"), &tokens)?;
         report::write_rows(&self.file("curves.csv"), &curves)?;
+        self.validation_scores(&mut outcome)?;
         self.score(&mut outcome, &tokens, &curves)?;
         for plot in report::plot::draw_all(self.results)? {
             let name = plot.strip_prefix(self.results).unwrap_or(&plot);
@@ -282,13 +287,32 @@ impl<'a> Harness<'a> {
     }
 
     fn curves(&self) -> Result<Vec<CurveRow>> {
+        self.of_metrics(curves::read)
+    }
+
+    /// Writes `validation.csv` where the experiment scores validation images.
+    fn validation_scores(&self, outcome: &mut Outcome) -> Result<()> {
+        let validation = self.experiment.validation.as_ref();
+        if validation.is_some_and(|validation| validation.scores) {
+            let rows = self.of_metrics(validation_scores::read)?;
+            report::write_rows(&self.file(VALIDATION_SCORES), &rows)?;
+            outcome.files.push(VALIDATION_SCORES.to_string());
+        }
+        Ok(())
+    }
+
+    /// What `read` finds in the `metrics.csv` files of all runs, whose variant, concept and seed it is told.
+    fn of_metrics<T>(
+        &self,
+        read: impl Fn(&Path, &str, &str, u64) -> Result<Vec<T>>,
+    ) -> Result<Vec<T>> {
         let mut rows = Vec::new();
         for cell in self.trained_cells() {
             let Some(run) = &cell.run else { continue };
             let metrics = run.folder(self.results).join(METRICS);
             let variant = &self.experiment.variants[cell.variant].name;
             let concept = &self.experiment.concepts[cell.concept].name;
-            rows.extend(curves::read(&metrics, variant, concept, cell.seed)?);
+            rows.extend(read(&metrics, variant, concept, cell.seed)?);
         }
         Ok(rows)
     }

@@ -8,7 +8,7 @@
 //! | evaluation images with paired noise | [`images`] |
 //! | metrics, and how scores are computed | [`metrics`], [`protocol`], [`gallery`], [`masks`], [`scoring`], [`provenance`] |
 //! | diversity, copied photos, lowest prompts, scores of photos | [`checks`] |
-//! | context tokens, learning curves, claims | [`tokens`], [`kept_tokens`], [`curves`], [`effects`] |
+//! | context tokens, training curves, scores during training, claims | [`tokens`], [`kept_tokens`], [`curves`], [`validation_scores`], [`effects`] |
 //! | which networks ran, and how often | [`usage`] |
 //! | intervals, tables, plots, tables of several experiments | [`statistics`], [`report`], [`merge`] |
 //! | required size of an experiment, distance to the committed reference | [`precision`], [`mod@reference`] |
@@ -39,6 +39,7 @@ pub mod statistics;
 pub mod tokens;
 pub mod training;
 pub mod usage;
+pub mod validation_scores;
 pub mod workers;
 
 pub use core_metrics as metrics;

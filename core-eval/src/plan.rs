@@ -97,6 +97,10 @@ fn address(config: &RunConfig, model: &ModelFolder, photos: &[String]) -> Result
     // The scheduler's file in the folder says it.
     config.model.prediction_type = None;
     config.concept.images = PathBuf::new();
+    let validation = config.validation.iter_mut();
+    for folder in validation.flat_map(|validation| validation.encoders.values_mut()) {
+        *folder = PathBuf::new();
+    }
     let mut hasher = Sha256::new();
     hasher.update(RUN_FORMAT.to_le_bytes());
     hasher.update(toml::to_string(&config)?);

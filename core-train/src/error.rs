@@ -33,6 +33,14 @@ pub enum Error {
         /// What is wrong and what would be right.
         reason: String,
     },
+    /// An image encoder that cannot be loaded or read with.
+    #[error("`{key}`: {reason}")]
+    Encoder {
+        /// The key that names its folder.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A `--set` that does not fit the file.
     #[error("--set {argument}: {reason}")]
     Override {

@@ -10,6 +10,7 @@
 //! | how the concept is written, where it starts | [`phrase`], [`initializers`] |
 //! | test-time optimisation of the embedding for one prompt | [`optimize`] |
 //! | photos, prompts, randomness | [`data`], [`augmentations`] |
+//! | what a run writes while it trains | [`logging`] |
 //! | what a run leaves behind, and opening it again | [`mod@run`] |
 //! | time and memory | [`cost`] |
 //! | Ctrl-C | [`interrupt`] |
@@ -26,6 +27,7 @@ pub mod error;
 pub mod fault;
 pub mod initializers;
 pub mod interrupt;
+pub mod logging;
 pub mod observe;
 mod off;
 pub mod optimize;

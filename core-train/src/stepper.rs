@@ -18,11 +18,11 @@ use crate::data::nested_dropout::NestedDropout;
 use crate::data::prompts::StagePrompts;
 use crate::error::Result;
 use crate::fault::{Fault, finite};
+use crate::logging::Row;
 use crate::observe::{Reads, Scene, observe};
 use crate::optimizer::{GradientSet, Optimizer};
 use crate::prompt_encoder::{Moving, PromptEncoder};
 use crate::rescale::Rescaling;
-use crate::run::metrics::Row;
 use crate::run::position::Position;
 use crate::setup::{self, ClassImages};
 

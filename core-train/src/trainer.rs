@@ -8,14 +8,14 @@ use core_model::folder::ModelFolder;
 use crate::base_model::BaseModel;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
+use crate::logging::{Log, Logged};
 use crate::progress::Progress;
-use crate::run::folder::{ENVIRONMENT, METRICS, RunDir, Unfinished, VALIDATION};
-use crate::run::metrics::MetricsWriter;
+use crate::run::folder::{ENVIRONMENT, RunDir, Unfinished, VALIDATION};
 use crate::run::position::Position;
 use crate::run::state::StateFolder;
-use crate::run::{environment, save_concept, save_results};
+use crate::run::{checkpoint, environment, save_concept, save_results};
 use crate::stepper::{Step, Stepper};
-use crate::validation;
+use crate::validation::Validation;
 
 /// Where a run goes and how.
 #[derive(Debug, Clone, Copy)]
@@ -52,13 +52,14 @@ pub fn run(config: &RunConfig, options: &RunOptions<'_>) -> Result<PathBuf> {
 pub fn run_on(base: &BaseModel, config: &RunConfig, options: &RunOptions<'_>) -> Result<PathBuf> {
     // 1. model, data, prompts; nothing of them can fail once the folder is made
     let mut stepper = Stepper::new(config, base, options.replay)?;
+    let validation = Validation::new(&stepper)?;
     base.folder.digests()?;
     warn_of_idle_windows(config);
     let (dir, position) = RunDir::open(options.output, config, options.unfinished)?;
     let states = StateFolder::of(dir.folder());
     let begun = begin(base, dir.folder(), &states, position, &mut stepper);
-    let mut metrics = match begun {
-        Ok(metrics) => metrics,
+    let mut log = match begun {
+        Ok(log) => log,
         Err(error) => {
             dir.abandon();
             return Err(error);
@@ -67,25 +68,31 @@ pub fn run_on(base: &BaseModel, config: &RunConfig, options: &RunOptions<'_>) ->
     let mut progress = StageProgress::new(options.show_progress);
     loop {
         // 2. one optimiser step of the current stage
-        let step = match stepper.next_step() {
+        let mut step = match stepper.next_step() {
             None => break,
             Some(Ok(step)) => step,
             Some(Err(fault)) => {
-                metrics.sync()?;
+                log.sync()?;
                 let kept = keep(&base.folder, &states, &stepper, dir.folder())?;
                 let (stage, step) = (&stepper.stage_config().name, stepper.position().step + 1);
                 return Err(fault.at(stage, step, kept, dir.folder()));
             }
         };
-        // 3. log
-        metrics.write(&step.row)?;
+        // 3. validation images
+        let drawn = validation.draw(&stepper, &step, &dir.folder().join(VALIDATION))?;
+        step.row.scores = drawn.scores;
+        // 4. log
+        log.write(&Logged {
+            row: &step.row,
+            total_step: step.position.total,
+            images: &drawn.images,
+        })?;
         progress.show(&step, stepper.stage_config().steps);
-        // 4. validation images
-        validation::draw(&stepper, &step, &dir.folder().join(VALIDATION))?;
         // 5. save
+        checkpoint::write(&stepper, &base.folder, dir.folder())?;
         let stopping = options.stop.load(Ordering::Relaxed);
         if stepper.is_save_point() || stopping {
-            metrics.sync()?;
+            log.sync()?;
             save(&base.folder, &states, &stepper, dir.folder())?;
         }
         if stopping {
@@ -108,14 +115,14 @@ fn begin(
     states: &StateFolder,
     position: Option<Position>,
     stepper: &mut Stepper<'_>,
-) -> Result<MetricsWriter> {
+) -> Result<Log> {
     let config = stepper.config();
     environment::write(&folder.join(ENVIRONMENT), config, &base.folder)?;
     if let Some(position) = position {
         states.restore(position, stepper)?;
     }
     let rows = stepper.position().total;
-    MetricsWriter::open(&folder.join(METRICS), config.term_kinds(), rows)
+    Log::open(folder, config, rows)
 }
 
 /// Saves the state, and the concept as it is now in the file where it will be at the end.

@@ -7,12 +7,13 @@ use core_model::files::seen_from;
 use core_model::folder::EncoderFolder;
 use core_model::source::is_repository;
 use core_train::config::{ConceptConfig, ModelConfig, Recipe, from_tree, parse, set_path};
+use core_train::logging::ReportTo;
 use core_train::optimize::TestTime;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Evaluation, Experiment, Sampling, Variant, read_prompts};
+use super::{Evaluation, Experiment, Sampling, Validation, Variant, read_prompts};
 use crate::effects::Effect;
 
 /// Variants of a method, trained on the same concepts and compared with the same prompts and noise.
@@ -39,6 +40,11 @@ pub(super) struct File {
     sampling: Sampling,
     /// How the images are scored.
     evaluation: Evaluation,
+    /// Images during training, of every run. Absent: none.
+    validation: Option<Validation>,
+    /// Where the numbers of every step go beside `metrics.csv` of each run. Absent: nowhere else.
+    #[serde(default)]
+    report_to: Vec<ReportTo>,
     /// Claims about the result, each with a 95 % interval.
     #[serde(default)]
     effects: Vec<Effect>,
@@ -142,6 +148,8 @@ impl File {
             prompts: read_prompts(&sampling.prompts)?,
             sampling,
             evaluation,
+            validation: self.validation,
+            report_to: self.report_to,
             effects: self.effects,
         })
     }

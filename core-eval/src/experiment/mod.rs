@@ -3,6 +3,7 @@
 mod check;
 mod evaluation;
 mod file;
+mod validation;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use core_model::source::EncoderSource;
 use core_train::RunConfig;
 use core_train::adapters::Neti;
 use core_train::config::{ConceptConfig, Group, ModelConfig, Recipe, StageConfig};
+use core_train::logging::ReportTo;
 use core_train::optimize::TestTime;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
@@ -22,6 +24,7 @@ use crate::effects::Effect;
 use crate::rows::read_rows;
 pub use evaluation::{Evaluation, OneOrMore};
 use file::File;
+pub use validation::Validation;
 
 /// An experiment. The files that it names are read and checked.
 #[derive(Debug, Clone)]
@@ -46,6 +49,10 @@ pub struct Experiment {
     pub prompts: Vec<EvaluationPrompt>,
     /// The networks and protocols that images are scored with.
     pub evaluation: Evaluation,
+    /// Images during training.
+    pub validation: Option<Validation>,
+    /// Where the numbers of every step go beside `metrics.csv`.
+    pub report_to: Vec<ReportTo>,
     /// Claims about the results.
     pub effects: Vec<Effect>,
 }
@@ -210,7 +217,9 @@ impl Experiment {
         let Some(recipe) = &variant.recipe else {
             return Ok(None);
         };
-        let run = recipe.run(seed, &self.device, self.model.clone(), concept.clone());
+        let mut run = recipe.run(seed, &self.device, self.model.clone(), concept.clone());
+        run.validation = self.validation.as_ref().map(|v| v.of_run(&self.evaluation));
+        run.report_to.clone_from(&self.report_to);
         let origin = Path::new("").join(format!("variant `{}`", variant.name));
         Ok(Some(run.complete(&origin)?))
     }

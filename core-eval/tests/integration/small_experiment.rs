@@ -419,3 +419,26 @@ fn a_photo_without_foreground_is_found_before_anything_is_trained() {
     );
     assert!(!sandbox.path("results").exists());
 }
+
+#[test]
+fn scored_validation_images_stand_in_a_table_of_all_runs() {
+    let sandbox = Sandbox::new();
+    sandbox.edit(
+        "[sampling]",
+        "[validation]\nevery = 1\nprompts = [\"a {} in the snow\"]\nscores = true\n\n[sampling]",
+    );
+    let printed = sandbox.run("results");
+    assert!(printed.contains("validation.csv"), "{printed}");
+    let table = sandbox.read("results/small/validation.csv");
+    let mut rows = table.lines();
+    assert_eq!(
+        rows.next().unwrap(),
+        "variant,concept,seed,stage,step,metric,mean"
+    );
+    let curves = sandbox.read("results/small/curves.csv");
+    // Every step of every run has an image, which has three scores.
+    assert_eq!(lines(&table) - 1, 3 * (lines(&curves) - 1));
+    for metric in ["clip_t", "clip_i", "dino"] {
+        assert!(table.contains(&format!(",1,{metric},")), "{table}");
+    }
+}

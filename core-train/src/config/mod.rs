@@ -17,9 +17,11 @@ mod stage;
 mod train_entry;
 mod validate;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use core_losses::LossTerm;
+use core_metrics::Metric;
 use core_model::Precision;
 use core_model::files::read_to_string;
 use core_model::noise_scheduler::PredictionType;
@@ -39,6 +41,7 @@ pub use train_entry::TrainEntry;
 use crate::adapters::Neti;
 use crate::error::{Error, Result};
 use crate::initializers::InitializerConfig;
+use crate::logging::ReportTo;
 use crate::phrase::Phrase;
 
 /// A run: one concept, learned by one method.
@@ -75,6 +78,13 @@ pub struct RunConfig {
     /// Images during training. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationConfig>,
+    /// Where the numbers of every step go beside `metrics.csv`. Absent: nowhere else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub report_to: Vec<ReportTo>,
+    /// The number of steps between two checkpoints, each a run folder of its own below `checkpoints/`; it
+    /// is counted anew in each stage. Absent: no checkpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_every: Option<usize>,
     /// The stages of training, first to last.
     #[serde(default)]
     pub stages: Vec<StageConfig>,
@@ -128,6 +138,30 @@ pub struct ValidationConfig {
     pub every: usize,
     /// One image is drawn for each of these prompts. `{}` stands for the concept.
     pub prompts: Vec<String>,
+    /// Whether the images are scored, as under the protocol `dreambooth`; the means stand in
+    /// `metrics.csv`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub scores: bool,
+    /// The folders of the image encoders that `scores` needs, by their keys below `[evaluation]` of
+    /// an experiment: `{ clip = "..", dino = ".." }`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub encoders: BTreeMap<String, PathBuf>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+impl ValidationConfig {
+    /// The scores that its images get: those whose image encoders are named.
+    pub fn metrics(&self) -> impl Iterator<Item = Metric> {
+        let named = |metric: &Metric| {
+            self.encoders
+                .contains_key(metric.definition().encoder().key)
+        };
+        Metric::ALL.iter().copied().filter(named)
+    }
 }
 
 fn cpu() -> String {
@@ -169,6 +203,9 @@ impl RunConfig {
         let base = paths::folder_of(origin);
         self.model = self.model.seen_from(&base);
         self.concept.images = paths::resolve(&base, &self.concept.images);
+        for folder in self.encoder_folders() {
+            *folder = paths::resolve_model(&base, folder);
+        }
         validate::num_vectors(&self, origin)?;
         let num_vectors = self.num_vectors.take().or(self.concept.num_vectors);
         self.concept.num_vectors = Some(num_vectors.unwrap_or(1));
@@ -199,6 +236,9 @@ impl RunConfig {
         let mut config = self.clone();
         config.model.path = paths::relative_model(folder, &config.model.path);
         config.concept.images = paths::relative(folder, &config.concept.images);
+        for encoder in config.encoder_folders() {
+            *encoder = paths::relative_model(folder, encoder);
+        }
         for images in config
             .stages
             .iter_mut()
@@ -207,6 +247,12 @@ impl RunConfig {
             *images = paths::relative(folder, images);
         }
         toml::to_string(&config).map_err(|error| Error::run_folder(folder, error.to_string()))
+    }
+
+    /// The folders of the image encoders that score validation images.
+    fn encoder_folders(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let validation = self.validation.iter_mut();
+        validation.flat_map(|validation| validation.encoders.values_mut())
     }
 
     /// How the concept is written in prompts.

@@ -80,6 +80,8 @@ impl Recipe {
             model,
             concept,
             validation: None,
+            report_to: Vec::new(),
+            checkpoint_every: None,
             stages: self.stages.clone(),
         }
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use core_losses::{LossTerm, Reading, Term};
+use core_metrics::EncoderKind;
 use core_model::files::is_plain_name;
 
 use super::checker::Checker;
@@ -137,6 +138,16 @@ pub(super) fn run(config: &RunConfig, path: &Path) -> Result<()> {
     if let Some(validation) = &config.validation {
         check_validation(&check, validation)?;
     }
+    if let Some(every) = config.checkpoint_every {
+        check.at_least_one(every, "checkpoint_every".into())?;
+    }
+    for (index, kind) in config.report_to.iter().enumerate() {
+        check.require(
+            !config.report_to[..index].contains(kind),
+            "report_to",
+            "names something twice",
+        )?;
+    }
     check.require(
         !config.stages.is_empty(),
         "stages",
@@ -168,10 +179,39 @@ fn check_validation(check: &Checker<'_>, validation: &ValidationConfig) -> Resul
         "validation.prompts",
         "is empty",
     )?;
-    validation
-        .prompts
-        .iter()
-        .try_for_each(|prompt| check_template(prompt))
+    let mut prompts = validation.prompts.iter();
+    prompts.try_for_each(|prompt| check_template(prompt))?;
+    check_encoders(check, validation)
+}
+
+/// Scores and the image encoders that compute them come together.
+fn check_encoders(check: &Checker<'_>, validation: &ValidationConfig) -> Result<()> {
+    const KEY: &str = "validation.encoders";
+    let keys: Vec<&str> = EncoderKind::all().iter().map(|kind| kind.key).collect();
+    let keys = keys.join(", ");
+    let given = !validation.encoders.is_empty();
+    check.require(
+        !given || validation.scores,
+        KEY,
+        "has no effect without `validation.scores = true`; write that, or leave the encoders out",
+    )?;
+    check.require(
+        given || !validation.scores,
+        KEY,
+        format!(
+            "names no image encoder, which `validation.scores` needs; write \
+             {{ clip = \"..\", dino = \"..\" }} (keys: {keys})"
+        ),
+    )?;
+    let mut unknown = validation.encoders.keys();
+    match unknown.find(|key| EncoderKind::all().iter().all(|kind| kind.key != **key)) {
+        Some(key) => check.require(
+            false,
+            format!("{KEY}.{key}"),
+            format!("is no image encoder; there are {keys}"),
+        ),
+        None => Ok(()),
+    }
 }
 
 fn check_stage(check: &Checker<'_>, index: usize, stage: &StageConfig) -> Result<()> {

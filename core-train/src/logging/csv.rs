@@ -1,221 +1,119 @@
 //! `metrics.csv`: one row per optimiser step.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use core_losses::Losses;
-
+use super::lines::LineFile;
+use super::row::DIFFUSION;
+use super::{Logged, Logger};
 use crate::error::{Error, Result};
-use crate::fault::{Fault, finite};
+use crate::run::folder::METRICS;
 
-/// The term that every file has a column for.
-const DIFFUSION: &str = "diffusion";
-
-/// The numbers of one step; sums are kept in double precision and written in single precision.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    /// The stage's name.
-    pub stage: String,
-    /// From 1 in each stage.
-    pub step: usize,
-    /// The weighted total.
-    pub loss: f64,
-    /// The unweighted terms that were computed, by kind.
-    pub terms: Vec<(&'static str, f64)>,
-    /// Of all vectors together, after the step and rescaling; absent where no vector is learned.
-    pub embedding_norm: Option<f32>,
-    /// Of this step.
-    pub learning_rate: f64,
-}
-
-impl Row {
-    /// A step of which nothing was computed yet.
-    pub fn new(stage: &str, step: usize, learning_rate: f64) -> Self {
-        Self {
-            stage: stage.to_string(),
-            step,
-            loss: 0.0,
-            terms: Vec::new(),
-            embedding_norm: None,
-            learning_rate,
-        }
-    }
-
-    /// Adds the values of one forward pass.
-    ///
-    /// # Errors
-    /// A value that is NaN or infinite, by the name of its term.
-    pub fn add(&mut self, losses: &Losses) -> Result<(), Fault> {
-        for (kind, value) in &losses.terms {
-            let Some(value) = value else { continue };
-            let value = f64::from(finite(&named(kind), value.clone().into_scalar::<f32>())?);
-            match self.terms.iter_mut().find(|(name, _)| name == kind) {
-                Some((_, sum)) => *sum += value,
-                None => self.terms.push((kind, value)),
-            }
-        }
-        let total = losses.total.clone().into_scalar::<f32>();
-        self.loss += f64::from(finite("the loss", total)?);
-        Ok(())
-    }
-
-    /// Multiplies all values, to make means of sums.
-    pub fn scale(&mut self, factor: f64) {
-        self.loss *= factor;
-        for (_, value) in &mut self.terms {
-            *value *= factor;
-        }
-    }
-
-    fn term(&self, kind: &str) -> String {
-        let value = self.terms.iter().find(|(name, _)| *name == kind);
-        value.map_or(String::new(), |(_, value)| shortest(*value as f32))
-    }
-}
-
-/// A term in messages.
-fn named(kind: &str) -> String {
-    match kind {
-        DIFFUSION => "the diffusion loss".into(),
-        other => other.into(),
-    }
-}
-
-/// Appends rows and makes sure that each is on its way to the disk before the next step.
+/// The table.
 #[derive(Debug)]
-pub struct MetricsWriter {
+pub(super) struct MetricsCsv {
     path: PathBuf,
-    file: File,
-    kinds: Vec<&'static str>,
+    file: LineFile,
+    columns: Vec<&'static str>,
 }
 
-impl MetricsWriter {
-    /// Opens the file at `path` and keeps its header and first `rows` rows, so that a resumed run
-    /// continues where its state was saved. Makes the file when `rows` is 0. `kinds` are the columns of
-    /// the terms beside the diffusion loss.
+impl MetricsCsv {
+    /// Opens the table of a run folder and keeps its header and first `rows` rows. `terms` are the
+    /// columns of the terms beside the diffusion loss, `scores` those of validation images.
     ///
     /// # Errors
-    /// [`Error::File`] when it cannot be written, [`Error::RunFolder`] when rows are missing.
-    pub fn open(path: &Path, kinds: Vec<&'static str>, rows: usize) -> Result<Self> {
-        let mut header = vec!["stage", "step", "loss", DIFFUSION];
-        header.extend(&kinds);
-        header.extend(["embedding_norm", "learning_rate"]);
-        let header = line(path, &header)?;
-        let kept = if rows == 0 {
-            core_model::files::write_atomically(path, &header)?;
-            header.len()
-        } else {
-            let text = core_model::files::read(path)?;
-            let ends = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
-            let end = ends.map(|(at, _)| at + 1).nth(rows);
-            end.ok_or_else(|| {
-                let reason = "has fewer rows than the saved state has steps; remove the run \
-                              folder and start again";
-                Error::run_folder(path, reason)
-            })?
-        };
-        let mut file = OpenOptions::new()
-            .write(true)
-            .open(path)
-            .map_err(Error::io(path))?;
-        file.set_len(kept as u64).map_err(Error::io(path))?;
-        file.seek(SeekFrom::End(0)).map_err(Error::io(path))?;
+    /// As [`LineFile::open`].
+    pub(super) fn open(
+        folder: &Path,
+        terms: &[&'static str],
+        scores: &[&'static str],
+        rows: usize,
+    ) -> Result<Self> {
+        let path = folder.join(METRICS);
+        let mut columns = vec!["loss", DIFFUSION];
+        columns.extend(terms);
+        columns.extend(["embedding_norm", "learning_rate"]);
+        columns.extend(scores);
+        let mut header = vec!["stage", "step"];
+        header.extend(&columns);
+        let header = line(&path, &header)?;
         Ok(Self {
-            path: path.to_path_buf(),
-            file,
-            kinds,
+            file: LineFile::open(&path, &header, rows)?,
+            path,
+            columns,
         })
     }
-
-    /// Appends a row.
-    ///
-    /// # Errors
-    /// [`Error::File`] when the disk is full or gone.
-    pub fn write(&mut self, row: &Row) -> Result<()> {
-        let mut fields = vec![
-            row.stage.clone(),
-            row.step.to_string(),
-            shortest(row.loss as f32),
-            row.term(DIFFUSION),
-        ];
-        fields.extend(self.kinds.iter().map(|kind| row.term(kind)));
-        fields.push(row.embedding_norm.map(shortest).unwrap_or_default());
-        fields.push(format!("{:?}", row.learning_rate));
-        let bytes = line(&self.path, &fields)?;
-        self.file.write_all(&bytes).map_err(Error::io(&self.path))?;
-        self.file.flush().map_err(Error::io(&self.path))
-    }
-
-    /// Waits until all rows are on the disk.
-    ///
-    /// # Errors
-    /// [`Error::File`].
-    pub fn sync(&self) -> Result<()> {
-        self.file.sync_all().map_err(Error::io(&self.path))
-    }
 }
 
-/// The fewest digits that give the same number back.
-fn shortest(value: f32) -> String {
-    format!("{value:?}")
+impl Logger for MetricsCsv {
+    fn log(&mut self, logged: &Logged<'_>) -> Result<()> {
+        let row = logged.row;
+        let numbers = row.numbers();
+        let number = |column: &&str| {
+            let found = numbers.iter().find(|(name, _)| name == column);
+            found.map_or(String::new(), |(_, text)| text.clone())
+        };
+        let mut fields = vec![row.stage.clone(), row.step.to_string()];
+        fields.extend(self.columns.iter().map(number));
+        self.file.append(&line(&self.path, &fields)?)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.file.sync()
+    }
 }
 
 fn line<T: AsRef<[u8]>>(path: &Path, fields: &[T]) -> Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let failed = |error: &dyn std::fmt::Display| Error::run_folder(path, error.to_string());
-    writer
-        .write_record(fields)
-        .map_err(|error| failed(&error))?;
+    let written = writer.write_record(fields);
+    written.map_err(|error| failed(&error))?;
     writer.into_inner().map_err(|error| failed(&error))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::tests::{logged, row};
     use super::*;
-
-    fn row(step: usize) -> Row {
-        Row {
-            stage: "embedding".into(),
-            step,
-            loss: 0.1,
-            terms: vec![(DIFFUSION, 1.5e-7), ("context_embedding", 0.25)],
-            embedding_norm: Some(1.0),
-            learning_rate: 5e-3,
-        }
-    }
 
     #[test]
     fn rows_have_the_columns_of_the_contract() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("metrics.csv");
-        let kinds = vec!["context_embedding", "context_attention"];
-        MetricsWriter::open(&path, kinds, 0)
-            .unwrap()
-            .write(&row(1))
-            .unwrap();
+        let terms = ["context_embedding", "context_attention"];
+        let mut csv = MetricsCsv::open(folder.path(), &terms, &[], 0).unwrap();
+        csv.log(&logged(&row(1), &[])).unwrap();
         assert_eq!(
-            std::fs::read_to_string(&path).unwrap(),
+            std::fs::read_to_string(folder.path().join(METRICS)).unwrap(),
             "stage,step,loss,diffusion,context_embedding,context_attention,embedding_norm,\
              learning_rate\nembedding,1,0.1,1.5e-7,0.25,,1.0,0.005\n"
         );
     }
 
     #[test]
+    fn scores_of_validation_images_stand_in_the_rows_of_their_steps() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut csv = MetricsCsv::open(folder.path(), &[], &["clip_t", "dino"], 0).unwrap();
+        let mut scored = row(2);
+        scored.scores = vec![("clip_t", 0.25), ("dino", -0.5)];
+        csv.log(&logged(&row(1), &[])).unwrap();
+        csv.log(&logged(&scored, &[])).unwrap();
+        let text = std::fs::read_to_string(folder.path().join(METRICS)).unwrap();
+        let rows: Vec<&str> = text.lines().skip(1).collect();
+        assert!(rows[0].ends_with(",0.005,,"), "{text}");
+        assert!(rows[1].ends_with(",0.005,0.25,-0.5"), "{text}");
+    }
+
+    #[test]
     fn reopening_cuts_what_came_after_the_saved_state() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("metrics.csv");
-        let mut writer = MetricsWriter::open(&path, vec![], 0).unwrap();
-        for step in 1..=3 {
-            writer.write(&row(step)).unwrap();
-        }
-        let whole = std::fs::read(&path).unwrap();
-        let mut writer = MetricsWriter::open(&path, vec![], 1).unwrap();
-        for step in 2..=3 {
-            writer.write(&row(step)).unwrap();
-        }
-        assert_eq!(std::fs::read(&path).unwrap(), whole);
-        assert!(MetricsWriter::open(&path, vec![], 4).is_err());
+        let open = |rows| MetricsCsv::open(folder.path(), &[], &[], rows);
+        let log = |csv: &mut MetricsCsv, step| csv.log(&logged(&row(step), &[])).unwrap();
+        let mut csv = open(0).unwrap();
+        (1..=3).for_each(|step| log(&mut csv, step));
+        let whole = std::fs::read(folder.path().join(METRICS)).unwrap();
+        let mut csv = open(1).unwrap();
+        (2..=3).for_each(|step| log(&mut csv, step));
+        assert_eq!(std::fs::read(folder.path().join(METRICS)).unwrap(), whole);
+        assert!(open(4).is_err());
     }
 }

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `config.toml` | resolved; `core-train train` runs it again as it is |
 //! | `metrics.csv` | one row per optimiser step |
+//! | `metrics.jsonl`, `tensorboard/` | the same for other programs, when `report_to` names them |
 //! | `learned_embeds.safetensors` | the concept, one key, the placeholder token; none with a rare token |
 //! | `unet/` | diffusers layout, when a stage trained any of it |
 //! | `text_encoder/` | transformers layout, when a stage trained it |
 //! | `validation/` | validation images, when asked for |
+//! | `checkpoints/` | a run folder for every `checkpoint_every` steps: the run as if it had ended there |
 //! | `environment.json` | versions, device, git revision, SHA-256 of every model file |
 //! | `state/` | for `--resume`; removed when the run is complete |
 //!
@@ -27,6 +29,8 @@ use crate::run::state::StateFolder;
 pub const CONFIG: &str = "config.toml";
 /// One row per step.
 pub const METRICS: &str = "metrics.csv";
+/// The run after some of its steps.
+pub const CHECKPOINTS: &str = "checkpoints";
 /// Validation images.
 pub const VALIDATION: &str = "validation";
 /// Versions, device, model files.

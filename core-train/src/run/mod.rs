@@ -1,8 +1,8 @@
 //! What a run leaves behind, and how it is opened again.
 
+pub(crate) mod checkpoint;
 pub mod environment;
 pub mod folder;
-pub mod metrics;
 pub mod position;
 pub mod state;
 

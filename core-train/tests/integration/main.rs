@@ -17,6 +17,7 @@ mod generate;
 mod golden;
 mod hub;
 mod inspect_model;
+mod logging;
 mod neti;
 mod networks;
 mod one_file;
