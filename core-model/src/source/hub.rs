@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Cache, Repo};
+use hf_hub::{Cache, Repo, RepoType};
 
 use crate::checkpoint::{shard_names, weight_files};
 use crate::error::{Error, Result};
@@ -80,16 +80,49 @@ impl Content {
     }
 }
 
-/// Whether a path has the form `owner/name` of a repository.
+/// The branch of a repository that is read where no revision is named.
+const MAIN: &str = "main";
+
+/// Whether a path has the form `owner/name` of a repository, or `owner/name@revision`.
 pub(super) fn is_id(path: &Path) -> bool {
     let plain = |part: &str| {
         let mut bytes = part.bytes();
         bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
             && bytes.all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
     };
-    let parts = path.to_str().map(|text| text.split('/'));
-    let parts: Vec<&str> = parts.into_iter().flatten().collect();
+    let Some(text) = path.to_str() else {
+        return false;
+    };
+    let (repository, revision) = split(text);
+    let parts: Vec<&str> = repository.split('/').collect();
     matches!(parts[..], [owner, name] if plain(owner) && plain(name))
+        && revision.is_none_or(|revision| revision.split('/').all(plain))
+}
+
+/// The name of a repository and, behind `@`, the revision: a branch, a tag or a commit.
+fn split(id: &str) -> (&str, Option<&str>) {
+    match id.split_once('@') {
+        Some((repository, revision)) => (repository, Some(revision)),
+        None => (id, None),
+    }
+}
+
+/// The repository at its revision.
+fn repository(id: &str) -> Repo {
+    let (repository, revision) = split(id);
+    let revision = revision.unwrap_or(MAIN).to_string();
+    Repo::with_revision(repository.to_string(), RepoType::Model, revision)
+}
+
+/// A file of a repository, where it is in the cache.
+fn cached_file(cache: &Cache, id: &str, file: &str) -> Option<PathBuf> {
+    let repo = cache.repo(repository(id));
+    repo.get(file).or_else(|| {
+        // Other programs keep no reference for a commit that was named itself.
+        let (_, revision) = split(id);
+        let path = repo.pointer_path(revision?).join(file);
+        path.exists().then_some(path)
+    })
 }
 
 /// The folder of a repository, from the cache or else from the hub.
@@ -110,8 +143,9 @@ pub(super) fn snapshot(id: &str, content: Content, variant: Option<&str>) -> Res
 /// # Errors
 /// As [`snapshot`]; a repository without such a file.
 pub(super) fn embedding(id: &str) -> Result<PathBuf> {
-    let cached = Cache::from_env().repo(Repo::model(id.to_string()));
-    if let Some(path) = EMBEDDINGS.iter().find_map(|file| cached.get(file)) {
+    let cache = Cache::from_env();
+    let mut cached = EMBEDDINGS.iter();
+    if let Some(path) = cached.find_map(|file| cached_file(&cache, id, file)) {
         return Ok(path);
     }
     let download = Download::new(id)?;
@@ -136,9 +170,8 @@ pub(super) fn cached_snapshot(
     content: Content,
     variant: Option<&str>,
 ) -> Option<PathBuf> {
-    let cache = Cache::from_env();
-    let repo = cache.repo(Repo::model(id.to_string()));
-    let folder = repo.get(content.top())?.parent()?.to_path_buf();
+    let top = cached_file(&Cache::from_env(), id, content.top())?;
+    let folder = top.parent()?.to_path_buf();
     let complete = content.parts().iter().all(|(part, weights)| {
         let part = folder.join(part);
         match weights {
@@ -203,7 +236,7 @@ impl<'a> Download<'a> {
         let api = builder.build().map_err(|error| request(id, &error))?;
         Ok(Self {
             id,
-            repo: api.model(id.to_string()),
+            repo: api.repo(repository(id)),
             api,
             cache,
         })
@@ -261,10 +294,10 @@ impl<'a> Download<'a> {
 
     /// One file, whole.
     fn get(&self, file: &str) -> Result<PathBuf> {
-        let cached = self.cache.repo(Repo::model(self.id.to_string()));
-        if let Some(path) = cached.get(file) {
+        if let Some(path) = cached_file(&self.cache, self.id, file) {
             return Ok(path);
         }
+        let cached = self.cache.repo(repository(self.id));
         let url = self.repo.url(file);
         let metadata = self
             .api
@@ -339,8 +372,9 @@ fn request(id: &str, error: &ApiError) -> Error {
         _ => None,
     };
     let moved = MOVED.iter().find(|(start, _)| id.starts_with(start));
+    let (repository, revision) = split(id);
     let mirror = moved.map(|(_, owner)| {
-        let name = id.split('/').next_back().unwrap_or_default();
+        let name = repository.split('/').next_back().unwrap_or_default();
         format!(
             "; repositories of this family were taken down or moved, the same files are at \
              `{owner}{}`",
@@ -348,13 +382,15 @@ fn request(id: &str, error: &ApiError) -> Error {
         )
     });
     let mirror = mirror.unwrap_or_default();
+    let revision = revision.map(|revision| format!(", or one without the revision `{revision}`"));
+    let revision = revision.unwrap_or_default();
     hub_error(
         id,
         match status {
             // The hub answers so for names that do not exist, unless it is told who asks.
             Some(status @ (401 | 403 | 404)) => format!(
-                "no such repository, or one that needs permission (status {status}){mirror}. Check \
-                 the name; for a restricted one accept its licence on its page and set HF_TOKEN; a \
+                "no such repository{revision}, or one that needs permission (status {status}){mirror}. \
+                 Check the name; for a restricted one accept its licence on its page and set HF_TOKEN; a \
                  folder of that name was not found either"
             ),
             Some(status) => format!("the hub answered with status {status}; try again later"),
@@ -376,11 +412,16 @@ mod tests {
             "openai/clip-vit-base-patch32",
             "a/b",
             "x_1/stable-diffusion-2.1",
+            "a/b@fp16",
+            "a/b@v1.0",
+            "a/b@refs/pr/1",
+            "a/b@0123456789abcdef0123456789abcdef01234567",
         ] {
             assert!(is_id(Path::new(id)), "{id}");
         }
         for path in [
-            "a", "a/b/c", "/a/b", "../b", "./b", "a/", "a/..", "a b/c", "a/b\\c", "",
+            "a", "a/b/c", "/a/b", "../b", "./b", "a/", "a/..", "a b/c", "a/b\\c", "", "a@b/c",
+            "a/b@", "a/b@../c", "a/b@c/", "a/b@c@d", "a/b@/c",
         ] {
             assert!(!is_id(Path::new(path)), "{path}");
         }

@@ -18,7 +18,7 @@ use hub::Content;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelSource {
     /// A folder in the layout of diffusers, a one-file checkpoint, or a repository of the hub
-    /// (`owner/name`).
+    /// (`owner/name`, or `owner/name@revision` with a branch, tag or commit).
     pub path: PathBuf,
     /// Which weights of several, such as `fp16`; the plain ones when absent.
     pub variant: Option<String>,
@@ -78,7 +78,7 @@ impl ModelSource {
 }
 
 /// A CLIP, DINO or CLIPSeg network as a user names it: a folder in the layout of transformers, or a
-/// repository of the hub (`owner/name`).
+/// repository of the hub (`owner/name` or `owner/name@revision`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncoderSource {
     /// Folder or repository.
@@ -118,7 +118,7 @@ impl EncoderSource {
 }
 
 /// Whether a path, seen from the folder `base`, is the name of a repository: it has the form
-/// `owner/name`, and nothing of that name exists there.
+/// `owner/name` or `owner/name@revision`, and nothing of that name exists there.
 pub fn is_repository(base: &Path, path: &Path) -> bool {
     let path = expand_home(path);
     hub::is_id(&path) && !base.join(path).exists()

@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 pub use concept::{ConceptConfig, Group, Resize};
 pub use optimizer::{LrSchedule, OptimizerConfig, OptimizerKind};
 pub use overrides::{set_argument, set_path};
+pub use paths::relative as relative_path;
 pub use prompt_source::PromptSource;
 pub use recipe::Recipe;
 pub use stage::{Rescale, RescaleWindow, StageConfig};
@@ -95,7 +96,7 @@ pub struct RunConfig {
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// A folder in diffusers' layout, a one-file checkpoint, or a repository of the Hugging Face hub
-    /// as `owner/name`.
+    /// as `owner/name`, or as `owner/name@revision` with a branch, a tag or a commit.
     pub path: PathBuf,
     /// The variant of the weights, as `fp16` for `model.fp16.safetensors`. Absent: the files without
     /// a variant.

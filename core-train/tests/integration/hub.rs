@@ -48,6 +48,8 @@ struct State {
     status: Option<u16>,
     /// `GET /path` and where its range starts.
     requests: Vec<(String, usize)>,
+    /// The only revision that there is, instead of `main`.
+    revision: Option<String>,
 }
 
 /// A hub of one repository.
@@ -179,7 +181,8 @@ fn reply(
     if let Some(code) = state.status {
         return status(code);
     }
-    if path == format!("/api/models/{ID}/revision/main") {
+    let revision = state.revision.as_deref().unwrap_or("main");
+    if path == format!("/api/models/{ID}/revision/{revision}") {
         let names = state.files.keys();
         let siblings: Vec<_> = names
             .map(|name| serde_json::json!({"rfilename": name}))
@@ -188,7 +191,7 @@ fn reply(
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
         return (head, body.into_bytes(), false);
     }
-    let start = format!("/{ID}/resolve/main/");
+    let start = format!("/{ID}/resolve/{revision}/");
     let Some(name) = path.strip_prefix(&start) else {
         return status(404);
     };
@@ -320,6 +323,48 @@ fn an_encoder_of_before_safetensors_is_fetched_as_it_is() {
             .any(|(path, _)| path.ends_with("pytorch_model.bin"));
         assert_eq!(fetched, !offline, "{requests:?}");
     }
+}
+
+#[test]
+fn a_revision_is_fetched_by_its_name_and_kept_beside_the_main_branch() {
+    let hub = Hub::new(&model());
+    let home = tempfile::tempdir().unwrap();
+    hub.state.lock().unwrap().revision = Some("v1.0".into());
+    let named = format!("{ID}@v1.0");
+    for offline in [false, true] {
+        let output = hub.generate(&named, home.path(), offline);
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(hub.requests().is_empty(), offline);
+    }
+    let folder = home.path().join("hub/models--somebody--tiny-model");
+    let commit = std::fs::read_to_string(folder.join("refs/v1.0")).unwrap();
+    assert_eq!(commit, COMMIT);
+    // The main branch is another revision, of which nothing is there.
+    let output = hub.generate(ID, home.path(), true);
+    assert!(stderr(&output).contains("HF_HUB_OFFLINE"));
+    // A commit that is in the cache needs no reference, as huggingface_hub leaves none.
+    let output = hub.generate(&format!("{ID}@{COMMIT}"), home.path(), true);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(hub.requests(), []);
+}
+
+#[test]
+fn a_revision_that_is_not_there_is_named() {
+    let hub = Hub::new(&model());
+    let home = tempfile::tempdir().unwrap();
+    let output = hub.generate(&format!("{ID}@v9"), home.path(), false);
+    let text = stderr(&output);
+    assert!(!output.status.success());
+    for part in ["without the revision `v9`", "404", ID] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(!images(home.path()).exists());
+    let output = hub.generate("somebody/tiny-model@../x", home.path(), false);
+    assert!(
+        stderr(&output).contains("no such file or folder"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
