@@ -53,6 +53,7 @@ pub mod personalized;
 pub mod photos;
 mod pickle;
 pub mod pipeline;
+pub mod png_text;
 mod positions;
 pub mod precision;
 mod resnet;

@@ -46,10 +46,10 @@ pub trait Sampler {
     fn step(&mut self, model_output: Tensor<4>, index: usize, sample: Tensor<4>) -> Tensor<4>;
 }
 
-/// Declares the samplers: names, diffusers classes, lists in errors and the construction of each come
-/// from this table.
+/// Declares the samplers: names, diffusers classes, names in AUTOMATIC1111's web UI, lists in errors and
+/// the construction of each come from this table.
 macro_rules! samplers {
-    ($($(#[$doc:meta])* $Kind:ident = $name:literal, $class:literal => $Sampler:ty;)+) => {
+    ($($(#[$doc:meta])* $Kind:ident = $name:literal, $class:literal, $web_ui:literal => $Sampler:ty;)+) => {
         named! {
             "scheduler",
             /// The samplers of this crate.
@@ -66,6 +66,13 @@ macro_rules! samplers {
                 }
             }
 
+            /// What AUTOMATIC1111's web UI and programs that read its settings call it.
+            pub fn web_ui_name(self) -> &'static str {
+                match self {
+                    $(Self::$Kind => $web_ui,)+
+                }
+            }
+
             fn sampler(self, config: &SchedulerConfig, steps: usize) -> Result<Box<dyn Sampler>> {
                 Ok(match self {
                     $(Self::$Kind => Box::new(<$Sampler>::new(config, steps)?),)+
@@ -77,15 +84,15 @@ macro_rules! samplers {
 
 samplers! {
     /// Deterministic DDIM (<https://arxiv.org/abs/2010.02502>, eta 0).
-    Ddim = "ddim", "DDIMScheduler" => ddim::Ddim;
+    Ddim = "ddim", "DDIMScheduler", "DDIM" => ddim::Ddim;
     /// Pseudo linear multistep (<https://arxiv.org/abs/2202.09778>).
-    Pndm = "pndm", "PNDMScheduler" => pndm::Pndm;
+    Pndm = "pndm", "PNDMScheduler", "PLMS" => pndm::Pndm;
     /// DPM-Solver++, multistep, second order (<https://arxiv.org/abs/2211.01095>).
-    DpmppTwoM = "dpmpp-2m", "DPMSolverMultistepScheduler" => dpm_solver::DpmSolver;
+    DpmppTwoM = "dpmpp-2m", "DPMSolverMultistepScheduler", "DPM++ 2M" => dpm_solver::DpmSolver;
     /// Euler steps in the sigma of Karras et al. (<https://arxiv.org/abs/2206.00364>).
-    Euler = "euler", "EulerDiscreteScheduler" => euler::Euler;
+    Euler = "euler", "EulerDiscreteScheduler", "Euler" => euler::Euler;
     /// UniPC, multistep predictor and corrector (<https://arxiv.org/abs/2302.04867>).
-    UniPc = "unipc", "UniPCMultistepScheduler" => unipc::UniPc;
+    UniPc = "unipc", "UniPCMultistepScheduler", "UniPC" => unipc::UniPc;
 }
 
 impl SchedulerKind {

@@ -10,23 +10,23 @@ use tempfile::TempDir;
 
 const PROMPT: &str = "a photo of a <robot> on the red beach";
 
-fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     crates.join("core-model/tests/fixtures/pipeline").join(name)
 }
 
-fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     path.to_str().unwrap().to_string()
 }
 
 /// A command line with an output folder of its own.
-struct Command {
+pub(crate) struct Command {
     dir: TempDir,
     words: Vec<String>,
 }
 
 impl Command {
-    fn new(words: &[&str]) -> Self {
+    pub(crate) fn new(words: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Self {
             dir,
@@ -38,28 +38,28 @@ impl Command {
     }
 
     /// On the tiny model with its concept.
-    fn on_model(words: &[&str]) -> Self {
+    pub(crate) fn on_model(words: &[&str]) -> Self {
         let (model, concept) = (text(&fixture("model")), text(&fixture("robot.safetensors")));
         Self::new(&["--model", &model, "--embedding", &concept]).with(words)
     }
 
-    fn with(mut self, words: &[&str]) -> Self {
+    pub(crate) fn with(mut self, words: &[&str]) -> Self {
         self.words
             .extend(words.iter().map(|word| (*word).to_string()));
         self
     }
 
-    fn with_file(self, flag: &str, name: &str) -> Self {
+    pub(crate) fn with_file(self, flag: &str, name: &str) -> Self {
         let path = text(&self.path(name));
         self.with(&[flag, &path])
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// What the program says when it fails.
-    fn run(&self) -> Result<(), String> {
+    pub(crate) fn run(&self) -> Result<(), String> {
         let mut program = assert_cmd::Command::cargo_bin("core-train").unwrap();
         let result = program.args(&self.words).output().unwrap();
         match result.status.success() {
@@ -68,11 +68,11 @@ impl Command {
         }
     }
 
-    fn error(&self) -> String {
+    pub(crate) fn error(&self) -> String {
         self.run().unwrap_err()
     }
 
-    fn images(&self) -> Vec<String> {
+    pub(crate) fn images(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path("images")).unwrap();
         let mut names: Vec<String> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -81,7 +81,7 @@ impl Command {
         names
     }
 
-    fn latents(&self, name: &str) -> (Vec<f32>, Vec<usize>) {
+    pub(crate) fn latents(&self, name: &str) -> (Vec<f32>, Vec<usize>) {
         read(&self.path(name), "latents")
     }
 }
@@ -91,7 +91,7 @@ fn read(path: &Path, key: &str) -> (Vec<f32>, Vec<usize>) {
     file.read_f32(key).unwrap().unwrap()
 }
 
-fn write(path: &Path, key: &str, values: Vec<f32>, shape: &[usize]) {
+pub(crate) fn write(path: &Path, key: &str, values: Vec<f32>, shape: &[usize]) {
     let tensor = TensorToWrite {
         name: key.into(),
         shape: shape.to_vec(),
