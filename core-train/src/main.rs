@@ -19,6 +19,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Write a run file for a folder of photos, with everything that can be told from them.
+    Init(commands::init::InitArgs),
     /// Learn a concept as a TOML file says.
     Train(commands::train::TrainArgs),
     /// Draw images with a model, a learned concept or a finished run.
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         tracing::warn!("the main thread stays outside of the thread pool: {error}");
     }
     let result = match cli.command {
+        Command::Init(args) => commands::init::run(&args),
         Command::Train(args) => commands::train::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
         Command::Embedding(args) => commands::embedding::run(&args),

@@ -3,6 +3,7 @@
 pub(crate) mod embedding;
 pub(crate) mod export;
 pub(crate) mod generate;
+pub(crate) mod init;
 mod inspect_model;
 pub(crate) mod lora;
 pub(crate) mod model;

@@ -60,7 +60,7 @@ fn tidy(path: &Path) -> PathBuf {
 }
 
 /// The way from `folder` to `path`, both absolute; `path` itself when they share nothing.
-pub(super) fn relative(folder: &Path, path: &Path) -> PathBuf {
+pub fn relative(folder: &Path, path: &Path) -> PathBuf {
     let folder = absolute(folder);
     let common = folder
         .components()
