@@ -99,7 +99,7 @@ impl Effect {
 }
 
 /// One row of `effects.csv`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EffectRow {
     /// What is claimed.
     pub name: String,

@@ -20,10 +20,12 @@ use crate::curves::{self, CurveRow};
 use crate::effects::{self, EffectRow, Evidence};
 use crate::experiment::Experiment;
 use crate::gallery::{Gallery, ImageFile, MaskSource, load_images};
+use crate::image_rows::image_rows;
 use crate::images::{self, wanted};
 use crate::kept_tokens::KeptTokens;
 use crate::lock;
 use crate::metrics::Metric;
+use crate::page::{self, Source};
 use crate::plan::{Cell, plan};
 use crate::protocol::Protocol;
 use crate::provenance::protocol_json;
@@ -175,6 +177,7 @@ impl<'a> Harness<'a> {
             outcome.files.push("foregrounds.png".to_string());
         }
         outcome.usage.add(self.gallery.usage());
+        self.report(&mut outcome);
         if let Some(reference) = reference_of(self.results) {
             outcome.deviation = Some(compare(self.results, &reference)?);
         }
@@ -216,6 +219,9 @@ impl<'a> Harness<'a> {
             };
             let written = tables.write(self.results, &suffix)?;
             outcome.files.extend(written.files);
+            let rows = format!("images{suffix}.csv");
+            report::write_rows(&self.results.join(&rows), &image_rows(&images, protocol))?;
+            outcome.files.push(rows);
             outcome.tables.push((protocol.name, written.markdown));
             if index == 0 {
                 outcome.effects = self.effects(&scores, weighting, tokens, curves)?;
@@ -226,6 +232,24 @@ impl<'a> Harness<'a> {
             outcome.files.push("effects.csv".to_string());
         }
         Ok(())
+    }
+
+    /// Writes the report page. All results are written by now, so a page that cannot be written is
+    /// said and is no failure.
+    fn report(&self, outcome: &mut Outcome) {
+        let folders = [self.results.to_path_buf()];
+        let written = Source::read(&folders).and_then(|source| {
+            let options = page::Options::default();
+            page::write(&source, self.results, &options)
+        });
+        match written {
+            Ok(written) => outcome.files.extend(written.files),
+            Err(error) => tracing::warn!(
+                "no report.html was written, all other results are there: {error:#}; \
+                 `core-eval report {}` tries again",
+                self.results.display()
+            ),
+        }
     }
 
     fn file(&self, name: &str) -> PathBuf {

@@ -24,7 +24,7 @@ use crate::experiment::{EvaluationPrompt, Experiment};
 use crate::plan::{Cell, PlannedRun};
 
 /// The file that names the run and the sampling from which the images of a folder come.
-const SOURCE: &str = "source.json";
+pub(crate) const SOURCE: &str = "source.json";
 
 /// One image of the experiment.
 #[derive(Debug, Clone)]

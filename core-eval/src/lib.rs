@@ -7,9 +7,10 @@
 //! | addresses of runs, training, work on all cores | [`plan`], [`training`], [`workers`] |
 //! | evaluation images with paired noise | [`images`] |
 //! | metrics, and how scores are computed | [`metrics`], [`protocol`], [`gallery`], [`masks`], [`scoring`], [`provenance`] |
-//! | diversity, copied photos, lowest prompts, scores of photos | [`checks`] |
+//! | diversity, copied photos, lowest prompts, scores of photos | [`checks`], [`image_rows`] |
 //! | context tokens, training curves, scores during training, claims | [`tokens`], [`kept_tokens`], [`curves`], [`validation_scores`], [`effects`] |
 //! | which networks ran, and how often | [`usage`] |
+//! | the report page | [`page`] |
 //! | intervals, tables, plots, tables of several experiments | [`statistics`], [`report`], [`merge`] |
 //! | required size of an experiment, distance to the committed reference | [`precision`], [`mod@reference`] |
 
@@ -21,11 +22,13 @@ pub mod effects;
 pub mod experiment;
 pub mod gallery;
 pub mod harness;
+pub mod image_rows;
 pub mod images;
 pub mod kept_tokens;
 mod lock;
 pub mod masks;
 pub mod merge;
+pub mod page;
 pub mod plan;
 pub mod precision;
 pub mod protocol;

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod commands;
 
-use commands::{doctor, experiment, merge, plots, precision, score};
+use commands::{doctor, experiment, merge, plots, precision, report, score};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -34,6 +34,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Draw the plots of a results folder again from its CSV files.
     Plots(plots::PlotsArgs),
+    /// Write the report page of a results folder, or of several, again from the tables.
+    Report(report::ReportArgs),
     /// Make one table of the variants of several experiments.
     Merge(merge::MergeArgs),
     /// Estimate how many concepts, prompts and images an interval of a wanted width needs.
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         (Some(Command::Score(args)), _) => score::run(args),
         (Some(Command::Doctor(args)), _) => doctor::run(args),
         (Some(Command::Plots(args)), _) => plots::run(args),
+        (Some(Command::Report(args)), _) => report::run(args),
         (Some(Command::Merge(args)), _) => merge::run(args),
         (Some(Command::Precision(args)), _) => precision::run(args),
         (None, Some(args)) => experiment::run(args),

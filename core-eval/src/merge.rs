@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::checks::{CheckRow, PHOTOS};
 use crate::metrics::{Metric, Scores};
-use crate::protocol::Protocol;
+use crate::protocol::{Averaging, Protocol};
 use crate::report::{ScoreRow, ScoreTable, Tables, Weighting, plot::draw_all, read_rows};
 
 /// Writes scores, summary, checks, table, protocol and plots of all variants into the folder `out` and
@@ -22,6 +22,48 @@ use crate::report::{ScoreRow, ScoreTable, Tables, Weighting, plot::draw_all, rea
 /// different scores in two folders; variants with different concepts, prompts or seeds; absent or damaged
 /// files.
 pub fn merge(folders: &[PathBuf], protocol: Option<&str>, out: &Path) -> Result<String> {
+    let joined = join(folders, protocol)?;
+    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    let tables = Tables {
+        scores: &joined.scores,
+        checks: &joined.checks,
+        weighting: joined.weighting(),
+        protocol: &(serde_json::to_string_pretty(&joined.protocol)? + "\n"),
+    };
+    let written = tables.write(out, "")?;
+    draw_all(out)?;
+    Ok(written.markdown)
+}
+
+/// The scores of several folders under one protocol, as those of one experiment.
+#[derive(Debug)]
+pub struct Joined {
+    /// The content of `protocol.json`, which is the same in all folders.
+    pub protocol: Value,
+    /// The score of every image; its file is named with its folder.
+    pub scores: ScoreTable,
+    /// The checks of all variants.
+    pub checks: Vec<CheckRow>,
+    averaging: Averaging,
+    photos: BTreeMap<String, usize>,
+}
+
+impl Joined {
+    /// How the scores of concepts are combined.
+    pub fn weighting(&self) -> Weighting<'_> {
+        Weighting {
+            averaging: self.averaging,
+            photos: &self.photos,
+        }
+    }
+}
+
+/// Reads the scores of folders. The variants of several folders must have the same images. Without
+/// `protocol`, the first protocol of the first folder is taken.
+///
+/// # Errors
+/// As [`merge`].
+pub fn join(folders: &[PathBuf], protocol: Option<&str>) -> Result<Joined> {
     let mut parts = Vec::new();
     let mut wanted = protocol.map(str::to_string);
     for folder in folders {
@@ -40,24 +82,19 @@ pub fn merge(folders: &[PathBuf], protocol: Option<&str>, out: &Path) -> Result<
             );
         }
     }
-    let protocol = Protocol::named(first.protocol_name()?)?;
     let scores = union(&parts)?;
     let names: IndexSet<&str> = scores.rows.iter().map(|row| row.variant.as_str()).collect();
     let variants: Vec<&str> = names.into_iter().collect();
-    check_same_images(&scores.rows, &variants)?;
-    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-    let tables = Tables {
-        scores: &scores,
-        checks: &all_checks(&parts, &variants),
-        weighting: Weighting {
-            averaging: protocol.averaging,
-            photos: &first.photo_counts(),
-        },
-        protocol: &(serde_json::to_string_pretty(&first.protocol)? + "\n"),
-    };
-    let written = tables.write(out, "")?;
-    draw_all(out)?;
-    Ok(written.markdown)
+    if !others.is_empty() {
+        check_same_images(&scores.rows, &variants)?;
+    }
+    Ok(Joined {
+        checks: all_checks(&parts, &variants),
+        averaging: Protocol::named(first.protocol_name()?)?.averaging,
+        photos: first.photo_counts(),
+        protocol: first.protocol.clone(),
+        scores,
+    })
 }
 
 /// The checks of all parts, each once, in the order of the variants.

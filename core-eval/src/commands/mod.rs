@@ -5,6 +5,7 @@ pub(crate) mod experiment;
 pub(crate) mod merge;
 pub(crate) mod plots;
 pub(crate) mod precision;
+pub(crate) mod report;
 pub(crate) mod score;
 
 use std::io::Write;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::image_rows::Outline;
 use crate::metrics::{Feature, Metric, Reading, Region};
 use crate::protocol::{Blank, Protocol};
 
@@ -14,6 +15,8 @@ pub struct ImageFeatures {
     pub(super) by_reading: BTreeMap<Reading, Feature>,
     /// Whether its mask has no foreground.
     pub empty_mask: bool,
+    /// How much of it its mask shows, and where; none where no mask is needed.
+    pub outline: Option<Outline>,
     /// Whether all of it is black; false where no protocol depends on it.
     pub is_black: bool,
 }

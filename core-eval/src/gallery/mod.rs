@@ -21,6 +21,7 @@ use image_file::is_black;
 pub use image_file::{ImageFile, MaskSource, load_images, masked_photos, photos};
 pub(crate) use store::{Key, Store};
 
+use crate::image_rows::Outline;
 use crate::masks::{MASKS, Segmenter, from_runs, is_empty, masked, read_mask, to_runs};
 use crate::metrics::{EncoderFolders, EncoderKind, Feature, ImageEncoder, Metric, Reading, Region};
 use crate::usage::Usage;
@@ -210,6 +211,7 @@ impl Gallery {
         };
         for (features, mask) in all.iter_mut().zip(masks.iter().flatten()) {
             features.empty_mask = is_empty(mask);
+            features.outline = Some(Outline::of(mask));
         }
         if needs.blackness {
             for (features, image) in all.iter_mut().zip(batch.pixels()?) {

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use scores::{ScoreRow, ScoreTable};
-pub use summary::{ALL_CONCEPTS, Grouped, SummaryRow, Weighting, grouped, summarize};
+pub use summary::{ALL_CONCEPTS, Grouped, SummaryRow, Verdict, Weighting, grouped, summarize};
 pub use tables::{Tables, Written};
 
 /// A row of `tokens.csv`: one context token of one prompt.

@@ -39,6 +39,30 @@ pub struct SummaryRow {
     pub n: usize,
 }
 
+/// What a paired difference shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The whole interval is above zero.
+    Higher,
+    /// The whole interval is below zero.
+    Lower,
+    /// The interval includes zero.
+    NoDifferenceShown,
+}
+
+impl SummaryRow {
+    /// What its paired difference to the first variant shows; none where it has none.
+    pub fn verdict(&self) -> Option<Verdict> {
+        let (low, high) = (self.difference_low?, self.difference_high?);
+        Some(match () {
+            () if low > 0.0 => Verdict::Higher,
+            () if high < 0.0 => Verdict::Lower,
+            () => Verdict::NoDifferenceShown,
+        })
+    }
+}
+
 /// The scores of one variant by one metric: concepts, prompts, seeds, images, each in the order of
 /// its first appearance.
 pub type Grouped<'a> = IndexMap<&'a str, IndexMap<&'a str, IndexMap<u64, Vec<f64>>>>;

@@ -4,6 +4,7 @@
 //! With torchvision installed, transformers' default processors resize otherwise and move CLIP's
 //! features by up to 3e-3.
 
+mod encode;
 mod fit;
 mod jpeg;
 mod limits;
@@ -20,6 +21,7 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use encode::encode_jpeg;
 pub use fit::{channels_first, crop, resize_shortest_side, squash};
 pub(crate) use load::FORMATS;
 pub use load::load_image;

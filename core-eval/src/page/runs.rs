@@ -1,0 +1,147 @@
+//! The training runs behind the images: configuration, environment, validation scores.
+
+use std::path::{Path, PathBuf};
+
+use core_model::files::read_to_string;
+use core_model::photos::PhotoFolder;
+use core_train::run::folder::{CONFIG, ENVIRONMENT, METRICS};
+use serde_json::Value;
+
+use crate::images::SOURCE;
+use crate::metrics::Metric;
+
+/// What is kept of a run and of the images that were generated with it.
+#[derive(Debug, Clone)]
+pub struct RunFiles {
+    /// The variant.
+    pub variant: String,
+    /// The concept.
+    pub concept: String,
+    /// The seed.
+    pub seed: u64,
+    /// The class word.
+    pub word: String,
+    /// The name of the run's folder; none for the base model.
+    pub address: Option<String>,
+    /// How the images were sampled.
+    pub sampling: Value,
+    /// The text of `config.toml`.
+    pub config: Option<String>,
+    /// The content of `environment.json`.
+    pub environment: Option<Value>,
+    /// Scores of validation images.
+    pub validation: Vec<Validation>,
+    folder: PathBuf,
+}
+
+/// The mean score of the validation images of one step.
+#[derive(Debug, Clone)]
+pub struct Validation {
+    /// The stage.
+    pub stage: String,
+    /// The step, from 1 in each stage.
+    pub step: u64,
+    /// The score.
+    pub metric: Metric,
+    /// Its value.
+    pub value: f64,
+}
+
+impl RunFiles {
+    /// The runs of a results folder, as far as they are there.
+    pub fn read_all(results: &Path) -> Vec<Self> {
+        let mut runs = Vec::new();
+        for (variant, folder) in folders(&results.join("images")) {
+            for (concept, folder) in folders(&folder) {
+                for (seed, folder) in folders(&folder) {
+                    let Ok(seed) = seed.parse() else { continue };
+                    let source = json(&folder.join(SOURCE));
+                    let source = source.unwrap_or_default();
+                    runs.push(Self::read(results, &variant, &concept, seed, source));
+                }
+            }
+        }
+        runs
+    }
+
+    fn read(results: &Path, variant: &str, concept: &str, seed: u64, mut sampling: Value) -> Self {
+        let text = |key: &str| sampling[key].as_str().map(str::to_string);
+        let (address, word) = (text("run"), text("super_category"));
+        let run = address.as_deref().unwrap_or_default();
+        let folder = results.join("runs").join(run);
+        if let Some(sampling) = sampling.as_object_mut() {
+            sampling.retain(|key, _| !["run", "prompts", "super_category"].contains(&key.as_str()));
+        }
+        let kept = |name: &str| address.as_ref().map(|_| folder.join(name));
+        Self {
+            variant: variant.to_string(),
+            concept: concept.to_string(),
+            seed,
+            word: word.unwrap_or_default(),
+            config: kept(CONFIG).and_then(|path| read_to_string(&path).ok()),
+            environment: kept(ENVIRONMENT).and_then(|path| json(&path)),
+            validation: kept(METRICS).map_or(Vec::new(), |path| validation(&path)),
+            address,
+            sampling,
+            folder,
+        }
+    }
+
+    /// The photos of its concept, where they still are where the run found them.
+    pub fn photos(&self) -> Vec<PathBuf> {
+        let config = self.config.as_deref().unwrap_or_default();
+        let config: Option<toml::Table> = config.parse().ok();
+        let images = config
+            .as_ref()
+            .and_then(|config| config.get("concept")?.get("images")?.as_str());
+        let photos = images.and_then(|images| PhotoFolder::read(&self.folder.join(images)).ok());
+        photos.map_or(Vec::new(), |photos| photos.files)
+    }
+}
+
+/// The folders in a folder by name, sorted.
+fn folders(folder: &Path) -> Vec<(String, PathBuf)> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let entries = entries.filter(|entry| entry.path().is_dir());
+    let named = entries.map(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        (name, entry.path())
+    });
+    let mut named: Vec<_> = named.collect();
+    named.sort();
+    named
+}
+
+fn json(path: &Path) -> Option<Value> {
+    serde_json::from_str(&read_to_string(path).ok()?).ok()
+}
+
+/// The columns of `metrics.csv` that are named after a metric.
+fn validation(metrics: &Path) -> Vec<Validation> {
+    let Ok(mut reader) = csv::Reader::from_path(metrics) else {
+        return Vec::new();
+    };
+    let Ok(header) = reader.headers().cloned() else {
+        return Vec::new();
+    };
+    let mut rows = Vec::new();
+    for record in reader.records().flatten() {
+        let field = |name: &str| {
+            let at = header.iter().position(|column| column == name)?;
+            record.get(at)
+        };
+        let step = field("step").and_then(|step| step.parse().ok());
+        for metric in Metric::ALL {
+            let value = field(metric.column()).and_then(|value| value.parse().ok());
+            if let (Some(stage), Some(step), Some(value)) = (field("stage"), step, value) {
+                rows.push(Validation {
+                    stage: stage.to_string(),
+                    step,
+                    metric: *metric,
+                    value,
+                });
+            }
+        }
+    }
+    rows
+}

@@ -1,0 +1,283 @@
+//! What a page is made of, read from the files of one or several results folders.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, ensure};
+use core_model::files::read_to_string;
+use indexmap::IndexSet;
+use serde_json::{Map, Value};
+
+use super::runs::RunFiles;
+use crate::checks::CheckRow;
+use crate::curves::CurveRow;
+use crate::effects::EffectRow;
+use crate::image_rows::ImageRow;
+use crate::merge::join;
+use crate::protocol::Averaging;
+use crate::report::{ScoreTable, SummaryRow, TokenRow, Weighting, read_rows, summarize};
+
+/// What the page shows. Everything may be absent; the page then says so.
+#[derive(Debug, Default)]
+pub struct Source {
+    /// The title.
+    pub name: String,
+    /// The command that makes the results again.
+    pub command: String,
+    /// The command that writes the page again from the tables.
+    pub redraw: String,
+    /// The scores, one entry for each protocol.
+    pub protocols: Vec<ProtocolScores>,
+    /// The photos of every concept.
+    pub photos: BTreeMap<String, Vec<PathBuf>>,
+    /// The class word of every concept.
+    pub words: BTreeMap<String, String>,
+    /// The cosines of context tokens.
+    pub tokens: Vec<TokenRow>,
+    /// Losses and norms.
+    pub curves: Vec<CurveRow>,
+    /// Claims.
+    pub effects: Vec<EffectRow>,
+    /// The training runs.
+    pub runs: Vec<RunFiles>,
+    /// Rows of `study.csv`.
+    pub study: Vec<Map<String, Value>>,
+    /// When the newest table was written.
+    pub written: Option<SystemTime>,
+    /// What could not be found, in whole sentences.
+    pub missing: Vec<String>,
+}
+
+/// The scores of all images under one protocol.
+#[derive(Debug, Default)]
+pub struct ProtocolScores {
+    /// The content of `protocol.json`.
+    pub protocol: Value,
+    /// The scores; files are named with their folder.
+    pub scores: ScoreTable,
+    /// The checks beside them.
+    pub checks: Vec<CheckRow>,
+    /// What is known of single images.
+    pub images: Vec<ImageRow>,
+    /// Means and differences over all prompts.
+    pub summary: Vec<SummaryRow>,
+    averaging: Option<Averaging>,
+    photos: BTreeMap<String, usize>,
+}
+
+impl ProtocolScores {
+    /// The variants in their order; the first is the baseline.
+    pub fn variants(&self) -> Vec<String> {
+        let names = self.scores.rows.iter().map(|row| &row.variant);
+        let names: IndexSet<&String> = names.collect();
+        names.into_iter().cloned().collect()
+    }
+
+    /// How the scores of concepts are combined.
+    pub fn weighting(&self) -> Weighting<'_> {
+        Weighting {
+            averaging: self.averaging.unwrap_or(Averaging::Macro),
+            photos: &self.photos,
+        }
+    }
+
+    /// The name of the protocol.
+    pub fn name(&self) -> &str {
+        self.protocol["protocol"]["name"]
+            .as_str()
+            .unwrap_or("unknown")
+    }
+}
+
+impl Source {
+    /// Reads the folders. Several folders must hold scores under the same protocols.
+    ///
+    /// # Errors
+    /// A folder that holds no table; a damaged table or one of another version; folders that cannot be
+    /// joined, as [`merge`](crate::merge::merge) says.
+    pub fn read(folders: &[PathBuf]) -> Result<Self> {
+        let mut source = Self::default();
+        let mut names = Vec::new();
+        for folder in folders {
+            ensure!(
+                folder.is_dir(),
+                "{}: no such folder; name one that an experiment wrote, as results/ablation",
+                folder.display()
+            );
+            let whole = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+            let name = whole.file_name().unwrap_or_default().to_string_lossy();
+            names.push(name.into_owned());
+        }
+        source.name = names.join(" and ");
+        source.redraw = format!("core-eval report results/{}", names.join(" results/"));
+        source.command = match names.as_slice() {
+            [name] => format!("core-eval experiments/{name}.toml"),
+            _ => format!("{} --out results/joined", source.redraw),
+        };
+        source.protocols = protocols(folders, &mut source.missing)?;
+        for folder in folders {
+            source.add(folder)?;
+        }
+        source.look_for_gaps();
+        ensure!(
+            !source.protocols.is_empty() || !source.tokens.is_empty() || !source.curves.is_empty(),
+            "{}: holds no table of an experiment; expected scores.csv, tokens.csv or curves.csv",
+            folders
+                .first()
+                .map_or(Path::new(""), PathBuf::as_path)
+                .display()
+        );
+        Ok(source)
+    }
+
+    /// Adds what is not scores.
+    fn add(&mut self, folder: &Path) -> Result<()> {
+        extend_new(&mut self.tokens, read_rows(&folder.join("tokens.csv"))?);
+        extend_new(&mut self.curves, read_rows(&folder.join("curves.csv"))?);
+        extend_new(&mut self.effects, read_rows(&folder.join("effects.csv"))?);
+        extend_new(&mut self.study, read_rows(&folder.join("study.csv"))?);
+        for run in RunFiles::read_all(folder) {
+            self.words
+                .entry(run.concept.clone())
+                .or_insert_with(|| run.word.clone());
+            let photos = run.photos();
+            if !photos.is_empty() {
+                self.photos.entry(run.concept.clone()).or_insert(photos);
+            }
+            self.runs.push(run);
+        }
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let is_table = entry
+                .path()
+                .extension()
+                .is_some_and(|ending| ending == "csv");
+            let written = entry.metadata().and_then(|file| file.modified());
+            if let (true, Ok(written)) = (is_table, written) {
+                self.written = self.written.max(Some(written));
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what is absent as a whole.
+    fn look_for_gaps(&mut self) {
+        let gaps = [
+            (
+                self.protocols.is_empty(),
+                "No scores.csv: there are no images and no scores to show.",
+            ),
+            (
+                self.tokens.is_empty(),
+                "No tokens.csv: the cosines of context tokens are not shown.",
+            ),
+            (
+                self.curves.is_empty(),
+                "No curves.csv: losses and norms are not shown.",
+            ),
+            (
+                self.runs.is_empty(),
+                "No training runs beside the tables: configurations and environments are not shown.",
+            ),
+        ];
+        let gaps = gaps.iter().filter(|(is_absent, _)| *is_absent);
+        self.missing
+            .extend(gaps.map(|(_, text)| (*text).to_string()));
+    }
+}
+
+/// Adds the rows that are not there yet: a variant may be in two folders.
+fn extend_new<T: PartialEq>(rows: &mut Vec<T>, new: Vec<T>) {
+    if rows.is_empty() {
+        *rows = new;
+    } else {
+        let new: Vec<T> = new.into_iter().filter(|row| !rows.contains(row)).collect();
+        rows.extend(new);
+    }
+}
+
+/// The scores under every protocol that all folders have.
+fn protocols(folders: &[PathBuf], missing: &mut Vec<String>) -> Result<Vec<ProtocolScores>> {
+    let Some(first) = folders.first() else {
+        return Ok(Vec::new());
+    };
+    let mut found = Vec::new();
+    for (name, suffix) in protocol_files(first)? {
+        let lacks = folders.iter().skip(1).find_map(|folder| {
+            let files = protocol_files(folder).unwrap_or_default();
+            let has = files.iter().any(|(other, _)| *other == name);
+            (!has).then_some(folder)
+        });
+        if let Some(folder) = lacks {
+            let folder = folder.display();
+            missing.push(format!(
+                "{folder} has no scores under protocol {name}, so it is left out."
+            ));
+            continue;
+        }
+        let joined = join(folders, Some(&name))?;
+        let mut images = Vec::new();
+        for folder in folders {
+            images.extend(ImageRow::read(folder, &suffix)?);
+        }
+        let weighting = joined.weighting();
+        let (averaging, photos) = (Some(weighting.averaging), weighting.photos.clone());
+        found.push(ProtocolScores {
+            protocol: joined.protocol,
+            scores: joined.scores,
+            checks: joined.checks,
+            images,
+            averaging,
+            photos,
+            ..ProtocolScores::default()
+        });
+    }
+    if let (true, [folder]) = (found.is_empty(), folders) {
+        found.extend(without_protocol(folder, missing)?);
+    }
+    for scores in &mut found {
+        scores.summary = summarize(&scores.scores, &scores.variants(), scores.weighting());
+    }
+    Ok(found)
+}
+
+/// The name and the suffix of every protocol of a folder; the first is the one without suffix.
+fn protocol_files(folder: &Path) -> Result<Vec<(String, String)>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let suffix = name.strip_prefix("protocol");
+        let suffix = suffix.and_then(|name| name.strip_suffix(".json"));
+        if let Some(suffix) = suffix.filter(|suffix| suffix.is_empty() || suffix.starts_with('-')) {
+            files.push(suffix.to_string());
+        }
+    }
+    files.sort();
+    let named = files.into_iter().map(|suffix| {
+        let path = folder.join(format!("protocol{suffix}.json"));
+        let at = || path.display().to_string();
+        let protocol: Value = serde_json::from_str(&read_to_string(&path)?).with_context(at)?;
+        let name = protocol["protocol"]["name"].as_str();
+        let name = name.with_context(|| format!("{}: its protocol has no name", at()))?;
+        Ok((name.to_string(), suffix))
+    });
+    named.collect()
+}
+
+/// Scores without the file that says how they were computed.
+fn without_protocol(folder: &Path, missing: &mut Vec<String>) -> Result<Option<ProtocolScores>> {
+    let mut scores = ScoreTable::read(&folder.join("scores.csv"))?;
+    if scores.rows.is_empty() {
+        return Ok(None);
+    }
+    missing.push("No protocol.json: how the images were scored is not known.".into());
+    for row in &mut scores.rows {
+        row.image = folder.join(&row.image).to_string_lossy().replace('\\', "/");
+    }
+    Ok(Some(ProtocolScores {
+        scores,
+        checks: read_rows(&folder.join("checks.csv"))?,
+        images: ImageRow::read(folder, "")?,
+        ..ProtocolScores::default()
+    }))
+}

@@ -1,0 +1,246 @@
+// The report page as a reader uses it, without a network.
+
+import assert from "node:assert/strict";
+import { mkdirSync, readFileSync, renameSync, statSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { launch, open, scratch } from "./chromium.mjs";
+import { coreEval, results } from "./results.mjs";
+
+const HOSTILE = "<img src=x onerror=alert(1)>";
+const VARIANTS = ["CoRe", "Textual Inversion", HOSTILE];
+const CONCEPTS = ["spotted-dog", "striped-cup"];
+const PROMPTS = [
+  { kind: "plain", prompt: "a {}" },
+  { kind: "plain", prompt: "a photo of a {}" },
+  { kind: "style", prompt: "a painting of a {}" },
+  { kind: "style", prompt: `a {} <script>alert(2)</script>${HOSTILE}` },
+  { kind: "background", prompt: "a {} in the snow, \"quoted\", and | more" },
+];
+
+const folder = scratch();
+const home = join(folder, "small");
+const report = join(home, "report.html");
+let browser, rows;
+
+before(async () => {
+  rows = results(home, { variants: VARIANTS, concepts: CONCEPTS, prompts: PROMPTS, protocols: ["dreambooth", "core"] });
+  coreEval("report", home);
+  browser = await launch();
+});
+after(() => browser.close());
+
+/** Opens the page, does something, and checks that nothing was said on the console or left the disk. */
+async function use(act, options) {
+  const page = await open(browser, options?.file ?? report, options);
+  try {
+    await act(page);
+    assert.deepEqual(page.problems, []);
+  } finally {
+    await page.context().close();
+  }
+}
+
+const count = (page) => page.locator("#count").textContent();
+const meanOf = (variant, metric) => {
+  const values = CONCEPTS.map((concept) => {
+    const own = rows.filter((row) => row.variant === variant && row.concept === concept).map((row) => row[metric]);
+    return own.reduce((a, b) => a + b) / own.length;
+  });
+  return values.reduce((a, b) => a + b) / values.length;
+};
+
+test("loads without a network and without a word on the console", () => use(async (page) => {
+  assert.equal(await page.locator("h1").textContent(), "small");
+  assert.equal(await page.locator("#scores tbody tr[data-variant]").count(), VARIANTS.length);
+  assert.match(await page.locator(".warnings").textContent(), /One seed/);
+  await page.locator("#grid").scrollIntoViewIfNeeded();
+  await page.waitForSelector("#grid [role=gridcell]");
+}));
+
+test("sorting by DINO puts the variant with the highest mean of the CSV first", () => use(async (page) => {
+  await page.click('[data-sort="dino"]');
+  const first = page.locator("#scores tbody tr").first();
+  const best = [...VARIANTS].sort((a, b) => meanOf(b, "dino") - meanOf(a, "dino"))[0];
+  assert.equal(await first.getAttribute("data-variant"), best);
+  const shown = Number(await first.locator("td").nth(2).locator("span").first().textContent());
+  assert.ok(Math.abs(shown - meanOf(best, "dino")) < 1e-4, `${shown}`);
+  assert.equal(await page.locator("th", { has: page.locator('[data-sort="dino"]') }).getAttribute("aria-sort"), "descending");
+  await page.click('[data-sort="dino"]');
+  const last = await page.locator("#scores tbody tr[data-variant]").last().getAttribute("data-variant");
+  assert.equal(last, best);
+}));
+
+test("the filter by kind shows as many images as the CSV has", () => use(async (page) => {
+  await page.locator("#filters").getByLabel("kind", { exact: true }).selectOption("style");
+  const expected = rows.filter((row) => row.kind === "style").length;
+  assert.equal(await count(page), `${expected / VARIANTS.length} rows, ${expected} images`);
+  await page.locator("#filters").getByLabel("search").fill("painting");
+  const found = rows.filter((row) => row.kind === "style" && row.prompt.includes("painting")).length;
+  assert.equal(await count(page), `${found / VARIANTS.length} rows, ${found} images`);
+}));
+
+test("largest loss starts with the image that loses most against the baseline", () => use(async (page) => {
+  const filters = page.locator("#filters");
+  await filters.getByLabel("view").selectOption("loss");
+  await filters.getByLabel("counted for").selectOption("1");
+  const baseline = new Map(rows.filter((row) => row.variant === "CoRe").map((row) => [row.image.split("/").slice(2).join("/"), row.dino]));
+  const losses = rows.filter((row) => row.variant === "Textual Inversion").map((row) => row.dino - baseline.get(row.image.split("/").slice(2).join("/")));
+  const cell = page.locator('[data-at="0,1"]');
+  await cell.waitFor();
+  assert.match(await cell.textContent(), new RegExp(`▼${Math.abs(Math.min(...losses)).toFixed(3)}$`));
+  assert.match(await count(page), /^20 rows/);
+}));
+
+test("masks under 3 % and near copies are found under the protocol that has them", () => use(async (page) => {
+  await page.locator("#filters").getByLabel("protocol").selectOption("1");
+  await page.locator("#filters").getByLabel("view").selectOption("mask");
+  const small = new Set(rows.filter((_, i) => (i % 40) / 100 < 0.03).map((row) => row.image.split("/").slice(2).join("/")));
+  assert.match(await count(page), new RegExp(`^${small.size} rows`));
+  await page.locator("#filters").getByLabel("view").selectOption("copies");
+  const close = new Set(rows.filter((_, i) => 0.5 + (i % 50) / 100 > 0.95).map((row) => row.image.split("/").slice(2).join("/")));
+  assert.match(await count(page), new RegExp(`^${close.size} rows`));
+}));
+
+test("the pair view shows two variants on one noise, moves on, and its link restores it", () => use(async (page) => {
+  await page.locator('[data-at="0,1"]').click();
+  const pair = async () => ({
+    prompt: await page.locator("#prompt").textContent(),
+    noise: await page.locator("#noise").textContent(),
+    images: await page.locator("#stage .pic").evaluateAll((all) => all.map((e) => e.dataset.image)),
+    seeds: await page.locator("#stage .pic").evaluateAll((all) => all.map((e) => e.dataset.seed)),
+    shown: await page.locator("#stage img").evaluateAll((all) => Promise.all(all.map((e) => e.decode().then(() => decodeURIComponent(e.src).split("/").slice(-4).join("/"))))),
+  });
+  const first = await pair();
+  assert.equal(first.prompt, "a dog");
+  for (let i = 0; i < 2; i++) await page.keyboard.press("ArrowRight");
+  const second = await pair();
+  assert.equal(second.prompt, "a photo of a dog");
+  assert.equal(second.seeds[0], second.seeds[1]);
+  assert.equal(second.shown[0], second.shown[1], "both are one concept, seed, prompt and number");
+  assert.notEqual(second.images[0], second.images[1]);
+  await page.keyboard.press("ArrowDown");
+  await page.keyboard.press("2");
+  assert.equal(await page.locator("#stage.slider").count(), 1);
+  const there = await pair();
+  const hash = new URL(page.url()).hash;
+  await use(async (other) => {
+    assert.equal(await other.locator("#prompt").textContent(), there.prompt);
+    assert.deepEqual(await other.locator("#stage .pic").evaluateAll((all) => all.map((e) => e.dataset.image)), there.images);
+    assert.equal(await other.locator("#stage.slider").count(), 1);
+  }, { hash });
+  await page.keyboard.down("Space");
+  assert.equal(await page.locator("#stage.other").count(), 1, "Space shows the other");
+  await page.keyboard.up("Space");
+  assert.equal(await page.locator("#stage.other").count(), 0);
+  await page.keyboard.press("4");
+  assert.equal(await page.locator("#stage.difference").count(), 1);
+  await page.keyboard.press("Escape");
+  assert.equal(await page.locator("dialog[open]").count(), 0);
+  assert.equal(await page.locator('[data-at="0,1"]').count(), 1);
+}));
+
+test("both images zoom together", () => use(async (page) => {
+  await page.locator('[data-at="0,1"]').click();
+  await page.keyboard.press("+");
+  const transforms = await page.locator("#stage img").evaluateAll((all) => all.map((e) => getComputedStyle(e).transform));
+  assert.deepEqual(new Set(transforms).size, 1);
+  assert.match(transforms[0], /^matrix\(1\.25, 0, 0, 1\.25/);
+}));
+
+test("the gallery is walked with the arrow keys and one cell alone is in the tab order", () => use(async (page) => {
+  const cell = page.locator('[role=gridcell][tabindex="0"]');
+  await cell.focus();
+  for (const key of ["ArrowDown", "ArrowDown", "ArrowRight"]) await page.keyboard.press(key);
+  assert.equal(await page.evaluate(() => document.activeElement.dataset.at), "2,1");
+  assert.equal(await cell.count(), 1);
+  assert.match(await cell.getAttribute("aria-label"), /^Textual Inversion, spotted-dog, a photo of a dog, DINO 0\.\d+$/);
+  await page.keyboard.press("Enter");
+  assert.equal(await page.locator("dialog[open]").count(), 1);
+}));
+
+test("a variant that is switched off leaves every part of the page", () => use(async (page) => {
+  await page.locator("#results .legend button", { hasText: "Textual Inversion" }).click();
+  assert.equal(await page.locator("#scores tr[data-variant]").count(), VARIANTS.length - 1);
+  assert.equal(await page.locator("#grid [role=columnheader]").count(), VARIANTS.length);
+  assert.doesNotMatch(await page.locator("#forest").textContent(), /Textual/);
+}));
+
+test("hostile names of variants and prompts stay text", () => use(async (page) => {
+  assert.equal(await page.locator('img[src="x"]').count(), 0);
+  assert.equal(await page.locator("#scores th", { hasText: HOSTILE }).count(), 1);
+  await page.locator("#filters").getByLabel("search").fill("<script>");
+  await page.locator('[data-at="0,2"]').click();
+  assert.equal(await page.locator("#prompt").textContent(), `a dog <script>alert(2)</script>${HOSTILE}`);
+  await page.locator("#stage img").evaluateAll((all) => Promise.all(all.map((e) => e.decode())));
+  assert.equal(await page.locator('img[src="x"]').count(), 0);
+}));
+
+test("the copied tables are the ones that are shown", () => use(async (page) => {
+  const cell = (variant, metric) => page.locator("#scores tr[data-variant]").nth(variant).locator("td").nth(metric);
+  await page.getByRole("button", { name: "Copy as LaTeX" }).click();
+  const latex = await page.locator("#copied").inputValue();
+  const number = async (variant, metric) => {
+    const mean = await cell(variant, metric).locator("span").first().textContent();
+    const best = (await cell(variant, metric).locator("span.best").count()) > 0;
+    const interval = (await cell(variant, metric).locator("small").first().textContent()).trim();
+    return `${best ? `\\textbf{${mean}}` : mean} {\\scriptsize${interval}}`;
+  };
+  const names = ["CoRe", "Textual Inversion", "\\textless{}img src=x onerror=alert(1)\\textgreater{}"];
+  const lines = [];
+  for (const [v, name] of names.entries()) lines.push(`${name} & ${[await number(v, 0), await number(v, 1), await number(v, 2)].join(" & ")} \\\\`);
+  assert.equal(latex, ["\\begin{tabular}{lccc}", "\\toprule", "Method & CLIP-T & CLIP-I & DINO \\\\", "\\midrule", ...lines, "\\bottomrule", "\\end{tabular}", ""].join("\n"));
+  await page.getByRole("button", { name: "Copy as Markdown" }).click();
+  const table = readFileSync(join(home, "scores.csv"), "utf8");
+  assert.ok(table.length > 0);
+  assert.match(await page.locator("#copied").inputValue(), /^\| variant \| CLIP-T \| CLIP-I \| DINO \|\n\|---\|---\|---\|---\|\n\| CoRe \| 0\.\d{4} \[/);
+  await page.getByRole("button", { name: "Copy as CSV" }).click();
+  assert.match(await page.locator("#copied").inputValue(), /^variant,clip_t,clip_t_low,/);
+}));
+
+for (const scheme of ["light", "dark"]) {
+  for (const width of [1280, 360]) {
+    test(`${scheme}, ${width} pixels wide: axe finds nothing serious, and the page does not scroll sideways`, () => use(async (page) => {
+      await page.waitForSelector("#grid [role=gridcell]");
+      await axe(page);
+      const [inner, all] = await page.evaluate(() => [innerWidth, document.documentElement.scrollWidth]);
+      assert.ok(all <= inner, `${all} of ${inner}`);
+      await page.locator('[data-at="0,1"]').click();
+      await axe(page);
+    }, { colorScheme: scheme, viewport: { width, height: 800 } }));
+  }
+}
+
+async function axe(page) {
+  await page.evaluate(readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8"));
+  const { violations } = await page.evaluate(() => axe.run());
+  const serious = violations.filter((violation) => ["serious", "critical"].includes(violation.impact));
+  assert.deepEqual(serious.map((v) => `${v.id}: ${v.nodes.map((n) => n.html.slice(0, 200)).join("; ")}`), []);
+}
+
+test("a page that was moved away from its images shows thumbnails and says so", async () => {
+  const alone = join(folder, "alone");
+  mkdirSync(alone);
+  coreEval("report", home);
+  renameSync(report, join(alone, "report.html"));
+  coreEval("report", home);
+  const page = await open(browser, join(alone, "report.html"));
+  await page.locator('[data-at="0,1"]').click();
+  await page.waitForFunction(() => document.getElementById("small-note").textContent.includes("thumbnail"));
+  assert.equal(await page.locator("#stage img").count(), 0);
+  assert.ok(page.problems.every((problem) => problem.includes("ERR_FILE_NOT_FOUND")), page.problems.join());
+  await page.context().close();
+});
+
+test("with all images embedded, a page that was moved away still shows them", async () => {
+  const alone = join(folder, "embedded");
+  coreEval("report", home, "--out", alone, "--embed", "full");
+  const page = await open(browser, join(alone, "report.html"));
+  await page.locator('[data-at="0,1"]').click();
+  const sources = await page.locator("#stage img").evaluateAll((all) => Promise.all(all.map((e) => e.decode().then(() => e.src.slice(0, 5)))));
+  assert.deepEqual(sources, ["blob:", "blob:"]);
+  assert.deepEqual(page.problems, []);
+  await page.context().close();
+  assert.ok(statSync(join(alone, "report.html")).size > statSync(report).size);
+});
