@@ -108,15 +108,13 @@ fn rescaling(source: &Source, variant: &str, stage: &str) -> Option<[u64; 2]> {
 /// The scores of validation images by variant, stage and metric, means over concepts and seeds.
 pub(super) fn validation(source: &Source, variants: &mut Names) -> Vec<ValidationCurve> {
     let mut groups: IndexMap<_, BTreeMap<u64, Vec<f64>>> = IndexMap::new();
-    for run in &source.runs {
-        for row in run.validation.iter().filter(|row| row.value.is_finite()) {
-            let group = groups.entry((&run.variant, &row.stage, row.metric));
-            group
-                .or_default()
-                .entry(row.step)
-                .or_default()
-                .push(row.value);
-        }
+    for row in source.validation.iter().filter(|row| row.mean.is_finite()) {
+        let group = groups.entry((&row.variant, &row.stage, row.metric));
+        group
+            .or_default()
+            .entry(row.step)
+            .or_default()
+            .push(row.mean);
     }
     let groups = groups.into_iter();
     let curves = groups.map(|((variant, stage, metric), steps)| ValidationCurve {

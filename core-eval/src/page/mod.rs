@@ -27,7 +27,7 @@ use data::Thumbnail;
 use html::{Embedded, render};
 use sheets::{ACROSS, Sheets};
 
-pub use runs::{RunFiles, Validation};
+pub use runs::RunFiles;
 pub use source::{ProtocolScores, Source};
 
 /// The name of the page.

@@ -1,14 +1,13 @@
-//! The training runs behind the images: configuration, environment, validation scores.
+//! The training runs behind the images: configuration and environment.
 
 use std::path::{Path, PathBuf};
 
 use core_model::files::read_to_string;
 use core_model::photos::PhotoFolder;
-use core_train::run::folder::{CONFIG, ENVIRONMENT, METRICS};
+use core_train::run::folder::{CONFIG, ENVIRONMENT};
 use serde_json::Value;
 
 use crate::images::SOURCE;
-use crate::metrics::Metric;
 
 /// What is kept of a run and of the images that were generated with it.
 #[derive(Debug, Clone)]
@@ -29,22 +28,7 @@ pub struct RunFiles {
     pub config: Option<String>,
     /// The content of `environment.json`.
     pub environment: Option<Value>,
-    /// Scores of validation images.
-    pub validation: Vec<Validation>,
     folder: PathBuf,
-}
-
-/// The mean score of the validation images of one step.
-#[derive(Debug, Clone)]
-pub struct Validation {
-    /// The stage.
-    pub stage: String,
-    /// The step, from 1 in each stage.
-    pub step: u64,
-    /// The score.
-    pub metric: Metric,
-    /// Its value.
-    pub value: f64,
 }
 
 impl RunFiles {
@@ -80,7 +64,6 @@ impl RunFiles {
             word: word.unwrap_or_default(),
             config: kept(CONFIG).and_then(|path| read_to_string(&path).ok()),
             environment: kept(ENVIRONMENT).and_then(|path| json(&path)),
-            validation: kept(METRICS).map_or(Vec::new(), |path| validation(&path)),
             address,
             sampling,
             folder,
@@ -114,34 +97,4 @@ fn folders(folder: &Path) -> Vec<(String, PathBuf)> {
 
 fn json(path: &Path) -> Option<Value> {
     serde_json::from_str(&read_to_string(path).ok()?).ok()
-}
-
-/// The columns of `metrics.csv` that are named after a metric.
-fn validation(metrics: &Path) -> Vec<Validation> {
-    let Ok(mut reader) = csv::Reader::from_path(metrics) else {
-        return Vec::new();
-    };
-    let Ok(header) = reader.headers().cloned() else {
-        return Vec::new();
-    };
-    let mut rows = Vec::new();
-    for record in reader.records().flatten() {
-        let field = |name: &str| {
-            let at = header.iter().position(|column| column == name)?;
-            record.get(at)
-        };
-        let step = field("step").and_then(|step| step.parse().ok());
-        for metric in Metric::ALL {
-            let value = field(metric.column()).and_then(|value| value.parse().ok());
-            if let (Some(stage), Some(step), Some(value)) = (field("stage"), step, value) {
-                rows.push(Validation {
-                    stage: stage.to_string(),
-                    step,
-                    metric: *metric,
-                    value,
-                });
-            }
-        }
-    }
-    rows
 }

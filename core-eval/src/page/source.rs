@@ -17,6 +17,7 @@ use crate::image_rows::ImageRow;
 use crate::merge::join;
 use crate::protocol::Averaging;
 use crate::report::{ScoreTable, SummaryRow, TokenRow, Weighting, read_rows, summarize};
+use crate::validation_scores::ValidationRow;
 
 /// What the page shows. Everything may be absent; the page then says so.
 #[derive(Debug, Default)]
@@ -37,6 +38,8 @@ pub struct Source {
     pub tokens: Vec<TokenRow>,
     /// Losses and norms.
     pub curves: Vec<CurveRow>,
+    /// Scores of validation images.
+    pub validation: Vec<ValidationRow>,
     /// Claims.
     pub effects: Vec<EffectRow>,
     /// The training runs.
@@ -135,6 +138,10 @@ impl Source {
     fn add(&mut self, folder: &Path) -> Result<()> {
         extend_new(&mut self.tokens, read_rows(&folder.join("tokens.csv"))?);
         extend_new(&mut self.curves, read_rows(&folder.join("curves.csv"))?);
+        extend_new(
+            &mut self.validation,
+            read_rows(&folder.join("validation.csv"))?,
+        );
         extend_new(&mut self.effects, read_rows(&folder.join("effects.csv"))?);
         extend_new(&mut self.study, read_rows(&folder.join("study.csv"))?);
         for run in RunFiles::read_all(folder) {

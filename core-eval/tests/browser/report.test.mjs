@@ -73,7 +73,7 @@ test("sorting by DINO puts the variant with the highest mean of the CSV first", 
 }));
 
 test("the filter by kind shows as many images as the CSV has", () => use(async (page) => {
-  await page.locator("#filters").getByLabel("kind", { exact: true }).selectOption("style");
+  await page.locator('#filters [data-key="kind"]').selectOption("style");
   const expected = rows.filter((row) => row.kind === "style").length;
   assert.equal(await count(page), `${expected / VARIANTS.length} rows, ${expected} images`);
   await page.locator("#filters").getByLabel("search").fill("painting");

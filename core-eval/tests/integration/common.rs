@@ -65,7 +65,7 @@ impl Sandbox {
         sandbox
     }
 
-    fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self {
             root: folder.path().to_path_buf(),

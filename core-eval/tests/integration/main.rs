@@ -12,6 +12,7 @@ mod experiments;
 mod key_tables;
 mod merge;
 mod readers;
+mod report_page;
 mod score;
 #[path = "../../../core-model/tests/integration/scratch.rs"]
 mod scratch;
