@@ -19,6 +19,9 @@ use crate::protocol::Averaging;
 use crate::report::{ScoreTable, SummaryRow, TokenRow, Weighting, read_rows, summarize};
 use crate::validation_scores::ValidationRow;
 
+/// The table of a preference study, in a results folder.
+const STUDY: &str = "study/study.csv";
+
 /// What the page shows. Everything may be absent; the page then says so.
 #[derive(Debug, Default)]
 pub struct Source {
@@ -44,7 +47,7 @@ pub struct Source {
     pub effects: Vec<EffectRow>,
     /// The training runs.
     pub runs: Vec<RunFiles>,
-    /// Rows of `study.csv`.
+    /// Rows of `study/study.csv`.
     pub study: Vec<Map<String, Value>>,
     /// When the newest table was written.
     pub written: Option<SystemTime>,
@@ -53,7 +56,7 @@ pub struct Source {
 }
 
 /// The scores of all images under one protocol.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ProtocolScores {
     /// The content of `protocol.json`.
     pub protocol: Value,
@@ -65,11 +68,32 @@ pub struct ProtocolScores {
     pub images: Vec<ImageRow>,
     /// Means and differences over all prompts.
     pub summary: Vec<SummaryRow>,
-    averaging: Option<Averaging>,
+    averaging: Averaging,
     photos: BTreeMap<String, usize>,
 }
 
 impl ProtocolScores {
+    /// Scores that need no folder of an experiment. Images of several variants are paired by concept, prompt,
+    /// seed and order.
+    pub fn new(
+        protocol: Value,
+        scores: ScoreTable,
+        averaging: Averaging,
+        photos: BTreeMap<String, usize>,
+    ) -> Self {
+        let mut scores = Self {
+            protocol,
+            scores,
+            averaging,
+            photos,
+            checks: Vec::new(),
+            images: Vec::new(),
+            summary: Vec::new(),
+        };
+        scores.summary = summarize(&scores.scores, &scores.variants(), scores.weighting());
+        scores
+    }
+
     /// The variants in their order; the first is the baseline.
     pub fn variants(&self) -> Vec<String> {
         let names = self.scores.rows.iter().map(|row| &row.variant);
@@ -80,7 +104,7 @@ impl ProtocolScores {
     /// How the scores of concepts are combined.
     pub fn weighting(&self) -> Weighting<'_> {
         Weighting {
-            averaging: self.averaging.unwrap_or(Averaging::Macro),
+            averaging: self.averaging,
             photos: &self.photos,
         }
     }
@@ -143,7 +167,7 @@ impl Source {
             read_rows(&folder.join("validation.csv"))?,
         );
         extend_new(&mut self.effects, read_rows(&folder.join("effects.csv"))?);
-        extend_new(&mut self.study, read_rows(&folder.join("study.csv"))?);
+        extend_new(&mut self.study, read_rows(&folder.join(STUDY))?);
         for run in RunFiles::read_all(folder) {
             self.words
                 .entry(run.concept.clone())
@@ -227,23 +251,16 @@ fn protocols(folders: &[PathBuf], missing: &mut Vec<String>) -> Result<Vec<Proto
         for folder in folders {
             images.extend(ImageRow::read(folder, &suffix)?);
         }
-        let weighting = joined.weighting();
-        let (averaging, photos) = (Some(weighting.averaging), weighting.photos.clone());
+        let Weighting { averaging, photos } = joined.weighting();
+        let photos = photos.clone();
         found.push(ProtocolScores {
-            protocol: joined.protocol,
-            scores: joined.scores,
             checks: joined.checks,
             images,
-            averaging,
-            photos,
-            ..ProtocolScores::default()
+            ..ProtocolScores::new(joined.protocol, joined.scores, averaging, photos)
         });
     }
     if let (true, [folder]) = (found.is_empty(), folders) {
         found.extend(without_protocol(folder, missing)?);
-    }
-    for scores in &mut found {
-        scores.summary = summarize(&scores.scores, &scores.variants(), scores.weighting());
     }
     Ok(found)
 }
@@ -281,10 +298,10 @@ fn without_protocol(folder: &Path, missing: &mut Vec<String>) -> Result<Option<P
     for row in &mut scores.rows {
         row.image = folder.join(&row.image).to_string_lossy().replace('\\', "/");
     }
+    let photos = BTreeMap::new();
     Ok(Some(ProtocolScores {
-        scores,
         checks: read_rows(&folder.join("checks.csv"))?,
         images: ImageRow::read(folder, "")?,
-        ..ProtocolScores::default()
+        ..ProtocolScores::new(Value::Null, scores, Averaging::Macro, photos)
     }))
 }

@@ -177,26 +177,59 @@ test("hostile names of variants and prompts stay text", () => use(async (page) =
   assert.equal(await page.locator('img[src="x"]').count(), 0);
 }));
 
-test("the copied tables are the ones that are shown", () => use(async (page) => {
-  const cell = (variant, metric) => page.locator("#scores tr[data-variant]").nth(variant).locator("td").nth(metric);
-  await page.getByRole("button", { name: "Copy as LaTeX" }).click();
-  const latex = await page.locator("#copied").inputValue();
-  const number = async (variant, metric) => {
-    const mean = await cell(variant, metric).locator("span").first().textContent();
-    const best = (await cell(variant, metric).locator("span.best").count()) > 0;
-    const interval = (await cell(variant, metric).locator("small").first().textContent()).trim();
-    return `${best ? `\\textbf{${mean}}` : mean} {\\scriptsize${interval}}`;
-  };
-  const names = ["CoRe", "Textual Inversion", "\\textless{}img src=x onerror=alert(1)\\textgreater{}"];
-  const lines = [];
-  for (const [v, name] of names.entries()) lines.push(`${name} & ${[await number(v, 0), await number(v, 1), await number(v, 2)].join(" & ")} \\\\`);
-  assert.equal(latex, ["\\begin{tabular}{lccc}", "\\toprule", "Method & CLIP-T & CLIP-I & DINO \\\\", "\\midrule", ...lines, "\\bottomrule", "\\end{tabular}", ""].join("\n"));
-  await page.getByRole("button", { name: "Copy as Markdown" }).click();
-  const table = readFileSync(join(home, "scores.csv"), "utf8");
-  assert.ok(table.length > 0);
-  assert.match(await page.locator("#copied").inputValue(), /^\| variant \| CLIP-T \| CLIP-I \| DINO \|\n\|---\|---\|---\|---\|\n\| CoRe \| 0\.\d{4} \[/);
-  await page.getByRole("button", { name: "Copy as CSV" }).click();
-  assert.match(await page.locator("#copied").inputValue(), /^variant,clip_t,clip_t_low,/);
+test("the copied tables are the expected texts", async () => {
+  const exact = join(folder, "exact");
+  results(exact, { variants: ["CoRe", "50 % & <more>"], concepts: ["dog"], prompts: PROMPTS, patterns: 2, scores: [[0.25, 0.75, -0.5], [0.5, 0.25, -0.25]] });
+  coreEval("report", exact);
+  await use(async (page) => {
+    const copied = async (kind) => {
+      await page.getByRole("button", { name: `Copy as ${kind}` }).click();
+      return page.locator("#copied").inputValue();
+    };
+    assert.equal(await copied("LaTeX"), `\\begin{tabular}{lccc}
+\\toprule
+Method & CLIP-T & CLIP-I & DINO \\\\
+\\midrule
+CoRe & 0.2500 {\\scriptsize[0.2500, 0.2500]} & \\textbf{0.7500} {\\scriptsize[0.7500, 0.7500]} & $-$0.5000 {\\scriptsize[$-$0.5000, $-$0.5000]} \\\\
+50 \\% \\& \\textless{}more\\textgreater{} & \\textbf{0.5000} {\\scriptsize[0.5000, 0.5000]} & 0.2500 {\\scriptsize[0.2500, 0.2500]} & \\textbf{$-$0.2500} {\\scriptsize[$-$0.2500, $-$0.2500]} \\\\
+\\bottomrule
+\\end{tabular}
+`);
+    assert.equal(await copied("Markdown"), `| variant | CLIP-T | CLIP-I | DINO |
+|---|---|---|---|
+| CoRe | 0.2500 [0.2500, 0.2500] | 0.7500 [0.7500, 0.7500] | -0.5000 [-0.5000, -0.5000] |
+| 50 % & <more> | 0.5000 [0.5000, 0.5000] (+0.2500 [+0.2500, +0.2500]) | 0.2500 [0.2500, 0.2500] (-0.5000 [-0.5000, -0.5000]) | -0.2500 [-0.2500, -0.2500] (+0.2500 [+0.2500, +0.2500]) |
+`);
+    const columns = ["clip_t", "clip_i", "dino"].flatMap((m) => ["", "_low", "_high", "_difference", "_difference_low", "_difference_high"].map((end) => m + end));
+    assert.equal(await copied("CSV"), `variant,${columns.join()}
+CoRe,0.25,0.25,0.25,,,,0.75,0.75,0.75,,,,-0.5,-0.5,-0.5,,,
+50 % & <more>,0.5,0.5,0.5,0.25,0.25,0.25,0.25,0.25,0.25,-0.5,-0.5,-0.5,-0.25,-0.25,-0.25,0.25,0.25,0.25
+`);
+  }, { file: join(exact, "report.html") });
+});
+
+test("a masked protocol's masks lie over both images on request", () => use(async (page) => {
+  await page.locator('[data-at="0,1"]').click();
+  assert.equal(await page.locator("#stage svg").count(), 0);
+  await page.keyboard.press("m");
+  assert.equal(await page.locator("#stage svg").count(), 2);
+}));
+
+test("images that alternate by themselves stand still where motion is unwanted", async () => {
+  for (const [reducedMotion, disabled] of [["reduce", true], ["no-preference", false]]) {
+    await use(async (page) => {
+      await page.locator('[data-at="0,1"]').click();
+      await page.keyboard.press("3");
+      assert.equal(await page.locator("#alternate").isDisabled(), disabled);
+    }, { reducedMotion });
+  }
+});
+
+test("a print holds all rows of the chosen filter", () => use(async (page) => {
+  await page.locator('#filters [data-key="kind"]').selectOption("plain");
+  await page.evaluate(() => dispatchEvent(new Event("beforeprint")));
+  const expected = rows.filter((row) => row.kind === "plain" && row.variant === "CoRe").length;
+  assert.equal(await page.locator(".body [role=row]").count(), expected);
 }));
 
 for (const scheme of ["light", "dark"]) {

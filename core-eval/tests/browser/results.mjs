@@ -71,8 +71,11 @@ function write(file, content) {
   writeFileSync(file, content);
 }
 
-/** Writes a results folder and returns its score rows, each with the names of the columns as keys. */
-export function results(folder, { variants, concepts, prompts, images = 2, side = 64, patterns = 30, protocols = ["dreambooth"] }) {
+/**
+ * Writes a results folder and returns its score rows, each with the names of the columns as keys. `scores` gives every
+ * image of a variant the same three.
+ */
+export function results(folder, { variants, concepts, prompts, images = 2, side = 64, patterns = 30, protocols = ["dreambooth"], scores }) {
   const files = Array.from({ length: patterns }, (_, i) => join(folder, `../patterns/${i}.png`));
   files.forEach((file, i) => write(file, png(side, i)));
   const place = (file, pattern) => { mkdirSync(dirname(file), { recursive: true }); linkSync(files[pattern % patterns], file); };
@@ -93,7 +96,8 @@ export function results(folder, { variants, concepts, prompts, images = 2, side 
         const image = `images/${variant}/${concept}/0/${p}/${String(i).padStart(5, "0")}.png`;
         place(join(folder, image), v * 5 + c * 3 + p + i);
         const score = (mean) => Math.round((mean + 0.1 * (next() - 0.5)) * 1e6) / 1e6;
-        rows.push({ variant, concept, seed: 0, group: "animate", kind, prompt, image, clip_t: score(0.3 + 0.01 * v), clip_i: score(0.7 - 0.05 * v), dino: score(0.6 + [0, -0.2, 0.15][v % 3]) });
+        const [clip_t, clip_i, dino] = scores?.[v] ?? [score(0.3 + 0.01 * v), score(0.7 - 0.05 * v), score(0.6 + [0, -0.2, 0.15][v % 3])];
+        rows.push({ variant, concept, seed: 0, group: "animate", kind, prompt, image, clip_t, clip_i, dino });
       }
     });
   }));
