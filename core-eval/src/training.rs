@@ -70,6 +70,7 @@ pub fn train(
                 unfinished: Unfinished::Resume,
                 replay: None,
                 stop,
+                keep_state: false,
                 show_progress: false,
             };
             match core_train::run_on(base.get()?, &run.config, &options) {

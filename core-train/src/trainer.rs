@@ -28,6 +28,9 @@ pub struct RunOptions<'a> {
     pub replay: Option<&'a Path>,
     /// Becomes true when the run is to stop after the step it is at.
     pub stop: &'a AtomicBool,
+    /// Whether the finished run keeps the state of its last step, so that others can go on from it
+    /// ([`first_stages`](crate::run::first_stages)).
+    pub keep_state: bool,
     /// Whether progress is shown on standard error.
     pub show_progress: bool,
 }
@@ -105,7 +108,7 @@ pub fn run_on(base: &BaseModel, config: &RunConfig, options: &RunOptions<'_>) ->
     }
     // 6. results
     save_results(config, &base.folder, stepper.model(), dir.folder())?;
-    dir.complete()
+    dir.complete(options.keep_state)
 }
 
 /// Writes what a run folder holds before the first step, and goes to the saved one, if any.

@@ -80,6 +80,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
         },
         replay: args.replay.as_deref(),
         stop: &stop,
+        keep_state: false,
         show_progress: true,
     };
     let folder = trainer::run(&config, &options)?;

@@ -2,9 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use core_metrics::Metric;
+use core_model::files::write_atomically;
+
 use super::lines::LineFile;
 use super::row::DIFFUSION;
 use super::{Logged, Logger};
+use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::run::folder::METRICS;
 
@@ -17,31 +21,60 @@ pub(super) struct MetricsCsv {
 }
 
 impl MetricsCsv {
-    /// Opens the table of a run folder and keeps its header and first `rows` rows. `terms` are the
-    /// columns of the terms beside the diffusion loss, `scores` those of validation images.
+    /// Opens the table of a run folder and keeps its header and first `rows` rows. `columns` are those
+    /// after stage and step.
     ///
     /// # Errors
     /// As [`LineFile::open`].
-    pub(super) fn open(
-        folder: &Path,
-        terms: &[&'static str],
-        scores: &[&'static str],
-        rows: usize,
-    ) -> Result<Self> {
+    pub(super) fn open(folder: &Path, columns: Vec<&'static str>, rows: usize) -> Result<Self> {
         let path = folder.join(METRICS);
-        let mut columns = vec!["loss", DIFFUSION];
-        columns.extend(terms);
-        columns.extend(["embedding_norm", "learning_rate"]);
-        columns.extend(scores);
-        let mut header = vec!["stage", "step"];
-        header.extend(&columns);
-        let header = line(&path, &header)?;
+        let header = line(&path, &with_stage_and_step(&columns))?;
         Ok(Self {
             file: LineFile::open(&path, &header, rows)?,
             path,
             columns,
         })
     }
+}
+
+/// The columns of a run after stage and step: the loss, its terms, and the scores of validation images.
+pub(super) fn columns(config: &RunConfig) -> Vec<&'static str> {
+    let mut columns = vec!["loss", DIFFUSION];
+    columns.extend(config.term_kinds());
+    columns.extend(["embedding_norm", "learning_rate"]);
+    let validation = config.validation.iter();
+    columns.extend(validation.flat_map(|v| v.metrics()).map(Metric::column));
+    columns
+}
+
+fn with_stage_and_step(columns: &[&'static str]) -> Vec<&'static str> {
+    [&["stage", "step"], columns].concat()
+}
+
+/// Writes the rows of an earlier run's table with the columns of another run, which has at least the
+/// same.
+///
+/// # Errors
+/// An unreadable table, an unwritable folder.
+pub(super) fn copy(earlier: &Path, folder: &Path, columns: &[&'static str]) -> Result<()> {
+    let path = earlier.join(METRICS);
+    let damaged = |error: csv::Error| Error::run_folder(&path, error.to_string());
+    let mut reader = csv::Reader::from_path(&path).map_err(damaged)?;
+    let header = reader.headers().map_err(damaged)?.clone();
+    let names = with_stage_and_step(columns);
+    let mut table = line(&path, &names)?;
+    for record in reader.records() {
+        let record = record.map_err(damaged)?;
+        let field = |name: &&str| {
+            let place = header.iter().position(|other| other == *name);
+            place
+                .and_then(|place| record.get(place))
+                .unwrap_or_default()
+        };
+        let fields: Vec<&str> = names.iter().map(field).collect();
+        table.extend(line(&path, &fields)?);
+    }
+    Ok(write_atomically(&folder.join(METRICS), &table)?)
 }
 
 impl Logger for MetricsCsv {
@@ -74,13 +107,34 @@ fn line<T: AsRef<[u8]>>(path: &Path, fields: &[T]) -> Result<Vec<u8>> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::tests::{logged, row};
-    use super::*;
+    use super::{Logger, METRICS, MetricsCsv, copy};
+
+    fn columns(terms: &[&'static str], scores: &[&'static str]) -> Vec<&'static str> {
+        let ends = ["embedding_norm", "learning_rate"];
+        [&["loss", "diffusion"], terms, &ends, scores].concat()
+    }
+
+    #[test]
+    fn rows_of_an_earlier_run_get_the_columns_of_the_one_that_continues_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let earlier = folder.path().join("earlier");
+        std::fs::create_dir(&earlier).unwrap();
+        let mut csv = MetricsCsv::open(&earlier, columns(&["context_embedding"], &[]), 0).unwrap();
+        csv.log(&logged(&row(1), &[])).unwrap();
+        let wanted = columns(&["other_term", "context_embedding"], &["dino"]);
+        copy(&earlier, folder.path(), &wanted).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(folder.path().join(METRICS)).unwrap(),
+            "stage,step,loss,diffusion,other_term,context_embedding,embedding_norm,learning_rate,dino\n\
+             embedding,1,0.1,1.5e-7,,0.25,1.0,0.005,\n"
+        );
+    }
 
     #[test]
     fn rows_have_the_columns_of_the_contract() {
         let folder = tempfile::tempdir().unwrap();
-        let terms = ["context_embedding", "context_attention"];
-        let mut csv = MetricsCsv::open(folder.path(), &terms, &[], 0).unwrap();
+        let columns = columns(&["context_embedding", "context_attention"], &[]);
+        let mut csv = MetricsCsv::open(folder.path(), columns, 0).unwrap();
         csv.log(&logged(&row(1), &[])).unwrap();
         assert_eq!(
             std::fs::read_to_string(folder.path().join(METRICS)).unwrap(),
@@ -92,7 +146,8 @@ mod tests {
     #[test]
     fn scores_of_validation_images_stand_in_the_rows_of_their_steps() {
         let folder = tempfile::tempdir().unwrap();
-        let mut csv = MetricsCsv::open(folder.path(), &[], &["clip_t", "dino"], 0).unwrap();
+        let mut csv =
+            MetricsCsv::open(folder.path(), columns(&[], &["clip_t", "dino"]), 0).unwrap();
         let mut scored = row(2);
         scored.scores = vec![("clip_t", 0.25), ("dino", -0.5)];
         csv.log(&logged(&row(1), &[])).unwrap();
@@ -106,7 +161,7 @@ mod tests {
     #[test]
     fn reopening_cuts_what_came_after_the_saved_state() {
         let folder = tempfile::tempdir().unwrap();
-        let open = |rows| MetricsCsv::open(folder.path(), &[], &[], rows);
+        let open = |rows| MetricsCsv::open(folder.path(), columns(&[], &[]), rows);
         let log = |csv: &mut MetricsCsv, step| csv.log(&logged(&row(step), &[])).unwrap();
         let mut csv = open(0).unwrap();
         (1..=3).for_each(|step| log(&mut csv, step));

@@ -7,7 +7,7 @@ use super::{Logged, Logger};
 use crate::error::{Error, Result};
 
 /// Its name in the run folder.
-const FILE: &str = "metrics.jsonl";
+pub(super) const FILE: &str = "metrics.jsonl";
 
 /// The file.
 #[derive(Debug)]

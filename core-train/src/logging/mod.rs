@@ -10,7 +10,6 @@ mod tensorboard;
 
 use std::path::Path;
 
-use core_metrics::Metric;
 use image::RgbImage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,6 +18,7 @@ pub use row::Row;
 
 use crate::config::RunConfig;
 use crate::error::Result;
+use crate::run::first_stages::copy;
 
 /// One step as loggers see it.
 pub(crate) struct Logged<'a> {
@@ -55,6 +55,11 @@ macro_rules! loggers {
         }
 
         impl ReportTo {
+            /// Its file or folder in a run folder.
+            fn file(self) -> &'static str {
+                match self { $(Self::$name => $module::FILE,)+ }
+            }
+
             fn open(self, folder: &Path, rows: usize) -> Result<Box<dyn Logger>> {
                 Ok(match self { $(Self::$name => Box::new($module::$name::open(folder, rows)?),)+ })
             }
@@ -69,6 +74,18 @@ loggers! {
     tensorboard::TensorBoard => "tensorboard",
 }
 
+/// Puts what an earlier run has logged, which had the first stages of this one, into its folder.
+///
+/// # Errors
+/// An unreadable log, an unwritable folder.
+pub(crate) fn copy_log(earlier: &Path, folder: &Path, config: &RunConfig) -> Result<()> {
+    csv::copy(earlier, folder, &csv::columns(config))?;
+    for kind in &config.report_to {
+        copy(&earlier.join(kind.file()), &folder.join(kind.file()))?;
+    }
+    Ok(())
+}
+
 /// All loggers of a run.
 pub(crate) struct Log {
     loggers: Vec<Box<dyn Logger>>,
@@ -81,10 +98,7 @@ impl Log {
     /// # Errors
     /// Files that cannot be written, or that hold fewer steps.
     pub(crate) fn open(folder: &Path, config: &RunConfig, rows: usize) -> Result<Self> {
-        let validation = config.validation.iter();
-        let scores = validation.flat_map(|validation| validation.metrics());
-        let scores: Vec<&str> = scores.map(Metric::column).collect();
-        let csv = csv::MetricsCsv::open(folder, &config.term_kinds(), &scores, rows)?;
+        let csv = csv::MetricsCsv::open(folder, csv::columns(config), rows)?;
         let mut loggers: Vec<Box<dyn Logger>> = vec![Box::new(csv)];
         for kind in &config.report_to {
             loggers.push(kind.open(folder, rows)?);

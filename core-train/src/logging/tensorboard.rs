@@ -16,10 +16,10 @@ use super::{Logged, Logger};
 use crate::error::{Error, Result};
 
 /// Its folder in the run folder, which `tensorboard --logdir` finds.
-const FOLDER: &str = "tensorboard";
+pub(super) const FILE: &str = "tensorboard";
 
 /// Its name; TensorBoard looks for `tfevents`.
-const FILE: &str = "events.out.tfevents.0.core-train";
+const EVENTS: &str = "events.out.tfevents.0.core-train";
 
 /// Bytes before and after the event of a record: its length with a checksum, and a checksum.
 const HEAD: usize = 12;
@@ -38,9 +38,9 @@ impl TensorBoard {
     /// # Errors
     /// [`Error::File`] when it cannot be read or written.
     pub(super) fn open(folder: &Path, rows: usize) -> Result<Self> {
-        let folder = folder.join(FOLDER);
+        let folder = folder.join(FILE);
         std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        let path = folder.join(FILE);
+        let path = folder.join(EVENTS);
         let kept = if rows == 0 {
             let version = record(&event(0, |event| event.bytes(3, b"brain.Event:2")));
             write_atomically(&path, &version)?;
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn reopening_keeps_whole_events_up_to_the_saved_step() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(FOLDER).join(FILE);
+        let path = folder.path().join(FILE).join(EVENTS);
         let images = vec![("a {}".to_string(), RgbImage::new(3, 2))];
         let mut board = TensorBoard::open(folder.path(), 0).unwrap();
         for step in [1, 2, 200, 300] {

@@ -136,13 +136,16 @@ impl RunDir {
     }
 
     /// Gives the folder its name and removes the state, in this order: a state that a kill leaves
-    /// half removed must not lie in an unfinished run, which would be continued from it.
+    /// half removed must not lie in an unfinished run, which would be continued from it. With `keep_state`
+    /// the state stays.
     ///
     /// # Errors
     /// [`Error::File`] naming the folder.
-    pub fn complete(self) -> Result<PathBuf> {
+    pub fn complete(self, keep_state: bool) -> Result<PathBuf> {
         std::fs::rename(&self.scratch, &self.output).map_err(Error::io(&self.output))?;
-        StateFolder::of(&self.output).remove()?;
+        if !keep_state {
+            StateFolder::of(&self.output).remove()?;
+        }
         Ok(self.output)
     }
 }
@@ -182,7 +185,7 @@ mod tests {
         // Something in the way makes giving the name fail, as a kill would stop it.
         std::fs::create_dir(&dir.output).unwrap();
         std::fs::write(dir.output.join("other"), "").unwrap();
-        assert!(dir.complete().is_err());
+        assert!(dir.complete(false).is_err());
         assert!(position.exists());
     }
 
@@ -210,7 +213,7 @@ mod tests {
     fn a_complete_run_has_its_name_and_no_state() {
         let folder = tempfile::tempdir().unwrap();
         let (dir, _) = unfinished(folder.path());
-        let output = dir.complete().unwrap();
+        let output = dir.complete(false).unwrap();
         assert!(output.exists() && !output.join("state").exists());
         assert!(!RunDir::scratch_of(&output).exists());
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod checkpoint;
 pub mod environment;
+pub mod first_stages;
 pub mod folder;
 pub mod position;
 pub mod state;

@@ -26,6 +26,9 @@ use crate::stepper::Stepper;
 /// misread.
 const FORMAT: u32 = 2;
 
+/// The folder of the states in a run folder.
+pub(crate) const STATE: &str = "state";
+
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const POSITION: &str = "position.json";
@@ -52,7 +55,7 @@ impl StateFolder {
     /// The one in a run folder.
     pub fn of(run: &Path) -> Self {
         Self {
-            folder: run.join("state"),
+            folder: run.join(STATE),
         }
     }
 

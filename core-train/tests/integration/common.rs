@@ -50,6 +50,7 @@ pub(crate) fn train(config: &Path, output: &Path, replay: Option<&Path>) {
 
         replay,
         stop: &AtomicBool::new(false),
+        keep_state: false,
         show_progress: false,
     };
     core_train::run(&config, &options).unwrap_or_else(|error| panic!("{error}"));
@@ -63,6 +64,7 @@ pub(crate) fn train_step_by_step(config: &Path, output: &Path) -> usize {
         unfinished: Unfinished::Resume,
         replay: None,
         stop: &AtomicBool::new(true),
+        keep_state: false,
         show_progress: false,
     };
     let mut stops = 0;

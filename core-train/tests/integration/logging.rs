@@ -163,6 +163,7 @@ fn what_cannot_be_written_while_training_is_refused_before_the_first_step() {
                 unfinished: core_train::run::folder::Unfinished::Refuse,
                 replay: None,
                 stop: &std::sync::atomic::AtomicBool::new(false),
+                keep_state: false,
                 show_progress: false,
             };
             core_train::run(&config, &options)

@@ -361,6 +361,7 @@ fn what_a_mapper_cannot_be_combined_with_is_refused_by_key() {
                 unfinished: Unfinished::Refuse,
                 replay: Some(&file("replay.safetensors")),
                 stop: &AtomicBool::new(false),
+                keep_state: false,
                 show_progress: false,
             };
             core_train::run(&config, &options).map(|_| ())
@@ -410,6 +411,7 @@ fn a_replay_without_truncations_or_with_start_values_of_nothing_is_refused() {
             unfinished: Unfinished::Refuse,
             replay: Some(replay),
             stop: &AtomicBool::new(false),
+            keep_state: false,
             show_progress: false,
         };
         core_train::run(&config, &options).unwrap_err().to_string()

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use core_train::run::first_stages::{begin_from, first_stages, has_state};
 use core_train::run::folder::{RunDir, Unfinished};
 use core_train::{RunConfig, RunOptions};
 
@@ -77,6 +78,7 @@ fn what_a_kill_left_behind_after_the_saved_state_is_of_no_consequence() {
 
         replay: None,
         stop: &stop,
+        keep_state: false,
         show_progress: false,
     };
     for _ in 0..5 {
@@ -146,6 +148,7 @@ fn an_unfinished_run_is_only_continued_as_it_was_begun() {
 
         replay: None,
         stop: &stop,
+        keep_state: false,
         show_progress: false,
     };
     let run = RunConfig::load(&path, &[]).unwrap();
@@ -156,4 +159,39 @@ fn an_unfinished_run_is_only_continued_as_it_was_begun() {
         message.contains("0.005") && message.contains("0.001"),
         "{message}"
     );
+}
+
+#[test]
+fn a_run_that_goes_on_from_the_first_stage_of_another_ends_with_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = config(folder.path(), [8, 3]);
+    let whole = folder.path().join("whole");
+    train(&path, &whole, None);
+
+    let run = RunConfig::load(&path, &[]).unwrap();
+    let [earlier, output] = ["earlier", "output"].map(|name| folder.path().join(name));
+    let options = RunOptions {
+        output: &earlier,
+        unfinished: Unfinished::Refuse,
+        replay: None,
+        stop: &AtomicBool::new(false),
+        keep_state: true,
+        show_progress: false,
+    };
+    let first = first_stages(&run, 1);
+    core_train::run(&first, &options).unwrap();
+    assert!(has_state(&earlier) && !has_state(&whole));
+
+    let refused = begin_from(&whole, &run, &RunDir::scratch_of(&output)).unwrap_err();
+    assert!(refused.to_string().contains("no state"), "{refused}");
+    begin_from(&earlier, &run, &RunDir::scratch_of(&output)).unwrap();
+    let options = RunOptions {
+        output: &output,
+        unfinished: Unfinished::Resume,
+        keep_state: false,
+        ..options
+    };
+    core_train::run(&run, &options).unwrap();
+    assert_eq!(results(&output), results(&whole));
+    assert!(has_state(&earlier) && !has_state(&output));
 }
