@@ -16,7 +16,7 @@
 //! | prompts to numbers | [`tokenizer`] |
 //! | the U-Net, the autoencoder, the text encoder | [`unet`], [`vae`], [`text_encoder`] |
 //! | images to numbers | [`image_processor`] |
-//! | image encoders and the segmenter, for scores | [`clip`], [`dino`], [`clipseg`] |
+//! | image encoders and the segmenter, for scores | [`clip`], [`siglip`], [`dino`], [`clipseg`] |
 //! | noise schedules for training and sampling | [`noise_scheduler`] |
 //! | layers and the operations below them | [`nn`], [`ops`] |
 //! | folders of photos, and what other files are | [`photos`], [`file_kind`] |
@@ -58,6 +58,7 @@ mod positions;
 pub mod precision;
 mod resnet;
 pub mod rng;
+pub mod siglip;
 pub mod source;
 pub mod text_encoder;
 pub mod tokenizer;

@@ -1,4 +1,4 @@
-//! The transformer that CLIP's two towers, DINO (Dosovitskiy et al. 2021) and CLIPSeg's decoder
+//! The transformer that the towers of CLIP and SigLIP, DINO (Dosovitskiy et al. 2021) and CLIPSeg's decoder
 //! share.
 
 use burn::module::{Module, Param};
@@ -44,7 +44,7 @@ impl Activation {
         }
     }
 
-    fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+    pub(crate) fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Gelu => ops::gelu(x),
             Self::GeluNew => ops::gelu_approximate(x),

@@ -35,11 +35,16 @@ use crate::error::{Error, Result};
 /// The largest side that a configuration may ask for, in pixels.
 const MAX_SIDE: u64 = 16_384;
 
+/// The classes whose configurations are read.
+const CLASSES: &str =
+    "CLIPImageProcessor, ViTImageProcessor, BitImageProcessor or SiglipImageProcessor";
+
 /// The family whose defaults stand for absent keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Family {
     Clip,
     Vit,
+    Siglip,
 }
 
 /// Size of an image after resizing.
@@ -122,6 +127,15 @@ impl ImageProcessor {
             image_mean: [0.5; 3],
             image_std: [0.5; 3],
             ..Self::clip(side)
+        }
+    }
+
+    /// `SiglipImageProcessor` for images of `side` by `side` pixels: squashed, bicubic, to -1..1.
+    pub fn siglip(side: u32) -> Self {
+        Self {
+            image_processor_type: "SiglipImageProcessor",
+            resample: Filter::Bicubic,
+            ..Self::vit(side)
         }
     }
 
@@ -339,6 +353,7 @@ impl Keys {
         let defaults = match family {
             Family::Clip => ImageProcessor::clip(224),
             Family::Vit => ImageProcessor::vit(224),
+            Family::Siglip => ImageProcessor::siglip(224),
         };
         for key in ["do_pad", "do_reduce_labels"] {
             if self.get(key, "true or false")?.unwrap_or(false) {
@@ -374,10 +389,13 @@ impl Keys {
             if let Some(class) = self.get::<String>(key, "the name of a class")? {
                 return match class.as_str() {
                     _ if class.starts_with("CLIPImageProcessor") => Ok(Family::Clip),
+                    // Of DINOv2; its defaults are CLIP's.
+                    _ if class.starts_with("BitImageProcessor") => Ok(Family::Clip),
                     _ if class.starts_with("ViTImageProcessor") => Ok(Family::Vit),
+                    _ if class.starts_with("SiglipImageProcessor") => Ok(Family::Siglip),
                     "CLIPFeatureExtractor" => Ok(Family::Clip),
                     "ViTFeatureExtractor" => Ok(Family::Vit),
-                    _ => Err(self.unsupported(key, "CLIPImageProcessor or ViTImageProcessor")),
+                    _ => Err(self.unsupported(key, CLASSES)),
                 };
             }
         }
@@ -388,12 +406,10 @@ impl Keys {
             Map::new()
         };
         match model.get("model_type").and_then(Value::as_str) {
-            Some("clip") => Ok(Family::Clip),
+            Some("clip" | "dinov2") => Ok(Family::Clip),
             Some("vit") => Ok(Family::Vit),
-            _ => Err(self.unsupported(
-                "image_processor_type",
-                "CLIPImageProcessor or ViTImageProcessor",
-            )),
+            Some("siglip") => Ok(Family::Siglip),
+            _ => Err(self.unsupported("image_processor_type", CLASSES)),
         }
     }
 

@@ -19,6 +19,7 @@ mod original_layout;
 mod pipeline;
 mod readers;
 mod scratch;
+mod siglip;
 mod tokenizer;
 mod torch_files;
 mod trajectories;

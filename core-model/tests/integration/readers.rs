@@ -17,6 +17,7 @@ use core_model::image_processor::{ImageProcessor, load_image};
 use core_model::learned_embedding::LearnedEmbedding;
 use core_model::noise_scheduler::{SchedulerConfig, SchedulerKind};
 use core_model::original_layout;
+use core_model::siglip::SiglipModel;
 use core_model::text_encoder::TextEncoder;
 use core_model::tokenizer::Tokenizer;
 use core_model::unet::UNet2DConditionModel;
@@ -92,7 +93,7 @@ pub fn text(bytes: &[u8]) {
 type Load = fn(&Path);
 
 /// The configs: folder of fixtures, file, and what reads the folder.
-pub const CONFIGS: [(&str, &str, Load); 8] = [
+pub const CONFIGS: [(&str, &str, Load); 9] = [
     ("unet/sd2-like", "config.json", |folder| {
         said(UNet2DConditionModel::load(folder, &Device::flex()));
     }),
@@ -107,6 +108,9 @@ pub const CONFIGS: [(&str, &str, Load); 8] = [
     }),
     ("dino/dinov2", "config.json", |folder| {
         said(DinoModel::load(folder, &Device::flex()));
+    }),
+    ("siglip/default", "config.json", |folder| {
+        said(SiglipModel::load(folder, &Device::flex()));
     }),
     ("text-encoder/gelu", "config.json", |folder| {
         said(TextEncoder::load(folder, &Device::flex()));
