@@ -47,12 +47,7 @@ pub fn checks(
     scores: &ScoreTable,
 ) -> Vec<CheckRow> {
     let instances = Metric::of_instances(&images.metrics);
-    let mut rows = Vec::new();
-    for metric in images.metrics.iter().filter(|metric| metric.reads_photos()) {
-        let concepts = images.photos.iter();
-        let concepts = concepts.map(|photos| features(photos, *metric, protocol));
-        rows.extend(of_photos(*metric, &concepts.collect::<Vec<_>>()));
-    }
+    let mut rows = checks_of_photos(&images.metrics, protocol, images.photos.iter());
     for variant in &images.experiment.variants {
         let name = variant.name.as_str();
         rows.extend(instances.and_then(|metric| diversity(images, protocol, metric, name)));
@@ -63,6 +58,21 @@ pub fn checks(
         rows.extend(instances.and_then(|metric| closest(images, protocol, metric, name)));
     }
     rows
+}
+
+/// The checks about photos alone, of some metrics, given the photos of every concept.
+pub fn checks_of_photos<'a>(
+    metrics: &[Metric],
+    protocol: &Protocol,
+    photos: impl Iterator<Item = &'a Vec<ImageFeatures>> + Clone,
+) -> Vec<CheckRow> {
+    let metrics = metrics.iter().filter(|metric| metric.reads_photos());
+    let rows = metrics.flat_map(|metric| {
+        let concepts = photos.clone();
+        let concepts = concepts.map(|photos| features(photos, *metric, protocol));
+        of_photos(*metric, &concepts.collect::<Vec<_>>())
+    });
+    rows.collect()
 }
 
 fn check(variant: &str, measure: impl Into<String>, value: f64, place: &str) -> CheckRow {

@@ -7,6 +7,7 @@
 //! | addresses of runs, training, work on all cores | [`plan`], [`training`], [`workers`] |
 //! | evaluation images with paired noise | [`images`] |
 //! | metrics, and how scores are computed | [`metrics`], [`protocol`], [`gallery`], [`masks`], [`scoring`], [`provenance`] |
+//! | commands that judge images | [`judge`] |
 //! | diversity, copied photos, lowest prompts, scores of photos | [`checks`], [`image_rows`] |
 //! | context tokens, training curves, scores during training, claims | [`tokens`], [`kept_tokens`], [`curves`], [`validation_scores`], [`effects`] |
 //! | which networks ran, and how often | [`usage`] |
@@ -24,6 +25,7 @@ pub mod gallery;
 pub mod harness;
 pub mod image_rows;
 pub mod images;
+pub mod judge;
 pub mod kept_tokens;
 mod lock;
 pub mod masks;

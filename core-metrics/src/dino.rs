@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Result;
 use burn::tensor::Device;
 use core_model::Network;
-use core_model::dino::DinoModel;
+use core_model::dino::{DinoConfig, DinoModel};
 use core_model::image_processor::ImageProcessor;
 use image::RgbImage;
 
@@ -23,7 +23,7 @@ impl Definition for Dino {
     }
 
     fn encoder(&self) -> &'static EncoderKind {
-        &ENCODER
+        &DINO
     }
 
     fn compared_with(&self) -> Compared {
@@ -39,17 +39,28 @@ impl Definition for Dino {
     }
 }
 
-static ENCODER: EncoderKind = EncoderKind {
+/// The kind of encoder.
+pub(crate) static DINO: EncoderKind = EncoderKind {
     key: "dino",
     title: "DINO",
     folder: "a DINO model (ViT or DINOv2) as transformers writes it",
     required: true,
-    check: |folder| {
-        let processor = ImageProcessor::from_dir(folder)?;
-        Ok(DinoModel::check(folder)?.check_processor(&processor)?)
-    },
-    load: |folder, device| Ok(Box::new(Encoder::load(folder, device)?)),
+    check: |folder| check(folder).map(drop),
+    load,
 };
+
+/// Refuses a folder that cannot be loaded; returns what its configuration says.
+pub(crate) fn check(folder: &Path) -> Result<DinoConfig> {
+    let processor = ImageProcessor::from_dir(folder)?;
+    let config = DinoModel::check(folder)?;
+    config.check_processor(&processor)?;
+    Ok(config)
+}
+
+/// Loads the encoder from its folder.
+pub(crate) fn load(folder: &Path, device: &Device) -> Result<Box<dyn ImageEncoder>> {
+    Ok(Box::new(Encoder::load(folder, device)?))
+}
 
 /// The network with its preprocessing.
 struct Encoder {

@@ -92,6 +92,14 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b).clamp(-1.0, 1.0)
 }
 
+/// The step from one feature to another, scaled to length 1; `None` where they are equal.
+pub fn direction(from: &[f32], to: &[f32]) -> Option<Feature> {
+    let step: Vec<f32> = from.iter().zip(to).map(|(from, to)| to - from).collect();
+    step.iter()
+        .any(|value| *value != 0.0)
+        .then(|| normalized(&step))
+}
+
 /// The dot product of two vectors.
 pub fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter()
@@ -124,6 +132,13 @@ mod tests {
         assert!((cosine(&a, &a) - 1.0).abs() < 1e-7);
         let b = normalized(&[-3.0, -4.0]);
         assert!((cosine(&a, &b) + 1.0).abs() < 1e-7);
+    }
+
+    #[test]
+    fn a_direction_has_length_one_and_equal_features_have_none() {
+        let step = direction(&[1.0, 0.0], &[4.0, 4.0]).expect("a direction");
+        assert_eq!(step, [0.6, 0.8]);
+        assert_eq!(direction(&[1.0, 0.5], &[1.0, 0.5]), None);
     }
 
     #[test]

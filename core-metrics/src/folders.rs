@@ -34,11 +34,19 @@ impl EncoderFolders {
         kinds.filter_map(|kind| Some((kind, self.get(kind)?)))
     }
 
-    /// The metrics whose encoders' folders are named.
+    /// The metrics whose encoders' folders are named, without those that need images of the base
+    /// model.
     pub fn metrics(&self) -> Vec<Metric> {
+        self.metrics_where(|metric| !metric.reads_base_image())
+    }
+
+    /// The metrics for which `chosen` says yes and whose encoders' folders are named.
+    pub fn metrics_where(&self, chosen: impl Fn(Metric) -> bool) -> Vec<Metric> {
         let metrics = Metric::ALL.iter().copied();
-        let named = |metric: &Metric| self.get(metric.definition().encoder()).is_some();
-        metrics.filter(named).collect()
+        let named = |metric: Metric| self.get(metric.definition().encoder()).is_some();
+        metrics
+            .filter(|metric| named(*metric) && chosen(*metric))
+            .collect()
     }
 
     /// All folders.

@@ -9,18 +9,24 @@
 //! its network is a key below `[evaluation]` and a flag of `core-eval score`.
 
 mod clip;
+mod clip_direction;
 mod clip_i;
 mod clip_t;
 mod dino;
+mod dinov2;
+mod drift;
 mod encoder;
 mod folders;
+mod siglip;
+mod siglip_i;
+mod siglip_t;
 
 use std::ops::{Index, IndexMut};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use encoder::{EncoderKind, Feature, ImageEncoder, cosine, dot};
+pub use encoder::{EncoderKind, Feature, ImageEncoder, cosine, direction, dot};
 pub use folders::EncoderFolders;
 
 /// The definition of a metric.
@@ -37,7 +43,8 @@ pub trait Definition: Sync {
     /// Which part of an image, and of a photo, it reads.
     fn region(&self) -> Region;
 
-    /// The similarity of an image to its text or to a photo, before the protocol scales it.
+    /// The similarity of an image to its text, to a photo or to its base image, before the protocol
+    /// scales it; of two directions for [`Compared::Direction`].
     fn similarity(&self, image: &[f32], other: &[f32]) -> f64 {
         cosine(image, other)
     }
@@ -61,6 +68,11 @@ pub enum Compared {
     Text,
     /// The photos of its concept.
     Photos,
+    /// The base model's image for the same prompt from the same noise.
+    BaseImage,
+    /// The step from the base model's image to the image, with the step from the base prompt to its
+    /// text.
+    Direction,
 }
 
 /// Which part of an image an encoder reads.
@@ -118,6 +130,11 @@ metrics! {
     clip_t::ClipT => "clip_t",
     clip_i::ClipI => "clip_i",
     dino::Dino => "dino",
+    dinov2::DinoV2 => "dinov2",
+    siglip_t::SiglipT => "siglip_t",
+    siglip_i::SiglipI => "siglip_i",
+    drift::Drift => "drift",
+    clip_direction::ClipDirection => "clip_direction",
 }
 
 impl Metric {
@@ -138,9 +155,27 @@ impl Metric {
         self.definition().title()
     }
 
+    /// What it compares an image with.
+    pub fn compared_with(self) -> Compared {
+        self.definition().compared_with()
+    }
+
     /// Whether it compares an image with the photos of its concept.
     pub fn reads_photos(self) -> bool {
-        self.definition().compared_with() == Compared::Photos
+        self.compared_with() == Compared::Photos
+    }
+
+    /// Whether it needs the feature of an image's text.
+    pub fn reads_text(self) -> bool {
+        matches!(self.compared_with(), Compared::Text | Compared::Direction)
+    }
+
+    /// Whether it needs the image of the base model.
+    pub fn reads_base_image(self) -> bool {
+        matches!(
+            self.compared_with(),
+            Compared::BaseImage | Compared::Direction
+        )
     }
 
     /// The features that it reads under a protocol that compares foregrounds, or does not.

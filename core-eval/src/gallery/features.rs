@@ -63,6 +63,15 @@ impl Needs {
         }
     }
 
+    /// The same for images of the base model, which only some metrics read.
+    pub fn of_base_images(metrics: &[Metric], protocols: &[&Protocol]) -> Self {
+        let metrics = metrics.iter().filter(|metric| metric.reads_base_image());
+        Self {
+            readings: readings(metrics, protocols),
+            blackness: false,
+        }
+    }
+
     /// Whether masks are needed.
     pub fn masks(&self) -> bool {
         let mut readings = self.readings.iter();
@@ -90,7 +99,9 @@ mod tests {
     #[test]
     fn a_masked_protocol_needs_whole_images_for_the_text_only() {
         let core = Protocol::named("core").expect("a protocol");
-        let needs = Needs::of_images(Metric::ALL, &[core]);
+        let measured = ["clip_t", "clip_i", "dino"].map(Metric::named);
+        let measured = measured.map(|metric| metric.expect("a metric of that column"));
+        let needs = Needs::of_images(&measured, &[core]);
         let whole = needs.readings.iter().filter(|r| r.region == Region::Whole);
         let whole: Vec<&str> = whole.map(|reading| reading.encoder).collect();
         assert_eq!(whole, ["clip"]);
@@ -102,6 +113,17 @@ mod tests {
                 .iter()
                 .all(|r| r.region == Region::Foreground)
         );
+    }
+
+    #[test]
+    fn base_images_are_read_whole_and_by_the_metrics_that_compare_with_them_alone() {
+        let core = Protocol::named("core").expect("a protocol");
+        let needs = Needs::of_base_images(Metric::ALL, &[core]);
+        let read = needs.readings.iter();
+        let read: Vec<_> = read.map(|r| (r.encoder, r.region)).collect();
+        assert_eq!(read, [("clip", Region::Whole), ("dino", Region::Whole)]);
+        let paper = [Metric::named("dino").expect("a metric of that column")];
+        assert_eq!(Needs::of_base_images(&paper, &[core]), Needs::default());
     }
 
     #[test]

@@ -81,7 +81,8 @@ impl Gallery {
         })
     }
 
-    /// The metrics whose encoders' folders are named.
+    /// The metrics whose encoders' folders are named, without those that need images of the base
+    /// model.
     pub fn metrics(&self) -> Vec<Metric> {
         self.folders.metrics()
     }
@@ -182,7 +183,7 @@ impl Gallery {
     /// An encoder that reads no texts.
     pub fn text_features(&mut self, text: &str, metrics: &[Metric]) -> Result<TextFeatures> {
         let mut features = TextFeatures::new();
-        for metric in metrics.iter().filter(|metric| !metric.reads_photos()) {
+        for metric in metrics.iter().filter(|metric| metric.reads_text()) {
             let kind = metric.definition().encoder();
             if !features.contains_key(kind.key) {
                 features.insert(kind.key, self.text_feature(kind, text)?);

@@ -132,8 +132,9 @@ mod tests {
     #[test]
     fn scores_are_written_in_the_documented_columns_and_read_back() {
         let values = [Some(0.1 + 0.2), None, Some(0.5)];
+        let metrics = ["clip_t", "clip_i", "dino"].map(|column| Metric::named(column).unwrap());
         let table = ScoreTable {
-            metrics: Metric::ALL.to_vec(),
+            metrics: metrics.to_vec(),
             rows: vec![ScoreRow {
                 variant: "CoRe".into(),
                 concept: "dog".into(),
@@ -142,7 +143,7 @@ mod tests {
                 kind: "style".into(),
                 prompt: "a painting of a {}, old".into(),
                 image: "images/CoRe/dog/1/0/00000.png".into(),
-                scores: Metric::ALL.iter().copied().zip(values).collect(),
+                scores: metrics.into_iter().zip(values).collect(),
             }],
         };
         let folder = tempfile::tempdir().unwrap();

@@ -1,34 +1,39 @@
 //! `core-eval score`: the scores of images of any origin.
 
+mod concepts;
 mod encoders;
-mod items;
+mod input;
+mod layout;
+mod results;
+mod scoring;
 mod table;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use clap::{ArgGroup, Args};
 use core_model::device::parse_device;
 use core_model::files::write_atomically;
 use core_model::folder::EncoderFolder;
 use core_model::photos::PhotoFolder;
 use core_model::source::EncoderSource;
-use core_train::config::{ConceptConfig, parse};
-use core_train::progress::Progress;
+use serde_json::{Map, Value, json};
 
 use super::say;
-use core_eval::gallery::{
-    BATCH, Gallery, ImageFeatures, ImageFile, MaskSource, Needs, masked_photos, photos,
-};
-use core_eval::masks::no_class_word;
-use core_eval::metrics::{EncoderFolders, Metric, Scores};
-use core_eval::protocol::{Pairing, Protocol};
+use core_eval::gallery::{Gallery, ImageFeatures};
+use core_eval::judge::{JudgeCommand, Question};
+use core_eval::metrics::{Compared, EncoderFolders, Metric};
+use core_eval::protocol::Protocol;
 use core_eval::provenance::protocol_json;
-use core_eval::scoring::{Place, scores};
 
+use concepts::{Concepts, photos_of_concepts};
 use encoders::EncoderArgs;
-use items::{Item, items};
+use input::Input;
+use layout::Layout;
+use results::Results;
+use scoring::Scoring;
 use table::Scored;
 
 /// Arguments of `core-eval score`.
@@ -36,15 +41,23 @@ use table::Scored;
 #[command(group(ArgGroup::new("source").required(true).args(["generated", "images"])))]
 #[command(group(ArgGroup::new("text").args(["prompt", "prompts"])))]
 pub(crate) struct ScoreArgs {
-    /// Folder of images, all of one concept
-    #[arg(long, value_name = "DIR", requires = "text")]
+    /// Folder of images, in the layout that --layout says
+    #[arg(long, value_name = "DIR")]
     generated: Option<PathBuf>,
+    /// How the folder of images is laid out
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "auto",
+        conflicts_with = "images"
+    )]
+    layout: Layout,
     /// CSV with the columns image,concept,prompt,kind; paths are relative to it
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
     images: Option<PathBuf>,
-    /// Folder of photos; with --images one folder of photos for each concept in it
+    /// Folder of photos; where images belong to several concepts, one folder of photos for each in it
     #[arg(long, value_name = "DIR")]
-    references: PathBuf,
+    references: Option<PathBuf>,
     /// The prompt of all images; {} stands for the concept that the photos' concept.toml names
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
@@ -64,12 +77,35 @@ pub(crate) struct ScoreArgs {
     /// Folder of a CLIPSeg model as transformers writes it, which makes the masks
     #[arg(long, value_name = "DIR", conflicts_with = "generated_masks")]
     clipseg: Option<PathBuf>,
+    /// The base model's images on the same noise, with the same names; adds the column `drift`
+    #[arg(long, value_name = "DIR")]
+    base: Option<PathBuf>,
+    /// The prompt of the base model's images; {} stands for the class word; adds `clip_direction`
+    #[arg(long, value_name = "TEXT", requires = "base")]
+    base_prompt: Option<String>,
+    /// Program with arguments that gets a line of JSON per image and answers a number per line
+    #[arg(long, value_name = "CMD")]
+    judge_command: Option<String>,
+    /// How many seconds the judge command's next answer may take
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 300,
+        requires = "judge_command"
+    )]
+    judge_seconds: u64,
     /// cpu, wgpu[:i] or cuda[:i]
     #[arg(long, default_value = "cpu")]
     device: String,
     /// The CSV to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Print scores, means and protocol as JSON
+    #[arg(long)]
+    json: bool,
+    /// Also write a results folder as an experiment has it
+    #[arg(long, value_name = "DIR")]
+    results: Option<PathBuf>,
 }
 
 fn protocol_help() -> String {
@@ -81,37 +117,35 @@ fn protocol_help() -> String {
 ///
 /// # Errors
 /// Absent folders and files, images without prompts, models that cannot be used, absent masks: all are
-/// found before the first image is scored. A damaged image is found when it is read; the scores of the
-/// images before it are written beside the CSV.
+/// found before the first image is scored. A damaged image is found when it is read, and a judge command
+/// fails when it is asked; what was scored before is written beside the CSV.
 pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     let device = parse_device(&args.device)?;
+    let judge = args.judge()?;
     let args = &args.located()?;
     let protocol = Protocol::named(&args.protocol)?;
     protocol.check_masks(args.generated_masks.is_some() || args.clipseg.is_some())?;
     check_writable(&args.out)?;
-    let items = items(args, protocol)?;
-    for item in &items {
-        let files = [Some(&item.path), item.mask.as_ref()];
-        for file in files.into_iter().flatten() {
-            ensure!(
-                file.is_file(),
-                "{}: no such file, for image `{}`",
-                file.display(),
-                item.name
-            );
-        }
-    }
+    let input = Input::read(args, protocol)?;
     let folders = args.folders();
     let mut gallery = Gallery::new(&folders, &device, None)?;
-    let concepts = Concepts::read(args, &items)?;
-    let texts = concepts.texts(&items, protocol)?;
-    let metrics = folders.metrics();
-    let photos = photos_of_concepts(args, &items, &mut gallery, protocol, &concepts)?;
+    let concepts = Concepts::read(args, &input)?;
+    let texts = concepts.texts(&input.items, protocol)?;
+    for item in &input.items {
+        concepts.base_text(
+            args.base_prompt.as_deref().unwrap_or_default(),
+            &item.concept,
+        )?;
+    }
+    let metrics = args.metrics(&folders);
+    let photos = photos_of_concepts(args, &input, &mut gallery, protocol, &concepts)?;
     let mut scored = Scored {
-        items: &items,
-        scores: Vec::with_capacity(items.len()),
+        items: &input.items,
+        texts: &texts,
+        scores: Vec::with_capacity(input.items.len()),
         metrics: metrics.clone(),
-        with_concept: args.images.is_some(),
+        judged: None,
+        with_concept: input.by_concept,
     };
     let outcome = Scoring {
         gallery: &mut gallery,
@@ -119,31 +153,75 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
         protocol,
         concepts: &concepts,
         photos: &photos,
+        base_prompt: args.base_prompt.as_deref(),
     }
-    .score(&items, &texts, &mut scored.scores);
-    if let Err(failure) = outcome {
-        if scored.scores.is_empty() {
-            return Err(failure);
-        }
-        let kept = args.out.with_extension("partial.csv");
-        scored.write(&kept)?;
-        return Err(failure.context(format!(
-            "stopped after {} of {} images; their scores are in {}",
-            scored.scores.len(),
-            items.len(),
-            kept.display()
-        )));
+    .score(&input.items, &texts, &mut scored.scores);
+    outcome.map_err(|failure| keep(&scored, &args.out, failure))?;
+    if let Some(judge) = &judge {
+        let outcome = ask(judge, &input, &mut scored);
+        outcome.map_err(|failure| keep(&scored, &args.out, failure))?;
     }
     scored.write(&args.out)?;
-    let concepts: BTreeMap<&str, PathBuf> = photos
-        .keys()
-        .map(|concept| (concept.as_str(), args.folder_of(concept)))
-        .collect();
-    let concepts = concepts.iter().map(|(name, path)| (*name, path.as_path()));
-    let text = protocol_json(protocol, &folders, concepts)?;
-    write_atomically(&args.out.with_extension("protocol.json"), text.as_bytes())?;
-    say(&scored.means(|concept| photos.get(concept).map_or(1, Vec::len)));
+    let protocol_text = args.protocol_text(protocol, &folders, &input, &photos, judge.as_ref())?;
+    let beside = args.out.with_extension("protocol.json");
+    write_atomically(&beside, protocol_text.as_bytes())?;
+    if let Some(folder) = &args.results {
+        let results = Results {
+            scored: &scored,
+            photos: &photos,
+            protocol,
+            protocol_text: &protocol_text,
+            name: args.name(),
+        };
+        results.write(folder)?;
+    }
+    let count = |concept: &str| photos.get(concept).map_or(1, Vec::len);
+    if args.json {
+        let protocol: Value = serde_json::from_str(&protocol_text)?;
+        say(&serde_json::to_string_pretty(
+            &scored.json(&protocol, count),
+        )?);
+    } else {
+        say(&scored.means(count));
+    }
     Ok(())
+}
+
+/// Asks the judge command about all images; its answers are kept whatever happens.
+fn ask(judge: &JudgeCommand, input: &Input, scored: &mut Scored<'_>) -> Result<()> {
+    let mut photos: BTreeMap<&str, Vec<PathBuf>> = BTreeMap::new();
+    for item in scored.items {
+        if !photos.contains_key(item.concept.as_str()) {
+            let files = PhotoFolder::read(&input.photos(&item.concept))?.files;
+            photos.insert(&item.concept, files);
+        }
+    }
+    let items = scored.items.iter().zip(scored.texts);
+    let questions = items.map(|(item, text)| Question {
+        image: &item.path,
+        concept: &item.concept,
+        text,
+        photos: &photos[item.concept.as_str()],
+    });
+    let (answers, outcome) = judge.ask(&questions.collect::<Vec<_>>());
+    scored.judged = Some(answers);
+    outcome
+}
+
+/// Writes what was scored before a failure beside the CSV, and says so.
+fn keep(scored: &Scored<'_>, out: &Path, failure: Error) -> Error {
+    let kept = out.with_extension("partial.csv");
+    let (count, all) = (scored.scores.len(), scored.items.len());
+    if count == 0 {
+        return failure;
+    }
+    if let Err(error) = scored.write(&kept) {
+        return failure.context(format!("the scores before the failure are lost: {error:#}"));
+    }
+    failure.context(format!(
+        "stopped after {count} of {all} images; their scores are in {}",
+        kept.display()
+    ))
 }
 
 /// Checks before any work that the results can be written.
@@ -191,196 +269,52 @@ impl ScoreArgs {
         folders
     }
 
-    /// The folder of the photos of a concept.
-    fn folder_of(&self, concept: &str) -> PathBuf {
-        if concept.is_empty() {
-            self.references.clone()
-        } else {
-            self.references.join(concept)
-        }
-    }
-}
-
-/// The concept.toml of each concept, where there is one beside its photos.
-struct Concepts(BTreeMap<String, Option<ConceptConfig>>);
-
-impl Concepts {
-    /// Reads those that are needed for prompts with `{}` and for the segmenter.
-    ///
-    /// # Errors
-    /// A damaged concept.toml; an absent one where the segmenter needs it.
-    fn read(args: &ScoreArgs, items: &[Item]) -> Result<Self> {
-        let mut concepts = BTreeMap::new();
-        let masked = args.clipseg.is_some();
-        for item in items {
-            let needed = masked || item.prompt.contains("{}");
-            if !needed || concepts.contains_key(&item.concept) {
-                continue;
-            }
-            let folder = args.folder_of(&item.concept);
-            let file = folder.join("concept.toml");
-            ensure!(!masked || file.exists(), no_class_word(&folder));
-            let concept = file.exists().then(|| parse(&file)).transpose()?;
-            concepts.insert(item.concept.clone(), concept);
-        }
-        Ok(Self(concepts))
-    }
-
-    fn of(&self, concept: &str) -> Option<&ConceptConfig> {
-        self.0.get(concept).and_then(Option::as_ref)
-    }
-
-    fn class_word(&self, concept: &str) -> Option<&str> {
-        Some(self.of(concept)?.super_category.as_str())
-    }
-
-    /// The text that every image is compared with.
-    fn texts(&self, items: &[Item], protocol: &Protocol) -> Result<Vec<String>> {
-        items
-            .iter()
-            .map(|item| {
-                let word = self.of(&item.concept).map(ConceptConfig::placeholder_token);
-                let class_word = self.class_word(&item.concept);
-                protocol
-                    .text(&item.prompt, word.as_deref(), class_word)
-                    .with_context(|| format!("image `{}`", item.name))
-            })
-            .collect()
-    }
-}
-
-/// The photos of a concept in the order of its images: each goes with the photo of its name, to
-/// the dot.
-///
-/// # Errors
-/// An image without a photo of its name.
-fn paired(
-    items: &[Item],
-    concept: &str,
-    folder: &Path,
-    photos: Vec<ImageFile>,
-) -> Result<Vec<ImageFile>> {
-    let stem = |path: &Path| path.file_stem().unwrap_or_default().to_os_string();
-    let by_name: BTreeMap<_, _> = photos
-        .iter()
-        .map(|photo| (stem(&photo.path), photo))
-        .collect();
-    let items = items.iter().filter(|item| item.concept == concept);
-    let photo = |item: &Item| {
-        let found = by_name.get(&stem(&item.path)).map(|photo| (*photo).clone());
-        found.with_context(|| {
-            format!(
-                "image `{}` has no photo of its name in {}; the protocol pairs them by name, so \
-                 give both the same names, or use protocol `dreambooth`",
-                item.name,
-                folder.display()
-            )
+    /// The metrics that run: those that compare with base images only where there are some.
+    fn metrics(&self, folders: &EncoderFolders) -> Vec<Metric> {
+        folders.metrics_where(|metric| match metric.compared_with() {
+            Compared::Text | Compared::Photos => true,
+            Compared::BaseImage => self.base.is_some(),
+            Compared::Direction => self.base_prompt.is_some(),
         })
-    };
-    items.map(photo).collect()
-}
-
-/// The features of the photos of every concept.
-fn photos_of_concepts(
-    args: &ScoreArgs,
-    items: &[Item],
-    gallery: &mut Gallery,
-    protocol: &Protocol,
-    concepts: &Concepts,
-) -> Result<BTreeMap<String, Vec<ImageFeatures>>> {
-    let mut images: BTreeMap<&str, usize> = BTreeMap::new();
-    for item in items {
-        *images.entry(&item.concept).or_default() += 1;
     }
-    let mut files = Vec::new();
-    for (concept, count) in images {
-        let folder = args.folder_of(concept);
-        PhotoFolder::read(&folder)?.say_skipped();
-        let given = args.references_masks.as_ref();
-        let given = given.map(|masks| masks.join(concept));
-        let photos = match protocol.masked {
-            true => masked_photos(&folder, given.as_deref(), concepts.class_word(concept))?,
-            false => photos(&folder)?,
-        };
-        protocol.check_counts(&folder.display().to_string(), count, photos.len())?;
-        let photos = match protocol.pairing {
-            Pairing::OneToOne if photos.len() > 1 => paired(items, concept, &folder, photos)?,
-            _ => photos,
-        };
-        files.push((concept, photos));
-    }
-    let needs = Needs::of_photos(&gallery.metrics(), &[protocol]);
-    let mut all = BTreeMap::new();
-    for (concept, photos) in files {
-        gallery.check_photos(&photos)?;
-        all.insert(concept.to_string(), gallery.features(&photos, &needs)?);
-    }
-    Ok(all)
-}
 
-/// Everything that the scores of images depend on.
-struct Scoring<'a> {
-    gallery: &'a mut Gallery,
-    metrics: &'a [Metric],
-    protocol: &'a Protocol,
-    concepts: &'a Concepts,
-    photos: &'a BTreeMap<String, Vec<ImageFeatures>>,
-}
+    fn judge(&self) -> Result<Option<JudgeCommand>> {
+        let wait = Duration::from_secs(self.judge_seconds);
+        let command = self.judge_command.as_ref();
+        let judge = command.map(|text| JudgeCommand::new(text, wait));
+        judge.transpose().context("--judge-command")
+    }
 
-impl Scoring<'_> {
-    /// Appends the scores of the images in their order; those before an error are kept.
-    fn score(&mut self, items: &[Item], texts: &[String], all: &mut Vec<Scores>) -> Result<()> {
-        let mut progress = Progress::new("images", 0, items.len() as u64);
-        let mut places = Places::default();
-        let needs = Needs::of_images(self.metrics, &[self.protocol]);
-        for (batch, texts) in items.chunks(BATCH).zip(texts.chunks(BATCH)) {
-            let files: Vec<ImageFile> = batch.iter().map(|item| self.file(item)).collect();
-            let features = self.gallery.features(&files, &needs)?;
-            for ((item, features), text) in batch.iter().zip(features).zip(texts) {
-                let text = self.gallery.text_features(text, self.metrics)?;
-                let photos = self.photos.get(&item.concept).map(Vec::as_slice);
-                let place = places.next(item);
-                let of_image = scores(self.protocol, self.metrics, &features, place, &text, photos);
-                all.push(of_image.with_context(|| format!("image `{}`", item.name))?);
-                progress.advance("");
-            }
+    /// The name of what is scored: that of its folder or list.
+    fn name(&self) -> String {
+        let list = self.images.as_deref().and_then(Path::file_stem);
+        let folder = self.generated.as_deref().and_then(Path::file_name);
+        let name = list.or(folder).unwrap_or("images".as_ref());
+        name.to_string_lossy().into_owned()
+    }
+
+    /// The text of `protocol.json`, with what only this command has.
+    fn protocol_text(
+        &self,
+        protocol: &Protocol,
+        folders: &EncoderFolders,
+        input: &Input,
+        photos: &BTreeMap<String, Vec<ImageFeatures>>,
+        judge: Option<&JudgeCommand>,
+    ) -> Result<String> {
+        let concepts = photos
+            .keys()
+            .map(|name| (name.as_str(), input.photos(name)));
+        let concepts: Vec<(&str, PathBuf)> = concepts.collect();
+        let concepts = concepts.iter().map(|(name, path)| (*name, path.as_path()));
+        let text = protocol_json(protocol, folders, concepts)?;
+        let mut object: Map<String, Value> = serde_json::from_str(&text)?;
+        if let Some(prompt) = &self.base_prompt {
+            object.insert("base_prompt".into(), json!(prompt));
         }
-        progress.finish();
-        Ok(())
-    }
-
-    /// The image with the source of its mask: a file where the item names one, or else the segmenter.
-    fn file(&self, item: &Item) -> ImageFile {
-        let word = || self.concepts.class_word(&item.concept);
-        let mask = match &item.mask {
-            Some(mask) => Some(MaskSource::File(mask.clone())),
-            None => word().map(|word| MaskSource::Word(word.to_string())),
-        };
-        ImageFile {
-            path: item.path.clone(),
-            mask,
+        if let Some(judge) = judge {
+            object.insert("judge".into(), judge.provenance()?);
         }
-    }
-}
-
-/// Counts images within concepts and prompts.
-#[derive(Default)]
-struct Places<'a> {
-    of_concept: BTreeMap<&'a str, usize>,
-    of_prompt: BTreeMap<(&'a str, &'a str), usize>,
-}
-
-impl<'a> Places<'a> {
-    fn next(&mut self, item: &'a Item) -> Place<'a> {
-        let count = |counter: &mut usize| {
-            *counter += 1;
-            *counter - 1
-        };
-        let prompt = (item.concept.as_str(), item.prompt.as_str());
-        Place {
-            index: count(self.of_concept.entry(&item.concept).or_default()),
-            number: count(self.of_prompt.entry(prompt).or_default()),
-            kind: &item.kind,
-        }
+        Ok(serde_json::to_string_pretty(&object)? + "\n")
     }
 }

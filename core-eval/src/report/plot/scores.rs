@@ -4,7 +4,7 @@ use anyhow::Result;
 use plotters::prelude::*;
 
 use super::canvas::{Area, color, drawing_error, legend, span, text};
-use crate::metrics::Metric;
+use crate::metrics::{Compared, Metric};
 use crate::report::SummaryRow;
 
 /// Width of a panel with one metric, and of one with two, in pixels.
@@ -66,9 +66,12 @@ pub(super) fn draw_scores(
 
 /// Every pair of a metric that compares with the text and one that compares with photos.
 pub(super) fn tradeoffs(metrics: &[Metric]) -> Vec<[Metric; 2]> {
-    let (of_photos, of_text): (Vec<Metric>, Vec<Metric>) =
-        metrics.iter().partition(|metric| metric.reads_photos());
-    let pairs = of_text.into_iter();
+    let with = |compared| {
+        let metrics = metrics.iter().copied();
+        metrics.filter(move |metric| metric.compared_with() == compared)
+    };
+    let of_photos: Vec<Metric> = with(Compared::Photos).collect();
+    let pairs = with(Compared::Text);
     pairs
         .flat_map(|text| of_photos.iter().map(move |photos| [text, *photos]))
         .collect()

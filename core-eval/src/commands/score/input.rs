@@ -1,0 +1,263 @@
+//! Which images are scored: a folder in one of several layouts or a list, with prompts, kinds, masks
+//! and the images of the base model.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use core_model::files::is_plain_name;
+use core_model::photos::PhotoFolder;
+use serde::Deserialize;
+
+use super::ScoreArgs;
+use super::layout::{Layout, dreambench_plus, dreambench_plus_photos, dreambooth};
+use core_eval::masks::mask_file;
+use core_eval::protocol::Protocol;
+use core_eval::rows::read_rows;
+
+/// One image to be scored.
+#[derive(Debug, Default)]
+pub(super) struct Item {
+    /// Its name in the output: its path below the folder of images.
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    /// Empty when all images are of one concept.
+    pub(super) concept: String,
+    pub(super) prompt: String,
+    /// Empty when it is not given.
+    pub(super) kind: String,
+    /// 0 where images are not laid out by seeds.
+    pub(super) seed: u64,
+    pub(super) mask: Option<PathBuf>,
+    /// The base model's image on the same noise.
+    pub(super) base: Option<PathBuf>,
+}
+
+impl Item {
+    /// An image with the files of its name in the folders of masks and of base images.
+    pub(super) fn new(path: PathBuf, name: String, args: &ScoreArgs) -> Self {
+        let masks = args.generated_masks.as_ref();
+        Self {
+            mask: masks.map(|masks| mask_file(masks, Path::new(&name))),
+            base: args.base.as_ref().map(|base| base.join(&name)),
+            path,
+            name,
+            ..Self::default()
+        }
+    }
+}
+
+/// The images with the folder of their photos.
+#[derive(Debug)]
+pub(super) struct Input {
+    pub(super) items: Vec<Item>,
+    /// The photos, or a folder of photos for each concept.
+    references: PathBuf,
+    /// Whether the images belong to several concepts.
+    pub(super) by_concept: bool,
+}
+
+impl Input {
+    /// The images that the arguments name, each with its prompt.
+    ///
+    /// # Errors
+    /// A folder that fits no layout, absent files, wrong columns, images without prompts, prompts
+    /// without images, concepts that name no folder, kinds that the protocol does not know.
+    pub(super) fn read(args: &ScoreArgs, protocol: &Protocol) -> Result<Self> {
+        let references = args.references.clone();
+        let input = match (&args.images, &args.generated) {
+            (Some(csv), _) => Self {
+                items: listed(csv, args, protocol)?,
+                references: needed(references)?,
+                by_concept: true,
+            },
+            (None, Some(folder)) => match args.layout.of(folder)? {
+                Layout::DreambenchPlus => Self {
+                    items: dreambench_plus(folder, args)?,
+                    references: references.unwrap_or_else(|| dreambench_plus_photos(folder)),
+                    by_concept: true,
+                },
+                Layout::Dreambooth => Self {
+                    items: dreambooth(folder, args)?,
+                    references: needed(references)?,
+                    by_concept: true,
+                },
+                Layout::Plain | Layout::Auto => Self {
+                    items: in_folder(folder, args)?,
+                    references: needed(references)?,
+                    by_concept: false,
+                },
+            },
+            (None, None) => bail!("name the images with --generated or --images"),
+        };
+        input.check_files()?;
+        Ok(input)
+    }
+
+    /// The folder of the photos of a concept.
+    pub(super) fn photos(&self, concept: &str) -> PathBuf {
+        match self.by_concept {
+            true => self.references.join(concept),
+            false => self.references.clone(),
+        }
+    }
+
+    /// Refuses images that are not there, or whose mask or base image is not.
+    fn check_files(&self) -> Result<()> {
+        for item in &self.items {
+            let files = [Some(&item.path), item.mask.as_ref(), item.base.as_ref()];
+            for file in files.into_iter().flatten() {
+                ensure!(
+                    file.is_file(),
+                    "{}: no such file, for image `{}`",
+                    file.display(),
+                    item.name
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn needed(references: Option<PathBuf>) -> Result<PathBuf> {
+    references.context(
+        "name the folder of the photos with --references; only the layout `dreambench-plus` has them \
+         beside the images",
+    )
+}
+
+/// A row of `--images`.
+#[derive(Debug, Deserialize)]
+struct ImageRow {
+    image: String,
+    concept: String,
+    prompt: String,
+    kind: String,
+}
+
+/// A row of `--prompts`.
+#[derive(Debug, Deserialize)]
+struct PromptRow {
+    image: String,
+    prompt: String,
+}
+
+/// The rows of a list of images.
+fn listed(csv: &Path, args: &ScoreArgs, protocol: &Protocol) -> Result<Vec<Item>> {
+    let folder = csv.parent().unwrap_or(Path::new(""));
+    let rows: Vec<ImageRow> = read_rows(csv, "image,concept,prompt,kind")?;
+    ensure!(!rows.is_empty(), "{}: holds no rows", csv.display());
+    let photos = args.references.clone().unwrap_or_default();
+    for (number, row) in rows.iter().enumerate() {
+        // The header is line 1.
+        let at = || format!("{}: line {}", csv.display(), number + 2);
+        ensure!(
+            is_plain_name(&row.concept),
+            "{}: the concept is `{}`; expected the name of a folder in {}",
+            at(),
+            row.concept,
+            photos.display()
+        );
+        protocol.check_kind(&row.kind).with_context(at)?;
+    }
+    let item = |row: ImageRow| Item {
+        concept: row.concept,
+        prompt: row.prompt,
+        kind: row.kind,
+        ..Item::new(folder.join(&row.image), row.image, args)
+    };
+    Ok(rows.into_iter().map(item).collect())
+}
+
+/// The images of a folder, all of one concept.
+fn in_folder(folder: &Path, args: &ScoreArgs) -> Result<Vec<Item>> {
+    let mut prompts = Prompts::read(args)?;
+    let mut items = Vec::new();
+    let images = PhotoFolder::read(folder)?;
+    images.say_skipped();
+    for path in images.files {
+        let name = path.file_name().unwrap_or_default();
+        let name = name.to_string_lossy().into_owned();
+        let prompt = prompts.of(&name)?.with_context(|| {
+            format!(
+                "{}: images of the layout `plain` have no prompts; give one to all with --prompt, or \
+                 one to each with --prompts",
+                folder.display()
+            )
+        })?;
+        items.push(Item {
+            prompt,
+            ..Item::new(path, name, args)
+        });
+    }
+    prompts.check_used(folder)?;
+    Ok(items)
+}
+
+/// The prompts that the arguments give.
+pub(super) enum Prompts {
+    /// None.
+    None,
+    /// One for all images.
+    One(String),
+    /// One for each image, by its name, with the file that says so.
+    Each {
+        csv: PathBuf,
+        by_name: BTreeMap<String, String>,
+    },
+}
+
+impl Prompts {
+    /// Reads `--prompts`, if it is given.
+    ///
+    /// # Errors
+    /// An unreadable file, wrong columns, two prompts for one image.
+    pub(super) fn read(args: &ScoreArgs) -> Result<Self> {
+        let Some(csv) = &args.prompts else {
+            return Ok(args.prompt.clone().map_or(Self::None, Self::One));
+        };
+        let mut by_name = BTreeMap::new();
+        for row in read_rows::<PromptRow>(csv, "image,prompt")? {
+            if by_name.insert(row.image.clone(), row.prompt).is_some() {
+                let (csv, image) = (csv.display(), row.image);
+                bail!("{csv}: two prompts for the image `{image}`");
+            }
+        }
+        let csv = csv.clone();
+        Ok(Self::Each { csv, by_name })
+    }
+
+    /// The prompt of an image; `None` where the arguments give none to any.
+    ///
+    /// # Errors
+    /// A file of prompts without this image.
+    pub(super) fn of(&mut self, image: &str) -> Result<Option<String>> {
+        match self {
+            Self::None => Ok(None),
+            Self::One(prompt) => Ok(Some(prompt.clone())),
+            Self::Each { csv, by_name } => {
+                let prompt = by_name.remove(image);
+                let prompt = prompt.with_context(|| {
+                    format!("{}: no prompt for the image `{image}`", csv.display())
+                })?;
+                Ok(Some(prompt))
+            }
+        }
+    }
+
+    /// Refuses prompts of images that are not there.
+    ///
+    /// # Errors
+    /// The first such image.
+    pub(super) fn check_used(&self, folder: &Path) -> Result<()> {
+        if let Self::Each { by_name, .. } = self
+            && let Some(absent) = by_name.keys().next()
+        {
+            bail!(
+                "{}: the image `{absent}`, which has a prompt, is not there",
+                folder.display()
+            );
+        }
+        Ok(())
+    }
+}

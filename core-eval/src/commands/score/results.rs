@@ -1,0 +1,80 @@
+//! A results folder with the scores of images of any origin, as an experiment has it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::table::Scored;
+use core_eval::checks::checks_of_photos;
+use core_eval::gallery::ImageFeatures;
+use core_eval::protocol::Protocol;
+use core_eval::report::{ScoreRow, ScoreTable, Tables, Weighting};
+
+/// What the folder is made of.
+pub(super) struct Results<'a> {
+    pub(super) scored: &'a Scored<'a>,
+    pub(super) photos: &'a BTreeMap<String, Vec<ImageFeatures>>,
+    pub(super) protocol: &'a Protocol,
+    pub(super) protocol_text: &'a str,
+    /// The name of the variant, which is the only one.
+    pub(super) name: String,
+}
+
+impl Results<'_> {
+    /// Writes scores, summary, checks, table and protocol. Images stay where they are and are named by
+    /// their whole paths.
+    ///
+    /// # Errors
+    /// An unwritable folder.
+    pub(super) fn write(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("--results {}", folder.display()))?;
+        let photos = self.photos.iter();
+        let counts = photos.map(|(concept, photos)| (self.concept(concept), photos.len()));
+        let counts: BTreeMap<String, usize> = counts.collect();
+        let tables = Tables {
+            scores: &self.scores(),
+            checks: &checks_of_photos(&self.scored.metrics, self.protocol, self.photos.values()),
+            weighting: Weighting {
+                averaging: self.protocol.averaging,
+                photos: &counts,
+            },
+            protocol: self.protocol_text,
+        };
+        tables.write(folder, "")?;
+        Ok(())
+    }
+
+    fn scores(&self) -> ScoreTable {
+        let rows = self.scored.items.iter().zip(&self.scored.scores);
+        let rows = rows.map(|(item, scores)| {
+            let path = item
+                .path
+                .canonicalize()
+                .unwrap_or_else(|_| item.path.clone());
+            ScoreRow {
+                variant: self.name.clone(),
+                concept: self.concept(&item.concept),
+                seed: item.seed,
+                group: String::new(),
+                kind: item.kind.clone(),
+                prompt: item.prompt.clone(),
+                image: path.to_string_lossy().replace('\\', "/"),
+                scores: *scores,
+            }
+        });
+        ScoreTable {
+            metrics: self.scored.metrics.clone(),
+            rows: rows.collect(),
+        }
+    }
+
+    /// The name of a concept; images of one concept alone have none, and take that of what is scored.
+    fn concept(&self, name: &str) -> String {
+        match name {
+            "" => self.name.clone(),
+            name => name.to_string(),
+        }
+    }
+}
