@@ -14,6 +14,7 @@ mod merge;
 mod readers;
 mod report_page;
 mod score;
+mod score_any_tool;
 #[path = "../../../core-model/tests/integration/scratch.rs"]
 mod scratch;
 mod small_experiment;

@@ -155,11 +155,12 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl ValidationConfig {
-    /// The scores that its images get: those whose image encoders are named.
+    /// The scores that its images get: those whose image encoders are named, without those that need
+    /// images of the base model.
     pub fn metrics(&self) -> impl Iterator<Item = Metric> {
         let named = |metric: &Metric| {
-            self.encoders
-                .contains_key(metric.definition().encoder().key)
+            let key = metric.definition().encoder().key;
+            self.encoders.contains_key(key) && !metric.reads_base_image()
         };
         Metric::ALL.iter().copied().filter(named)
     }

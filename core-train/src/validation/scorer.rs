@@ -118,9 +118,9 @@ impl Reader {
     fn mean(&self, metric: Metric, images: &[Feature]) -> Result<f64> {
         let definition = metric.definition();
         let score = |(image, text): (&Feature, usize)| {
-            let others = match definition.compared_with() {
-                Compared::Text => std::slice::from_ref(&self.texts[text]),
-                Compared::Photos => &self.photos[..],
+            let others = match metric.reads_photos() {
+                true => &self.photos[..],
+                false => std::slice::from_ref(&self.texts[text]),
             };
             let similarities = others
                 .iter()
