@@ -192,8 +192,24 @@ fn images_below_concept_and_seed_have_their_prompts_in_their_names() {
         "{}",
         rows[2]
     );
-    for name in ["summary.csv", "checks.csv", "table.md", "protocol.json"] {
+    for name in ["summary.csv", "table.md", "protocol.json", "report.html"] {
         assert!(sandbox.path("folder").join(name).is_file(), "{name}");
+    }
+    let page: Value = serde_json::from_str(&sandbox.read("folder/summary.json")).unwrap();
+    assert!(
+        page["command"]
+            .as_str()
+            .unwrap()
+            .starts_with("core-eval score --clip "),
+        "{page}"
+    );
+    let text = page.to_string();
+    for part in [
+        "../images/dog/11/a%20red%20%7B%7D.png",
+        "../photos/dog/0.png",
+        "a red {}",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
     }
     assert!(
         sandbox

@@ -103,7 +103,7 @@ pub(crate) struct ScoreArgs {
     /// Print scores, means and protocol as JSON
     #[arg(long)]
     json: bool,
-    /// Also write a results folder as an experiment has it
+    /// Also write a results folder as an experiment has it, with the report page
     #[arg(long, value_name = "DIR")]
     results: Option<PathBuf>,
 }
@@ -167,6 +167,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     write_atomically(&beside, protocol_text.as_bytes())?;
     if let Some(folder) = &args.results {
         let results = Results {
+            input: &input,
             scored: &scored,
             photos: &photos,
             protocol,

@@ -1,18 +1,22 @@
-//! A results folder with the scores of images of any origin, as an experiment has it.
+//! A results folder with the scores of images of any origin, as an experiment has it, and its page.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use core_model::photos::PhotoFolder;
 
+use super::input::Input;
 use super::table::Scored;
 use core_eval::checks::checks_of_photos;
 use core_eval::gallery::ImageFeatures;
+use core_eval::page::{self, Options, Source};
 use core_eval::protocol::Protocol;
 use core_eval::report::{ScoreRow, ScoreTable, Tables, Weighting};
 
 /// What the folder is made of.
 pub(super) struct Results<'a> {
+    pub(super) input: &'a Input,
     pub(super) scored: &'a Scored<'a>,
     pub(super) photos: &'a BTreeMap<String, Vec<ImageFeatures>>,
     pub(super) protocol: &'a Protocol,
@@ -22,8 +26,8 @@ pub(super) struct Results<'a> {
 }
 
 impl Results<'_> {
-    /// Writes scores, summary, checks, table and protocol. Images stay where they are and are named by
-    /// their whole paths.
+    /// Writes scores, summary, checks, table, protocol and the report page. Images stay where they are and
+    /// are named by their whole paths.
     ///
     /// # Errors
     /// An unwritable folder.
@@ -43,7 +47,25 @@ impl Results<'_> {
             protocol: self.protocol_text,
         };
         tables.write(folder, "")?;
+        // What only trained concepts have is not missing here.
+        let source = Source {
+            name: self.name.clone(),
+            command: command()?,
+            photos: self.photo_files()?,
+            missing: Vec::new(),
+            ..Source::read(&[folder.to_path_buf()])?
+        };
+        page::write(&source, folder, &Options::default())?;
         Ok(())
+    }
+
+    /// The photos of every concept.
+    fn photo_files(&self) -> Result<BTreeMap<String, Vec<PathBuf>>> {
+        let concepts = self.photos.keys().map(|name| {
+            let files = PhotoFolder::read(&self.input.photos(name))?.files;
+            Ok((self.concept(name), files))
+        });
+        concepts.collect()
     }
 
     fn scores(&self) -> ScoreTable {
@@ -77,4 +99,14 @@ impl Results<'_> {
             name => name.to_string(),
         }
     }
+}
+
+/// The command that was given, as one types it.
+fn command() -> Result<String> {
+    let words = std::env::args_os().skip(1);
+    let words: Vec<String> = words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let words = shlex::try_join(words.iter().map(String::as_str));
+    Ok(format!("core-eval {}", words.context("the command line")?))
 }
