@@ -1,6 +1,7 @@
 //! `--dry-run`: what an experiment would do, and how long that would take.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 use anyhow::Result;
@@ -11,7 +12,7 @@ use crate::base::Base;
 use crate::experiment::{Experiment, Variant};
 use crate::images::{is_trained, time_image, wanted};
 use crate::plan::{Cell, plan};
-use crate::training::runs_to_do;
+use crate::training::{Task, rounds};
 use crate::workers::Workers;
 
 /// Reports line by line which runs there are and, where model and photos are present, how much time and
@@ -89,22 +90,25 @@ fn measure(
     say: &dyn Fn(&str),
 ) -> Result<()> {
     let workers = Workers::for_model(base.folder().path(), &experiment.device);
-    let runs = runs_to_do(cells, results);
+    let runs: Vec<Task<'_>> = rounds(cells, results).concat();
     // All concepts cost the same; variants with equal stages too.
-    let mut measured: BTreeMap<String, f64> = BTreeMap::new();
+    let mut measured: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     let mut seconds = 0.0;
     let mut memory = None;
-    for run in &runs {
-        let stages = format!("{:?}", run.config.stages);
-        seconds += match measured.get(&stages) {
-            Some(known) => *known,
-            None => {
-                let cost = workers.alone(|| Ok(cost::measure(base.get()?, &run.config, None)?))?;
+    for task in &runs {
+        let config = &task.run.config;
+        let of_step = match measured.entry(format!("{:?}", config.stages)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let cost = workers.alone(|| Ok(cost::measure(base.get()?, config, None)?))?;
                 memory = memory.max(cost.peak_memory);
-                measured.insert(stages, cost.seconds);
-                cost.seconds
+                place.insert(cost.step_seconds)
             }
         };
+        let stages = config.stages.iter().zip(of_step).skip(task.first_stage());
+        seconds += stages
+            .map(|(stage, of_step)| stage.steps as f64 * *of_step)
+            .sum::<f64>();
     }
     let images = cells
         .iter()

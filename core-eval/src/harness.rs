@@ -149,17 +149,18 @@ impl<'a> Harness<'a> {
             usage: Usage::default(),
             deviation: None,
         };
-        let runs = training::train(
+        let trained = training::train(
             &self.cells,
             &self.base,
             self.results,
             self.workers,
             self.stop,
         )?;
-        outcome.usage.count("runs trained", runs as u64);
+        outcome.usage.count("runs trained", trained.runs as u64);
         outcome
             .usage
             .count("images generated", self.generate()? as u64);
+        outcome.usage.count("optimiser steps", trained.steps as u64);
         let tokens = self.tokens(&mut outcome.usage)?;
         let curves = self.curves()?;
         report::write_rows(&self.file("tokens.csv"), &tokens)?;

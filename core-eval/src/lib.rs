@@ -40,6 +40,7 @@ pub mod reference;
 pub mod report;
 pub mod rows;
 pub mod scoring;
+mod shared_stages;
 pub mod statistics;
 pub mod tokens;
 pub mod training;

@@ -1,6 +1,7 @@
 //! Which runs an experiment needs, and the address of each.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 use core_model::files::{hex, sha256};
@@ -11,6 +12,7 @@ use core_train::config::ConceptConfig;
 use sha2::{Digest, Sha256};
 
 use crate::experiment::Experiment;
+use crate::shared_stages::share;
 
 /// Increased when the same configuration would train other weights, so that older runs are not reused.
 const RUN_FORMAT: u32 = 1;
@@ -38,6 +40,8 @@ pub struct PlannedRun {
     pub config: RunConfig,
     /// The hash of that, in hexadecimal.
     pub address: String,
+    /// The run that ends after its first stages, from which it goes on, where others do too.
+    pub earlier: Option<Arc<PlannedRun>>,
 }
 
 impl PlannedRun {
@@ -65,6 +69,7 @@ pub fn plan(experiment: &Experiment, model: &ModelFolder) -> Result<Vec<Cell>> {
                     Some(config) => Some(PlannedRun {
                         address: address(&config, model, &photos[concept_index])?,
                         config,
+                        earlier: None,
                     }),
                     None => None,
                 };
@@ -76,6 +81,11 @@ pub fn plan(experiment: &Experiment, model: &ModelFolder) -> Result<Vec<Cell>> {
                 });
             }
         }
+    }
+    for (concept, photos) in photos.iter().enumerate() {
+        let of_concept = cells.iter_mut().filter(|cell| cell.concept == concept);
+        let runs = of_concept.filter_map(|cell| cell.run.as_mut());
+        share(runs, |config| address(config, model, photos))?;
     }
     Ok(cells)
 }

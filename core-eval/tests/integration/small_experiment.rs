@@ -442,3 +442,34 @@ fn scored_validation_images_stand_in_a_table_of_all_runs() {
         assert!(table.contains(&format!(",1,{metric},")), "{table}");
     }
 }
+
+#[test]
+fn variants_that_begin_with_the_same_stage_train_it_once_and_end_with_the_same_bytes() {
+    let sandbox = Sandbox::new();
+    sandbox.edit(
+        "name = \"no rescaling\"\nset = { \"stages.0.rescale\" = false }",
+        "name = \"faster second stage\"\nset = { \"stages.1.learning_rate\" = 2e-3 }",
+    );
+    let printed = sandbox.run("shared");
+    // For each of two concepts: the first stage, twice a second stage, and both stages without terms.
+    let work = format!("{} optimiser steps", 2 * (12 + 6 + 6 + 18));
+    assert!(printed.contains(&work), "{work}: {printed}");
+    assert!(printed.contains("8 runs trained"), "{printed}");
+
+    let mut command = sandbox.command("alone");
+    let output = command.args(["--variant", "CoRe"]).output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let work = format!("{} optimiser steps", 2 * 18);
+    assert!(printed.contains(&work), "{work}: {printed}");
+    let mut compared = 0;
+    for (path, bytes) in sandbox.files("alone/small/runs") {
+        // Its date and duration are no part of a run.
+        if path.is_file() && !path.ends_with("environment.json") && !path.ends_with(".lock") {
+            let run = path.strip_prefix(sandbox.path("alone")).unwrap();
+            let shared = std::fs::read(sandbox.path("shared").join(run)).unwrap();
+            assert!(shared == bytes, "{}", run.display());
+            compared += 1;
+        }
+    }
+    assert!(compared >= 8, "{compared}");
+}
