@@ -12,6 +12,7 @@
 //! | context tokens, training curves, scores during training, claims | [`tokens`], [`kept_tokens`], [`curves`], [`validation_scores`], [`effects`] |
 //! | which networks ran, and how often | [`usage`] |
 //! | the report page | [`page`] |
+//! | preference studies with people | [`study`] |
 //! | intervals, tables, plots, tables of several experiments | [`statistics`], [`report`], [`merge`] |
 //! | required size of an experiment, distance to the committed reference | [`precision`], [`mod@reference`] |
 
@@ -42,6 +43,7 @@ pub mod rows;
 pub mod scoring;
 mod shared_stages;
 pub mod statistics;
+pub mod study;
 pub mod tokens;
 pub mod training;
 pub mod usage;

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod commands;
 
-use commands::{doctor, experiment, merge, plots, precision, report, score};
+use commands::{doctor, experiment, merge, plots, precision, report, score, study};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -40,6 +40,8 @@ enum Command {
     Merge(merge::MergeArgs),
     /// Estimate how many concepts, prompts and images an interval of a wanted width needs.
     Precision(precision::PrecisionArgs),
+    /// Ask people which images they prefer, without telling them which method made which.
+    Study(Box<study::StudyArgs>),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         (Some(Command::Report(args)), _) => report::run(args),
         (Some(Command::Merge(args)), _) => merge::run(args),
         (Some(Command::Precision(args)), _) => precision::run(args),
+        (Some(Command::Study(args)), _) => study::run(args),
         (None, Some(args)) => experiment::run(args),
         (None, None) => Err(anyhow::anyhow!(
             "name an experiment, as in experiments/ablation.toml"

@@ -7,6 +7,7 @@ pub(crate) mod plots;
 pub(crate) mod precision;
 pub(crate) mod report;
 pub(crate) mod score;
+pub(crate) mod study;
 
 use std::io::Write;
 

@@ -60,12 +60,17 @@ pub(crate) fn finished() -> &'static Finished {
 
 impl Sandbox {
     pub(crate) fn new() -> Self {
-        let sandbox = Self::empty();
+        let sandbox = Self::bare();
         sandbox.fill();
         sandbox
     }
 
+<<<<<<< HEAD
     pub(crate) fn empty() -> Self {
+=======
+    /// An empty folder.
+    pub(crate) fn bare() -> Self {
+>>>>>>> e327a51 (core-eval: blind preference studies)
         let folder = tempfile::tempdir().unwrap();
         Self {
             root: folder.path().to_path_buf(),
@@ -75,7 +80,7 @@ impl Sandbox {
 
     /// A copy of the finished experiment, for tests that change it.
     pub(crate) fn finished() -> Self {
-        let sandbox = Self::empty();
+        let sandbox = Self::bare();
         copy(&finished().sandbox.root, &sandbox.root);
         sandbox
     }

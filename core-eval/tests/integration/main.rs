@@ -18,5 +18,6 @@ mod score_any_tool;
 #[path = "../../../core-model/tests/integration/scratch.rs"]
 mod scratch;
 mod small_experiment;
+mod study;
 mod test_time;
 mod untrusted;
