@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::material::Material;
 use super::page::{Pages, Texts, encode, paragraphs};
+use super::planner::plan;
 use super::settings::{Settings, completion_code};
 use super::trials::{Plan, REPEATS, Wanted, catch_count, has_catch_trials, neighbours};
 use super::{Exclusions, KEY, Question, SETTINGS, key, sample_size};
@@ -78,7 +79,7 @@ impl Make {
             pairs_per_catch: self.pairs_per_catch,
             seed: self.seed,
         };
-        let plan = Plan::new(&material, wanted)?;
+        let plan = plan(&material, wanted)?;
         let texts = self.texts()?;
         let origins = plan.images.par_iter();
         let images = origins.map(|(_, origin)| encode(origin, self.side));

@@ -87,14 +87,6 @@ impl Material {
                 names.push(&row.concept);
             }
         }
-        let concepts = names.iter().map(|name| {
-            let photos = photo_files(results, name, photos)?;
-            Ok(Concept {
-                name: (*name).clone(),
-                photos,
-            })
-        });
-        let concepts = concepts.collect::<Result<Vec<_>>>()?;
         let mut prompts: Vec<Prompt> = Vec::new();
         for row in order {
             let concept = names
@@ -117,6 +109,14 @@ impl Material {
                 images: of.map(|(_, _, noise)| *noise).collect(),
             });
         }
+        let concepts = names.iter().map(|name| {
+            let photos = photo_files(results, name, photos)?;
+            Ok(Concept {
+                name: (*name).clone(),
+                photos,
+            })
+        });
+        let concepts = concepts.collect::<Result<Vec<_>>>()?;
         let untuned = untuned(&files);
         Ok(Self {
             variants: compare.to_vec(),

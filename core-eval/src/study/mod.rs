@@ -3,7 +3,7 @@
 //! | step | module |
 //! |---|---|
 //! | images and photos of a results folder | `material` |
-//! | who compares what, on which side, in which order | `design`, `coloring`, `exchanges`, `sides`, `order`, `trials` |
+//! | who compares what, on which side, in which order | `design`, `coloring`, `exchanges`, `sides`, `order`, `planner`, `catch_places`, `trials` |
 //! | `study.toml`, `key.csv`, `index.html` | `settings`, `key`, `page`, [`make`] |
 //! | how many votes a study needs | [`sample_size`] |
 //! | votes of people, and whose are left out | [`votes`], [`exclusions`] |
@@ -14,6 +14,7 @@ pub mod agreement;
 pub mod analysis;
 mod answers;
 pub mod bradley_terry;
+mod catch_places;
 mod coloring;
 mod design;
 mod exchanges;
@@ -25,6 +26,7 @@ mod material;
 mod metric_agreement;
 mod order;
 mod page;
+mod planner;
 mod question;
 mod results;
 pub mod sample_size;

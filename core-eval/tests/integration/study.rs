@@ -363,7 +363,9 @@ fn files_that_are_not_votes_of_the_study_are_refused_and_nothing_is_written() {
         ),
     ] {
         sandbox.write("votes/bad.csv", &text);
-        let message = Sandbox::failure(analyse(&sandbox, &["bad"]));
+        let output = analyse(&sandbox, &["bad"]).output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success());
         assert!(
             message.contains(part) && message.contains("bad.csv"),
             "{message}"
