@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use core_eval::page::{self, Options, PAGE, Source};
 use core_eval::study::analysis::analyse;
 use core_eval::study::make::Make;
 use core_eval::study::{Exclusions, Question};
@@ -100,14 +101,25 @@ struct AnalyseArgs {
 pub(crate) fn run(args: &StudyArgs) -> Result<()> {
     let text = match &args.command {
         StudyCommand::Make(args) => make(args).run()?,
-        StudyCommand::Analyse(args) => {
-            let around = args.study.join("..");
-            let results = args.results.as_deref().unwrap_or(&around);
-            analyse(&args.study, &args.votes, results)?
-        }
+        StudyCommand::Analyse(args) => analyse_and_show(args)?,
     };
     say(text.trim_end());
     Ok(())
+}
+
+/// Analyses a study. A report page that is there already shows it from then on.
+fn analyse_and_show(args: &AnalyseArgs) -> Result<String> {
+    let around = match args.study.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => args.study.join(".."),
+    };
+    let results = args.results.as_ref().unwrap_or(&around);
+    let text = analyse(&args.study, &args.votes, results)?;
+    if args.results.is_none() && results.join(PAGE).is_file() {
+        let source = Source::read(std::slice::from_ref(results))?;
+        page::write(&source, results, &Options::default())?;
+    }
+    Ok(text)
 }
 
 fn make(args: &MakeArgs) -> Make {

@@ -4,7 +4,7 @@
 //! full images are links to the files beside it.
 
 mod arrange;
-mod base64;
+pub(crate) mod base64;
 mod data;
 mod diagnostics;
 mod html;

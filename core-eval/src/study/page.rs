@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::material::Material;
 use super::settings::Settings;
 use super::trials::{Origin, Plan, Trial};
+use crate::page::base64::base64;
 
 /// The page without a study.
 const TEMPLATE: &str = include_str!("../../assets/study.html");
@@ -259,39 +260,10 @@ pub(super) fn paragraphs(file: &Path, variants: &[String]) -> Result<Vec<String>
     Ok(paragraphs)
 }
 
-/// RFC 4648.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let [a, b, c] = [0, 1, 2].map(|at| u32::from(chunk.get(at).copied().unwrap_or(0)));
-        let bits = a << 16 | b << 8 | c;
-        for at in 0..4 {
-            let digit = ALPHABET[(bits >> (18 - 6 * at) & 63) as usize];
-            text.push(if at <= chunk.len() { digit.into() } else { '=' });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_standard() {
-        // The examples of RFC 4648, section 10.
-        for (bytes, text) in [
-            (&b""[..], ""),
-            (b"f", "Zg=="),
-            (b"fo", "Zm8="),
-            (b"foo", "Zm9v"),
-            (b"foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(bytes), text);
-        }
-    }
 
     #[test]
     fn a_name_that_base64_happens_to_spell_is_broken_up() {

@@ -2,22 +2,21 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync, mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { pathToFileURL } from "node:url";
-import { chromium } from "playwright-core";
+import { launch, scratch } from "./chromium.mjs";
+import { CORE_EVAL, coreEval } from "./results.mjs";
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const program = process.env.CORE_EVAL ?? "target/debug/core-eval";
 const results = process.env.RESULTS ?? "results/ablation-quick";
 const variants = ["CoRe", "Textual Inversion", "class word"];
 const people = 40;
 const perPerson = 12;
 
-const folder = mkdtempSync(join(tmpdir(), "study-"));
+const folder = scratch();
 const study = join(folder, "study");
 const page = pathToFileURL(join(study, "index.html")).href;
 let browser;
@@ -25,20 +24,15 @@ let printed;
 let key;
 
 before(async () => {
+  assert.ok(existsSync(results), `${results} is missing: run core-eval experiments/ablation.toml --quick first`);
   writeFileSync(join(folder, "contact.txt"), "Ask <b>us</b>.\n\nHand in the file by mail.\n");
-  printed = execFileSync(program, ["study", "make", results, "--compare", ...variants, "--people", `${people}`,
-    "--per-person", `${perPerson}`, "--contact", join(folder, "contact.txt"), "--out", study], { encoding: "utf8" });
+  printed = coreEval("study", "make", results, "--compare", ...variants, "--people", `${people}`, "--per-person",
+    `${perPerson}`, "--contact", join(folder, "contact.txt"), "--out", study);
   key = readKey(readFileSync(join(study, "key.csv"), "utf8"));
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic"],
-  });
+  browser = await launch();
 });
 
-after(async () => {
-  await browser?.close();
-  rmSync(folder, { recursive: true, force: true });
-});
+after(() => browser?.close());
 
 // The names of variants in this test hold no commas or quotes.
 function readKey(text) {
@@ -229,7 +223,7 @@ test("forty people vote, two of them badly, and their strengths are recovered", 
     assert.ok(printed.includes(code), `completion code ${code}: ${printed}`);
   }
   assert.deepEqual(tab.errors, []);
-  execFileSync("sh", ["-c", `"$0" study analyse "$1" "$2"/*.csv --results "$3"`, program, study, votes, results]);
+  execFileSync("sh", ["-c", `"$0" study analyse "$1" "$2"/*.csv --results "$3"`, CORE_EVAL, study, votes, results]);
   const [header, ...lines] = readFileSync(join(study, "study.csv"), "utf8").trim().split("\n").map(line => line.split(","));
   const rows = lines.map(line => Object.fromEntries(header.map((name, index) => [name, line[index]])));
   const excluded = readFileSync(join(study, "people.csv"), "utf8").trim().split("\n").slice(1)

@@ -60,17 +60,12 @@ pub(crate) fn finished() -> &'static Finished {
 
 impl Sandbox {
     pub(crate) fn new() -> Self {
-        let sandbox = Self::bare();
+        let sandbox = Self::empty();
         sandbox.fill();
         sandbox
     }
 
-<<<<<<< HEAD
     pub(crate) fn empty() -> Self {
-=======
-    /// An empty folder.
-    pub(crate) fn bare() -> Self {
->>>>>>> e327a51 (core-eval: blind preference studies)
         let folder = tempfile::tempdir().unwrap();
         Self {
             root: folder.path().to_path_buf(),
@@ -80,7 +75,7 @@ impl Sandbox {
 
     /// A copy of the finished experiment, for tests that change it.
     pub(crate) fn finished() -> Self {
-        let sandbox = Self::bare();
+        let sandbox = Self::empty();
         copy(&finished().sandbox.root, &sandbox.root);
         sandbox
     }

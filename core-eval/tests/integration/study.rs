@@ -165,7 +165,7 @@ fn rows(sandbox: &Sandbox) -> Vec<BTreeMap<String, String>> {
 
 #[test]
 fn the_page_holds_no_name_of_a_variant_of_a_file_or_of_a_concept_and_no_score() {
-    let sandbox = Sandbox::bare();
+    let sandbox = Sandbox::empty();
     let printed = made(&sandbox, &[]);
     let page = sandbox.read("shown/study/index.html");
     for name in VARIANTS
@@ -199,7 +199,7 @@ fn the_page_holds_no_name_of_a_variant_of_a_file_or_of_a_concept_and_no_score() 
 
 #[test]
 fn images_are_pixels_alone_under_random_names() {
-    let sandbox = Sandbox::bare();
+    let sandbox = Sandbox::empty();
     made(&sandbox, &[]);
     let page = sandbox.read("shown/study/index.html");
     let ids: BTreeSet<&str> = page
@@ -220,7 +220,7 @@ fn images_are_pixels_alone_under_random_names() {
 
 #[test]
 fn every_person_sees_all_comparisons_catch_trials_and_repetitions() {
-    let sandbox = Sandbox::bare();
+    let sandbox = Sandbox::empty();
     made(&sandbox, &[]);
     let data = data(&sandbox.read("shown/study/index.html"));
     let key = key(&sandbox);
@@ -264,7 +264,7 @@ fn every_person_sees_all_comparisons_catch_trials_and_repetitions() {
 
 #[test]
 fn votes_become_shares_strengths_and_the_agreement_of_metrics() {
-    let sandbox = Sandbox::bare();
+    let sandbox = Sandbox::empty();
     voted(&sandbox);
     let output = analyse(&sandbox, &["anna", "ben", "cleo"])
         .output()
@@ -315,7 +315,7 @@ fn votes_become_shares_strengths_and_the_agreement_of_metrics() {
 
 #[test]
 fn the_same_votes_give_the_same_files() {
-    let sandbox = Sandbox::bare();
+    let sandbox = Sandbox::empty();
     voted(&sandbox);
     let run = || {
         assert!(
@@ -332,7 +332,7 @@ fn the_same_votes_give_the_same_files() {
 
 #[test]
 fn files_that_are_not_votes_of_the_study_are_refused_and_nothing_is_written() {
-    let sandbox = Sandbox::bare();
+    let sandbox = Sandbox::empty();
     voted(&sandbox);
     let anna = sandbox.read("votes/anna.csv");
     let line = anna.lines().nth(1).unwrap().to_string();
@@ -387,7 +387,7 @@ fn files_that_are_not_votes_of_the_study_are_refused_and_nothing_is_written() {
 
 #[test]
 fn studies_that_cannot_be_made_are_refused_with_the_reason() {
-    let sandbox = Sandbox::bare();
+    let sandbox = Sandbox::empty();
     results(&sandbox);
     let consent = sandbox.write("consent.txt", "We compare CoRe with others.\n");
     let scores = sandbox.read("shown/scores.csv");
@@ -444,7 +444,7 @@ fn studies_that_cannot_be_made_are_refused_with_the_reason() {
 
 #[test]
 fn a_study_is_never_overwritten_and_pages_can_be_made_for_each_person() {
-    let sandbox = Sandbox::bare();
+    let sandbox = Sandbox::empty();
     made(&sandbox, &["--page-per-person"]);
     let page = data(&sandbox.read("shown/study/person-3.html"));
     let people: Vec<&String> = page["people"].as_object().unwrap().keys().collect();
@@ -458,7 +458,7 @@ fn a_study_is_never_overwritten_and_pages_can_be_made_for_each_person() {
 
 #[test]
 fn a_results_folder_without_images_or_runs_says_what_is_missing() {
-    let sandbox = Sandbox::bare();
+    let sandbox = Sandbox::empty();
     results(&sandbox);
     let mut command = core_eval();
     command.args(["study", "make"]).arg(sandbox.path("shown"));
