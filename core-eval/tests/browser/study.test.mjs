@@ -2,12 +2,12 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { pathToFileURL } from "node:url";
-import { launch, scratch } from "./chromium.mjs";
+import { launch, open, scratch } from "./chromium.mjs";
 import { CORE_EVAL, coreEval } from "./results.mjs";
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -42,7 +42,7 @@ function readKey(text) {
 }
 
 /** A page without network, whose errors fail the test. */
-async function open(query = "", options = {}) {
+async function visit(query = "", options = {}) {
   const context = await browser.newContext({ viewport: { width: 1100, height: 900 }, acceptDownloads: true, ...options });
   await context.setOffline(true);
   const tab = await context.newPage();
@@ -87,7 +87,7 @@ test("the page names no variant, concept, file or score", () => {
 });
 
 test("keys 1, 2 and 3 answer, a reload loses nothing, and only the last trial can be answered again", async () => {
-  const tab = await open("?p=3&PROLIFIC_PID=5f<b>x");
+  const tab = await visit("?p=3&PROLIFIC_PID=5f<b>x");
   await start(tab);
   for (let practice = 1; practice <= 3; practice += 1) {
     assert.equal(await count(tab), `Practice ${practice} of 3`);
@@ -128,7 +128,7 @@ test("keys 1, 2 and 3 answer, a reload loses nothing, and only the last trial ca
 });
 
 test("an answer before 800 ms does not count, and an image can be enlarged", async () => {
-  const tab = await open("?p=1", { clock: true });
+  const tab = await visit("?p=1", { clock: true });
   await start(tab);
   await tab.waitForFunction(() => shownAt !== null);
   await tab.clock.runFor(700);
@@ -148,7 +148,7 @@ test("an answer before 800 ms does not count, and an image can be enlarged", asy
 
 test("light, dark and at 360 px nothing serious is wrong and nothing is cut off", async () => {
   for (const options of [{}, { colorScheme: "dark" }, { viewport: { width: 360, height: 740 } }]) {
-    const tab = await open("?p=2", options);
+    const tab = await visit("?p=2", options);
     assert.deepEqual(await violations(tab), []);
     await start(tab);
     await ready(tab);
@@ -164,7 +164,7 @@ test("light, dark and at 360 px nothing serious is wrong and nothing is cut off"
 });
 
 test("texts are data", async () => {
-  const tab = await open();
+  const tab = await visit();
   assert.match(await tab.locator(".contact").first().textContent(), /<b>us<\/b>/);
   assert.equal(await tab.locator(".contact b").count(), 0);
   await tab.context().close();
@@ -199,7 +199,7 @@ function generator(seed) {
 test("forty people vote, two of them badly, and their strengths are recovered", { timeout: 600_000 }, async () => {
   const votes = join(folder, "votes");
   mkdirSync(votes);
-  const tab = await open("", { clock: true });
+  const tab = await visit("", { clock: true });
   for (let person = 1; person <= people; person += 1) {
     const random = generator(person);
     await tab.goto(`${page}?p=${person}`);
@@ -237,4 +237,17 @@ test("forty people vote, two of them badly, and their strengths are recovered", 
     }
   }
   await tab.context().close();
+
+  // The report page of the results shows the study.
+  const copy = join(folder, "results");
+  cpSync(results, copy, { recursive: true, filter: source => !/(runs|features|study)$/.test(source) });
+  cpSync(study, join(copy, "study"), { recursive: true });
+  coreEval("report", copy);
+  const report = await open(browser, join(copy, "report.html"));
+  const section = await report.locator("#study").textContent();
+  assert.match(section, /38 of 40 voters count/);
+  assert.match(section, /Krippendorff's alpha: -?0\.\d/);
+  assert.match(section, /CoRe is preferred/);
+  assert.deepEqual(report.problems, []);
+  await report.context().close();
 });
