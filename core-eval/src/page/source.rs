@@ -1,12 +1,12 @@
 //! What a page is made of, read from the files of one or several results folders.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use core_model::files::read_to_string;
-use indexmap::IndexSet;
+use indexmap::{IndexMap, IndexSet};
 use serde_json::{Map, Value};
 
 use super::runs::RunFiles;
@@ -160,14 +160,16 @@ impl Source {
 
     /// Adds what is not scores.
     fn add(&mut self, folder: &Path) -> Result<()> {
-        extend_new(&mut self.tokens, read_rows(&folder.join("tokens.csv"))?);
-        extend_new(&mut self.curves, read_rows(&folder.join("curves.csv"))?);
-        extend_new(
-            &mut self.validation,
-            read_rows(&folder.join("validation.csv"))?,
-        );
-        extend_new(&mut self.effects, read_rows(&folder.join("effects.csv"))?);
-        extend_new(&mut self.study, read_rows(&folder.join(STUDY))?);
+        let tokens = read_rows(&folder.join("tokens.csv"))?;
+        add_variants(&mut self.tokens, tokens, |row: &TokenRow| &row.variant);
+        let curves = read_rows(&folder.join("curves.csv"))?;
+        add_variants(&mut self.curves, curves, |row: &CurveRow| &row.variant);
+        let validation = read_rows(&folder.join("validation.csv"))?;
+        add_variants(&mut self.validation, validation, |row: &ValidationRow| {
+            &row.variant
+        });
+        self.effects.extend(read_rows(&folder.join("effects.csv"))?);
+        self.study.extend(read_rows(&folder.join(STUDY))?);
         for run in RunFiles::read_all(folder) {
             self.words
                 .entry(run.concept.clone())
@@ -217,14 +219,11 @@ impl Source {
     }
 }
 
-/// Adds the rows that are not there yet: a variant may be in two folders.
-fn extend_new<T: PartialEq>(rows: &mut Vec<T>, new: Vec<T>) {
-    if rows.is_empty() {
-        *rows = new;
-    } else {
-        let new: Vec<T> = new.into_iter().filter(|row| !rows.contains(row)).collect();
-        rows.extend(new);
-    }
+/// Adds the rows of variants that have none yet: a variant may be in two folders.
+fn add_variants<T>(rows: &mut Vec<T>, new: Vec<T>, variant: fn(&T) -> &String) {
+    let known: BTreeSet<String> = rows.iter().map(variant).cloned().collect();
+    let new = new.into_iter().filter(|row| !known.contains(variant(row)));
+    rows.extend(new);
 }
 
 /// The scores under every protocol that all folders have.
@@ -232,14 +231,12 @@ fn protocols(folders: &[PathBuf], missing: &mut Vec<String>) -> Result<Vec<Proto
     let Some(first) = folders.first() else {
         return Ok(Vec::new());
     };
+    let files = folders.iter();
+    let files = files.map(|folder| Ok((folder, protocol_files(folder)?)));
+    let files: Vec<(&PathBuf, IndexMap<String, String>)> = files.collect::<Result<_>>()?;
     let mut found = Vec::new();
-    for (name, suffix) in protocol_files(first)? {
-        let lacks = folders.iter().skip(1).find_map(|folder| {
-            let files = protocol_files(folder).unwrap_or_default();
-            let has = files.iter().any(|(other, _)| *other == name);
-            (!has).then_some(folder)
-        });
-        if let Some(folder) = lacks {
+    for (name, _) in protocol_files(first)? {
+        if let Some((folder, _)) = files.iter().find(|(_, of)| !of.contains_key(&name)) {
             let folder = folder.display();
             missing.push(format!(
                 "{folder} has no scores under protocol {name}, so it is left out."
@@ -248,8 +245,8 @@ fn protocols(folders: &[PathBuf], missing: &mut Vec<String>) -> Result<Vec<Proto
         }
         let joined = join(folders, Some(&name))?;
         let mut images = Vec::new();
-        for folder in folders {
-            images.extend(ImageRow::read(folder, &suffix)?);
+        for (folder, suffixes) in &files {
+            images.extend(ImageRow::read(folder, &suffixes[&name])?);
         }
         let Weighting { averaging, photos } = joined.weighting();
         let photos = photos.clone();
@@ -265,8 +262,8 @@ fn protocols(folders: &[PathBuf], missing: &mut Vec<String>) -> Result<Vec<Proto
     Ok(found)
 }
 
-/// The name and the suffix of every protocol of a folder; the first is the one without suffix.
-fn protocol_files(folder: &Path) -> Result<Vec<(String, String)>> {
+/// The suffixes of the protocols of a folder by their names; the first is the one without suffix.
+fn protocol_files(folder: &Path) -> Result<IndexMap<String, String>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let name = entry?.file_name().to_string_lossy().into_owned();

@@ -229,6 +229,28 @@ fn several_folders_of_one_protocol_are_joined_and_others_are_refused() {
 }
 
 #[test]
+fn a_study_and_scores_of_validation_images_are_in_the_page_where_they_are() {
+    let sandbox = Sandbox::empty();
+    results(&sandbox, "one", &[("CoRe", 0.5), ("theirs", 0.25)], false);
+    sandbox.write(
+        "one/study/study.csv",
+        "question,measure,first,second,value\nidentity,share,CoRe,theirs,0.75\n",
+    );
+    sandbox.write(
+        "one/validation.csv",
+        "variant,concept,seed,stage,step,metric,mean\nCoRe,dog,0,embedding,10,dino,0.25\n\
+         CoRe,dog,1,embedding,10,dino,0.75\nCoRe,dog,0,embedding,20,dino,0.5\n",
+    );
+    written(&sandbox, &["one"]);
+    let data = summary(&sandbox, "one");
+    assert_eq!(data["study"][0]["value"], 0.75);
+    assert_eq!(data["study"][0]["first"], "CoRe");
+    let curve = &data["validation"][0];
+    assert_eq!(curve["step"], serde_json::json!([10, 20]));
+    assert_eq!(curve["value"], serde_json::json!([0.5, 0.5]));
+}
+
+#[test]
 fn embedding_stops_at_the_limit_and_says_what_it_leaves_out() {
     let sandbox = Sandbox::empty();
     results(&sandbox, "one", &[("CoRe", 0.5), ("theirs", 0.25)], true);
