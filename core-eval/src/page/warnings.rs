@@ -100,8 +100,7 @@ pub(super) fn gaps(page: &Page) -> Vec<String> {
     for protocol in &page.protocols {
         if protocol.closest.iter().all(Option::is_none) {
             gaps.push(format!(
-                "No images.csv for protocol {}: closest photos and masks are not shown; run the \
-                 experiment again, which writes it from what is kept.",
+                "No images.csv for protocol {}: closest photos and masks are not shown.",
                 protocol.name
             ));
         }
