@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 use burn::tensor::DeviceType;
 use burn::tensor::{Device, Tensor};
+use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::ops;
@@ -61,6 +62,50 @@ fn cuda(index: usize) -> std::result::Result<Device, String> {
 #[cfg(not(feature = "cuda"))]
 fn cuda(_: usize) -> std::result::Result<Device, String> {
     Err("not compiled in; build with `--features cuda`, or use cpu".into())
+}
+
+/// A GPU, as its runtime and its driver describe it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gpu {
+    /// What the adapter calls itself.
+    pub adapter: String,
+    /// What kernels are compiled for, as `ptx_sm90`.
+    pub target: String,
+    /// The version of the driver, where the system tells it: that of NVIDIA's kernel module on Linux.
+    pub driver: Option<String>,
+}
+
+impl Gpu {
+    /// What a device is; none for the cpu.
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    pub fn of(device: &Device) -> Option<Self> {
+        let identity = device.identity()?;
+        let driver = identity.name.contains("NVIDIA").then(|| {
+            let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
+            nvidia_version(&text)
+        });
+        Some(Self {
+            adapter: identity.name,
+            target: identity.fingerprint,
+            driver: driver.flatten(),
+        })
+    }
+
+    /// None: this program was built for the cpu alone.
+    #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
+    pub fn of(_: &Device) -> Option<Self> {
+        None
+    }
+}
+
+/// The version in the text of NVIDIA's kernel module: the first word of its first line that is numbers with
+/// dots between.
+#[cfg(any(feature = "wgpu", feature = "cuda", test))]
+fn nvidia_version(text: &str) -> Option<String> {
+    let is_version =
+        |word: &&str| word.contains('.') && word.split('.').all(|part| part.parse::<u32>().is_ok());
+    let mut words = text.lines().next()?.split_whitespace();
+    words.find(is_version).map(str::to_string)
 }
 
 /// A device of this machine.
@@ -158,7 +203,7 @@ fn present(kind: DeviceType, index: usize, driver: &str) -> std::result::Result<
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{difference_from_cpu, parse_device, present_devices};
+    use super::{Gpu, difference_from_cpu, nvidia_version, parse_device, present_devices};
 
     #[test]
     fn the_cpu_is_always_there() {
@@ -170,6 +215,30 @@ mod tests {
         let first = present_devices().swap_remove(0);
         assert_eq!(first.name, "cpu");
         assert_eq!(difference_from_cpu("cpu", &first.device).unwrap(), 0.0);
+    }
+
+    #[test]
+    fn the_cpu_is_no_gpu() {
+        assert_eq!(Gpu::of(&parse_device("cpu").unwrap()), None);
+    }
+
+    #[test]
+    fn the_version_of_a_driver_stands_in_the_first_line() {
+        for (text, version) in [
+            (
+                "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.161.08  Sat Feb 24 22:58:10 UTC 2024\n\
+                 GCC version:  gcc version 11.4.0\n",
+                Some("535.161.08"),
+            ),
+            (
+                "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86  Release Build\n",
+                Some("570.86"),
+            ),
+            ("NVRM version: unknown\nGCC version: 11.4.0\n", None),
+            ("", None),
+        ] {
+            assert_eq!(nvidia_version(text).as_deref(), version, "{text}");
+        }
     }
 
     #[test]

@@ -38,5 +38,6 @@ pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use plain::AdamW;
 pub(crate) use recompute::recompute;
+pub use simd::instruction_set;
 pub use softmax::softmax;
 pub use upsample::upsample_nearest_2x;

@@ -76,6 +76,17 @@ pub(super) fn level() -> Level {
     Level::Any
 }
 
+/// The name of the instruction set that the kernels of this crate use on this processor.
+pub fn instruction_set() -> &'static str {
+    match level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => "AVX-512",
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => "AVX2 with FMA",
+        Level::Any => "baseline of the architecture",
+    }
+}
+
 /// `a * b + c`.
 #[inline(always)]
 pub(super) fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {

@@ -1,10 +1,11 @@
 //! `environment.json`: what a run was made with.
 
 use std::path::Path;
-use std::process::Command;
 
+use core_model::device::{Gpu, parse_device};
 use core_model::files::write_atomically;
 use core_model::folder::ModelFolder;
+use core_model::ops::instruction_set;
 use serde_json::json;
 
 use crate::config::RunConfig;
@@ -22,7 +23,9 @@ pub(crate) fn write(path: &Path, config: &RunConfig, model: &ModelFolder) -> Res
         "os": std::env::consts::OS,
         "architecture": std::env::consts::ARCH,
         "threads": rayon::current_num_threads(),
-        "git_revision": git_revision(),
+        "instruction_set": instruction_set(),
+        "gpu": Gpu::of(&parse_device(&config.device)?),
+        "git_revision": built_revision(),
         "model_files": model.digests()?,
     });
     let text = serde_json::to_string_pretty(&environment)
@@ -37,23 +40,29 @@ pub fn locked_version(package: &str) -> Option<&'static str> {
     after.split_once('"').map(|(version, _)| version)
 }
 
-/// The revision of the sources, where they lie in a git checkout and git is there.
-fn git_revision() -> Option<String> {
-    let output = Command::new("git")
-        .args(["-C", env!("CARGO_MANIFEST_DIR"), "rev-parse", "HEAD"])
-        .output()
-        .ok()?;
-    let revision = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| revision.trim().to_string())
+/// The revision of the sources that this program was built from, with `+changes` behind it where files were
+/// changed after it; none where neither git nor `CORE_REVISION` named it then.
+pub fn built_revision() -> Option<&'static str> {
+    option_env!("CORE_REVISION")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::locked_version;
+    use super::{built_revision, locked_version};
 
     #[test]
     fn versions_are_those_of_the_lock_file() {
         assert!(locked_version("burn").is_some_and(|version| version.starts_with("0.22")));
         assert_eq!(locked_version("no such package"), None);
+    }
+
+    #[test]
+    fn the_revision_is_a_commit_of_the_sources() {
+        let Some(revision) = built_revision() else {
+            return;
+        };
+        let commit = revision.trim_end_matches("+changes");
+        assert_eq!(commit.len(), 40, "{revision}");
+        assert!(commit.bytes().all(|byte| byte.is_ascii_hexdigit()));
     }
 }

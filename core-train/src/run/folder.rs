@@ -10,7 +10,7 @@
 //! | `text_encoder/` | transformers layout, when a stage trained it |
 //! | `validation/` | validation images, when asked for |
 //! | `checkpoints/` | a run folder for every `checkpoint_every` steps: the run as if it had ended there |
-//! | `environment.json` | versions, device, git revision, SHA-256 of every model file |
+//! | `environment.json` | versions, device, instruction set, GPU, revision of the program, SHA-256 of every model file |
 //! | `state/` | for `--resume`; removed when the run is complete |
 //!
 //! A run goes to `NAME.partial` beside `NAME` and is renamed when complete, so a folder without
