@@ -16,7 +16,7 @@ use burn::tensor::{FloatDType, Tensor, TensorData};
 
 use crate::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
 use crate::error::{Error, Result};
-use crate::files::NewFolder;
+use crate::files::{MODEL_CARD, NewFolder, write_atomically};
 use crate::learned_embedding::LearnedEmbedding;
 use crate::network::Network;
 use crate::pipeline::StableDiffusionPipeline;
@@ -249,7 +249,7 @@ fn check_complete(
 
 /// Writes a folder as diffusers' `train_custom_diffusion.py` leaves it: the cross-attention weights and,
 /// where one was learned, the concept in a file of its token's name. All of cross-attention is what the
-/// script writes with `--freeze_model crossattn`.
+/// script writes with `--freeze_model crossattn`. `card` is the text of the folder's model card.
 ///
 /// # Errors
 /// [`Error::Invalid`] when `out` exists or the token cannot be the name of a file; an unwritable folder,
@@ -259,6 +259,7 @@ pub fn export(
     concept: Option<&LearnedEmbedding>,
     held: Held,
     precision: Precision,
+    card: &str,
     out: &Path,
 ) -> Result<()> {
     NewFolder::check(out)?;
@@ -298,6 +299,7 @@ pub fn export(
     }));
     let file = made.join(format!("{FILE}.safetensors"));
     save_tensors(&file, tensors, precision, &[])?;
+    write_atomically(&made.join(MODEL_CARD), card.as_bytes())?;
     if let Some(concept) = concept {
         let shape = match concept.num_vectors {
             1 => vec![concept.dim],

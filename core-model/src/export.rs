@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
 use crate::config::{read_object, write_json};
 use crate::error::{Error, Result};
-use crate::files::{NewFolder, read, write_atomically};
+use crate::files::{MODEL_CARD, NewFolder, read, write_atomically};
 use crate::folder::ModelFolder;
 use crate::learned_embedding::LearnedEmbedding;
 use crate::network::{Network, TRANSFORMERS_WEIGHTS};
@@ -23,7 +23,8 @@ const TABLE: &str = "text_model.embeddings.token_embedding.weight";
 
 /// Writes the networks of `pipeline`, which were personalised from `base`. The vectors of a
 /// `concept`, which the pipeline knows by its token, become the tokens `<name>`, `<name>_1`, ..., as
-/// diffusers' `load_textual_inversion` makes them; in a prompt the first stands for all.
+/// diffusers' `load_textual_inversion` makes them; in a prompt the first stands for all. `card` is the
+/// text of the folder's model card.
 ///
 /// # Errors
 /// [`Error::Invalid`] when `out` exists; unreadable files of the base model, an unwritable folder,
@@ -33,6 +34,7 @@ pub fn export(
     pipeline: &StableDiffusionPipeline,
     concept: Option<(&LearnedEmbedding, &str)>,
     precision: Precision,
+    card: &str,
     out: &Path,
 ) -> Result<()> {
     NewFolder::check(out)?;
@@ -69,6 +71,7 @@ pub fn export(
         add_tokens(&words, token, embedding.num_vectors, first)?;
     }
     write_json(&made.join("model_index.json"), &index(source)?)?;
+    write_atomically(&made.join(MODEL_CARD), card.as_bytes())?;
     StableDiffusionPipeline::load(&ModelFolder::new(made), &Device::flex())?;
     folder.finish()
 }

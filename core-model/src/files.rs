@@ -30,6 +30,9 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// The file of a model folder that the Hugging Face hub shows.
+pub(crate) const MODEL_CARD: &str = "README.md";
+
 /// A folder that appears under its name when it is whole; before, it lies beside.
 #[derive(Debug)]
 pub(crate) struct NewFolder<'a> {

@@ -119,3 +119,100 @@ fn nothing_is_overwritten_and_nothing_is_left_of_a_failure() {
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(message.contains("no run folder"), "{message}");
 }
+
+/// The model card of an exported folder.
+fn card(out: &Path) -> String {
+    std::fs::read_to_string(out.join("README.md")).unwrap()
+}
+
+#[test]
+fn a_model_card_says_what_the_hub_reads_and_how_the_model_was_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run_folder(folder.path(), 1);
+    let out = folder.path().join("exported");
+    let output = core_train(&["export", text(&run), text(&out)]);
+    assert!(output.status.success(), "{output:?}");
+    let card = card(&out);
+    let expected = "---\nbase_model: \"model\"\nlibrary_name: diffusers\npipeline_tag: text-to-image\n\
+                    instance_prompt: \"a photo of a <robot>\"\ntags:\n- text-to-image\n- diffusers\n\
+                    - diffusers-training\n- stable-diffusion\n- stable-diffusion-diffusers\n\
+                    - textual_inversion\n- dreambooth\n---\n\n# robot\n";
+    assert!(card.starts_with(expected), "{card}");
+    for part in [
+        "| embedding | embedding | 1 | 2 | 1e-2 | none |",
+        "| unet | unet | 1 | 2 | 1e-2 | none |",
+        "StableDiffusionPipeline.from_pretrained(\".\")",
+        "## Scores\n\nNot measured.",
+    ] {
+        assert!(card.contains(part), "{part}: {card}");
+    }
+    assert!(!card.contains(text(folder.path())), "{card}");
+}
+
+/// A results folder with scores of one variant, in which a run lies.
+fn results(folder: &Path) -> PathBuf {
+    let results = folder.join("results");
+    std::fs::create_dir_all(results.join("runs")).unwrap();
+    let summary = "variant,metric,concept,mean,low,high,difference,difference_low,difference_high,n\n\
+                   CoRe,dino,all,0.5,0.4,0.6,,,,3\n\
+                   CoRe,dino,robot,0.56789,0.512,0.6234,,,,16\n\
+                   Textual Inversion,dino,robot,0.3,0.2,0.4,,,,16\n";
+    std::fs::write(results.join("summary.csv"), summary).unwrap();
+    let protocol = r#"{"protocol": {"name": "dreambooth", "source": "Ruiz et al. 2023"}}"#;
+    std::fs::write(results.join("protocol.json"), protocol).unwrap();
+    results
+}
+
+#[test]
+fn a_model_card_shows_the_scores_of_a_named_variant_with_their_protocol() {
+    let folder = tempfile::tempdir().unwrap();
+    let results = results(folder.path());
+    let run = run_folder(&results.join("runs"), 1);
+    let out = folder.path().join("exported");
+    let output = core_train(&["export", text(&run), text(&out), "--variant", "CoRe"]);
+    assert!(output.status.success(), "{output:?}");
+    let card = card(&out);
+    assert!(
+        card.contains("Protocol `dreambooth` (Ruiz et al. 2023):"),
+        "{card}"
+    );
+    assert!(
+        card.contains("| dino | 0.568 | 0.512 to 0.623 | 16 |"),
+        "{card}"
+    );
+    assert!(!card.contains("0.300"), "{card}");
+}
+
+#[test]
+fn scores_that_are_not_there_are_refused_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run_folder(folder.path(), 1);
+    let results = results(folder.path());
+    let out = folder.path().join("exported");
+    let refused = |words: &[&str]| {
+        let output = core_train(&[&["export", text(&run), text(&out)], words].concat());
+        assert!(!output.status.success());
+        assert!(!out.exists());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let message = refused(&["--variant", "CoRe"]);
+    assert!(message.contains("--scores"), "{message}");
+    let message = refused(&["--scores", text(&results)]);
+    assert!(message.contains("--variant"), "{message}");
+    let message = refused(&["--scores", text(&results), "--variant", "core"]);
+    assert!(
+        message.contains("`core`") && message.contains("CoRe, Textual Inversion"),
+        "{message}"
+    );
+    let message = refused(&["--scores", text(&run), "--variant", "CoRe"]);
+    assert!(message.contains("holds no summary.csv"), "{message}");
+    std::fs::write(results.join("summary.csv"), "variant,metric\nCoRe,dino\n").unwrap();
+    let message = refused(&["--scores", text(&results), "--variant", "CoRe"]);
+    assert!(
+        message.contains("summary.csv") && message.contains("`concept`"),
+        "{message}"
+    );
+    std::fs::write(results.join("protocol.json"), "{}").unwrap();
+    let message = refused(&["--scores", text(&results), "--variant", "CoRe"]);
+    assert!(message.contains("protocol.json"), "{message}");
+}
