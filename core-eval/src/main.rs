@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use core_train::manual::{CompletionsArgs, EXIT_CODES, ManArgs};
 
 mod commands;
 
@@ -15,6 +16,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 #[command(
     version,
+    after_help = EXIT_CODES,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     arg_required_else_help = true
@@ -42,6 +44,10 @@ enum Command {
     Precision(precision::PrecisionArgs),
     /// Ask people which images they prefer, without telling them which method made which.
     Study(Box<study::StudyArgs>),
+    /// Print the script with which a shell completes arguments.
+    Completions(CompletionsArgs),
+    /// Write manual pages.
+    Man(ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +65,11 @@ fn main() -> ExitCode {
         (Some(Command::Merge(args)), _) => merge::run(args),
         (Some(Command::Precision(args)), _) => precision::run(args),
         (Some(Command::Study(args)), _) => study::run(args),
+        (Some(Command::Completions(args)), _) => {
+            commands::print(&args.script(Cli::command()));
+            Ok(())
+        }
+        (Some(Command::Man(args)), _) => commands::man(args, Cli::command()),
         (None, Some(args)) => experiment::run(args),
         (None, None) => Err(anyhow::anyhow!(
             "name an experiment, as in experiments/ablation.toml"

@@ -14,6 +14,7 @@
 //! | what a run leaves behind, and opening it again | [`mod@run`] |
 //! | time and memory | [`cost`] |
 //! | Ctrl-C | [`interrupt`] |
+//! | completions for shells, manual pages, exit codes | [`manual`] |
 //! | scenes of the mini world, drawn by code | [`world`] |
 //! | how the mini models were trained | [`pretrain`] |
 
@@ -28,6 +29,7 @@ pub mod fault;
 pub mod initializers;
 pub mod interrupt;
 pub mod logging;
+pub mod manual;
 pub mod observe;
 mod off;
 pub mod optimize;

@@ -4,14 +4,15 @@ mod commands;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use core_train::manual::{CompletionsArgs, EXIT_CODES, ManArgs};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Teach a diffusion model one thing from a few photos.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -37,6 +38,10 @@ enum Command {
     Pretrain(commands::pretrain::PretrainArgs),
     /// Render scenes of the mini world, or the photos of its concepts.
     World(commands::world::WorldArgs),
+    /// Print the script with which a shell completes arguments.
+    Completions(CompletionsArgs),
+    /// Write manual pages.
+    Man(ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +67,11 @@ fn main() -> ExitCode {
         Command::Model(args) => commands::model::run(&args),
         Command::Pretrain(args) => commands::pretrain::run(&args),
         Command::World(args) => commands::world::run(&args),
+        Command::Completions(args) => {
+            commands::print(&args.script(Cli::command()));
+            Ok(())
+        }
+        Command::Man(args) => commands::man(&args, Cli::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

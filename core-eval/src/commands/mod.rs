@@ -11,8 +11,26 @@ pub(crate) mod study;
 
 use std::io::Write;
 
+use anyhow::Result;
+use core_train::manual::ManArgs;
+
 /// Writes a line to standard output. A closed pipe, as by `head`, is not an error: the results are in
 /// files.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Writes a text to standard output.
+pub(crate) fn print(text: &[u8]) {
+    let _ = std::io::stdout().lock().write_all(text);
+}
+
+/// Writes the manual pages and says how many.
+///
+/// # Errors
+/// A folder that cannot be made or written to.
+pub(crate) fn man(args: &ManArgs, program: clap::Command) -> Result<()> {
+    let count = args.write(program)?;
+    say(&format!("{count} manual pages"));
+    Ok(())
 }

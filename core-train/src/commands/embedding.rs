@@ -1,6 +1,7 @@
 //! `core-train embedding`: inspects the file of a learned concept, and converts it to the layout that
 //! most tools read.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
@@ -12,8 +13,9 @@ use core_model::params::to_vec;
 use core_model::source::{ModelSource, embedding_file};
 use core_model::text_encoder::TextEncoder;
 use core_model::tokenizer::Tokenizer;
+use serde::Serialize;
 
-use super::say;
+use super::{print_report, say};
 
 /// Number of nearest vocabulary tokens shown for each vector.
 const NEAREST: usize = 5;
@@ -34,6 +36,9 @@ enum Command {
         /// Model folder as diffusers writes it, one-file checkpoint, or repository of the hub
         #[arg(long, value_name = "MODEL")]
         model: Option<PathBuf>,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
     },
     /// Write the vectors under one key, the token, as diffusers, AUTOMATIC1111, ComfyUI and others read them.
     Convert {
@@ -56,7 +61,10 @@ enum Command {
 /// Unreadable files and models, vectors of another width than the model's, an unwritable output.
 pub(crate) fn run(args: &EmbeddingArgs) -> Result<()> {
     match &args.command {
-        Command::Inspect { file, model } => inspect(file, model.as_deref()),
+        Command::Inspect { file, model, json } => {
+            let report = inspect(file, model.as_deref())?;
+            print_report(*json, &report, Report::lines)
+        }
         Command::Convert {
             input,
             output,
@@ -91,7 +99,43 @@ pub(crate) fn run(args: &EmbeddingArgs) -> Result<()> {
     }
 }
 
-fn inspect(file: &Path, model: Option<&Path>) -> Result<()> {
+/// What a learned concept is.
+#[derive(Debug, Serialize)]
+struct Report {
+    token: String,
+    layout: String,
+    num_vectors: usize,
+    dim: usize,
+    metadata: BTreeMap<String, String>,
+    /// None where no model was named.
+    vocabulary: Option<VocabularyNorms>,
+    vectors: Vec<VectorReport>,
+}
+
+/// The lengths of a model's own vectors.
+#[derive(Debug, Serialize)]
+struct VocabularyNorms {
+    tokens: usize,
+    smallest: f64,
+    median: f64,
+    largest: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct VectorReport {
+    norm: f64,
+    /// Empty where no model was named.
+    nearest: Vec<Neighbour>,
+}
+
+/// A token of the vocabulary.
+#[derive(Debug, Serialize)]
+struct Neighbour {
+    token: String,
+    cosine: f64,
+}
+
+fn inspect(file: &Path, model: Option<&Path>) -> Result<Report> {
     let device = Device::flex();
     let model = model.map(|model| ModelSource::from(model.to_path_buf()).locate());
     let model = model.transpose()?;
@@ -101,43 +145,71 @@ fn inspect(file: &Path, model: Option<&Path>) -> Result<()> {
         .transpose()?;
     let width = encoder.as_ref().map(|encoder| encoder.config().hidden_size);
     let (embedding, layout) = LearnedEmbedding::load_with_layout(&embedding_file(file)?, width)?;
-    say(&format!(
-        "token `{}`, {} vectors of {}, layout: {layout}",
-        embedding.token, embedding.num_vectors, embedding.dim
-    ));
-    for (key, value) in &embedding.metadata {
-        say(&format!("{key}: {value}"));
-    }
-    let (Some(encoder), Some(model)) = (encoder, model) else {
-        for (index, norm) in embedding.norms().iter().enumerate() {
-            say(&format!("vector {index}: norm {norm:.4}"));
-        }
-        return Ok(());
+    let metadata = embedding.metadata.iter();
+    let norms = embedding.norms().into_iter();
+    let mut report = Report {
+        token: embedding.token.clone(),
+        layout: layout.to_string(),
+        num_vectors: embedding.num_vectors,
+        dim: embedding.dim,
+        metadata: metadata
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
+        vocabulary: None,
+        vectors: norms
+            .map(|norm| VectorReport {
+                norm,
+                nearest: Vec::new(),
+            })
+            .collect(),
     };
-    let tokenizer = Tokenizer::from_dir(&model.path().join("tokenizer"))?;
-    let table = Vocabulary::new(&encoder);
-    let mut norms = table.norms.clone();
-    norms.sort_by(f64::total_cmp);
-    say(&format!(
-        "vocabulary: {} tokens, norm {:.4} to {:.4}, median {:.4}",
-        norms.len(),
-        norms[0],
-        norms[norms.len() - 1],
-        norms[norms.len() / 2]
-    ));
-    let vectors = embedding.vectors.chunks_exact(embedding.dim);
-    for (index, (vector, norm)) in vectors.zip(embedding.norms()).enumerate() {
-        let nearest: Vec<String> = table
-            .nearest(vector, norm)
-            .into_iter()
-            .map(|(id, cosine)| format!("`{}` {cosine:.3}", tokenizer.token(id).trim()))
-            .collect();
-        say(&format!(
-            "vector {index}: norm {norm:.4}, nearest by cosine {}",
-            nearest.join(", ")
-        ));
+    if let (Some(encoder), Some(model)) = (encoder, model) {
+        let tokenizer = Tokenizer::from_dir(&model.path().join("tokenizer"))?;
+        let table = Vocabulary::new(&encoder);
+        report.vocabulary = Some(table.lengths());
+        let vectors = embedding.vectors.chunks_exact(embedding.dim);
+        for (vector, found) in vectors.zip(&mut report.vectors) {
+            let nearest = table.nearest(vector, found.norm).into_iter();
+            found.nearest = nearest
+                .map(|(id, cosine)| Neighbour {
+                    token: tokenizer.token(id).trim().to_string(),
+                    cosine,
+                })
+                .collect();
+        }
     }
-    Ok(())
+    Ok(report)
+}
+
+impl Report {
+    fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!(
+            "token `{}`, {} vectors of {}, layout: {}",
+            self.token, self.num_vectors, self.dim, self.layout
+        )];
+        let metadata = self.metadata.iter();
+        lines.extend(metadata.map(|(key, value)| format!("{key}: {value}")));
+        if let Some(norms) = &self.vocabulary {
+            lines.push(format!(
+                "vocabulary: {} tokens, norm {:.4} to {:.4}, median {:.4}",
+                norms.tokens, norms.smallest, norms.largest, norms.median
+            ));
+        }
+        for (index, VectorReport { norm, nearest }) in self.vectors.iter().enumerate() {
+            let nearest = nearest.iter();
+            let nearest: Vec<String> = nearest
+                .map(|near| format!("`{}` {:.3}", near.token, near.cosine))
+                .collect();
+            lines.push(match nearest.is_empty() {
+                true => format!("vector {index}: norm {norm:.4}"),
+                false => format!(
+                    "vector {index}: norm {norm:.4}, nearest by cosine {}",
+                    nearest.join(", ")
+                ),
+            });
+        }
+        lines
+    }
 }
 
 /// The rows of a text encoder's token table.
@@ -156,6 +228,17 @@ impl Vocabulary {
             .map(|row| dot(row, row).sqrt())
             .collect();
         Self { rows, norms, dim }
+    }
+
+    fn lengths(&self) -> VocabularyNorms {
+        let mut norms = self.norms.clone();
+        norms.sort_by(f64::total_cmp);
+        VocabularyNorms {
+            tokens: norms.len(),
+            smallest: norms[0],
+            median: norms[norms.len() / 2],
+            largest: norms[norms.len() - 1],
+        }
     }
 
     /// The tokens whose rows have the highest cosine with a vector.

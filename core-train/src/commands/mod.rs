@@ -14,12 +14,39 @@ pub(crate) mod world;
 use std::io::Write;
 use std::str::FromStr;
 
+use anyhow::Result;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use core_train::manual::ManArgs;
+use serde::Serialize;
 
 /// Writes a line of a report to standard output. A reader that has seen enough, as `head`, is no
 /// failure: what was made is in files.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Writes a report to standard output, as one JSON object or as lines of text.
+fn print_report<T: Serialize>(json: bool, report: &T, lines: fn(&T) -> Vec<String>) -> Result<()> {
+    match json {
+        true => say(&serde_json::to_string_pretty(report)?),
+        false => lines(report).iter().for_each(|line| say(line)),
+    }
+    Ok(())
+}
+
+/// Writes a text to standard output.
+pub(crate) fn print(text: &[u8]) {
+    let _ = std::io::stdout().lock().write_all(text);
+}
+
+/// Writes the manual pages and says how many.
+///
+/// # Errors
+/// A folder that cannot be made or written to.
+pub(crate) fn man(args: &ManArgs, program: clap::Command) -> Result<()> {
+    let count = args.write(program)?;
+    say(&format!("{count} manual pages"));
+    Ok(())
 }
 
 /// An argument that is one of these values, by its name.

@@ -57,7 +57,8 @@ fn generate(folder: &Path, model: &str, out: &str, more: &[&str]) -> Output {
 }
 
 fn image(folder: &Path, out: &str) -> Vec<u8> {
-    std::fs::read(folder.join(out).join("00000.png")).unwrap()
+    let image = image::open(folder.join(out).join("00000.png")).unwrap();
+    image.into_rgb8().into_raw()
 }
 
 /// The model folders in the cache.
