@@ -11,7 +11,7 @@ use crate::experiment::Experiment;
 use crate::gallery::{Key, Store};
 use crate::plan::{Cell, PlannedRun};
 use crate::report::TokenRow;
-use crate::tokens::TokenProbe;
+use crate::tokens::{TokenProbe, related};
 
 /// The rows of runs, which are computed only when they are not known.
 pub struct KeptTokens<'a> {
@@ -69,7 +69,7 @@ impl<'a> KeptTokens<'a> {
                 self.store.insert(key, to_csv(&rows)?);
                 let concept = &run.config.concept;
                 // Each prompt is encoded with the learned concept and with the super-category.
-                self.prompts += 2 * self.experiment.prompts_for(concept).len() as u64;
+                self.prompts += 2 * related(self.experiment, concept).count() as u64;
                 rows
             }
         };

@@ -17,7 +17,7 @@ use crate::gallery::{
 use crate::images::{Wanted, wanted};
 use crate::metrics::{Compared, Feature, Metric, Scores, direction};
 use crate::plan::Cell;
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, is_unrelated};
 use crate::report::{ScoreRow, ScoreTable};
 
 /// The position of an image among the others.
@@ -53,7 +53,8 @@ pub struct BaseImage<'a> {
     pub unrelated: bool,
 }
 
-/// The scores of an image by some metrics under a protocol.
+/// The scores of an image by some metrics under a protocol. An image of a prompt of the kind `unrelated`
+/// says how far the model drifted and nothing about the concept, so it has no other score.
 ///
 /// # Errors
 /// A score that is NaN, because the weights of the encoder are damaged; features that were not computed.
@@ -68,7 +69,11 @@ pub fn scores(
     if !protocol.counts(place.number, image.is_black) {
         return Ok(scores);
     }
+    let unrelated = is_unrelated(place.kind);
     for metric in metrics {
+        if unrelated && metric.compared_with() != Compared::BaseImage {
+            continue;
+        }
         let comparison = Comparison {
             protocol,
             metric: *metric,
@@ -176,7 +181,12 @@ pub struct ScoredImages<'a> {
     /// All images, cell by cell.
     pub images: Vec<ScoredImage>,
     texts: BTreeMap<String, TextFeatures>,
+    /// The index of the base model's image by concept, seed, prompt and number.
+    bases: BTreeMap<Noise, usize>,
 }
+
+/// What the noise of an image depends on: concept, seed, prompt and number.
+type Noise = (usize, u64, usize, usize);
 
 impl<'a> ScoredImages<'a> {
     /// Computes the features of all photos, images and prompts; those that were kept are reused.
@@ -194,10 +204,11 @@ impl<'a> ScoredImages<'a> {
         let mut images = Self {
             experiment,
             cells,
-            metrics: gallery.metrics(),
+            metrics: experiment.metrics(),
             photos: Vec::new(),
             images: Vec::new(),
             texts: BTreeMap::new(),
+            bases: BTreeMap::new(),
         };
         let needs = Needs::of_photos(&images.metrics, &protocols);
         for concept in &experiment.concepts {
@@ -217,6 +228,11 @@ impl<'a> ScoredImages<'a> {
             gallery.save_if_due()?;
         }
         progress.finish();
+        let all = images.images.iter().enumerate();
+        let of_base = all.filter(|(_, image)| cells[image.cell].run.is_none());
+        images.bases = of_base
+            .map(|(index, image)| (images.noise(image), index))
+            .collect();
         Ok(images)
     }
 
@@ -284,7 +300,7 @@ impl<'a> ScoredImages<'a> {
         let others = Others {
             text: &self.texts[&text(protocol, &prompt.prompt, concept)?],
             photos: Some(&self.photos[cell.concept]),
-            base: None,
+            base: self.base(image),
         };
         let scores = scores(protocol, &self.metrics, &image.features, place, others);
         Ok(ScoreRow {
@@ -299,10 +315,29 @@ impl<'a> ScoredImages<'a> {
         })
     }
 
-    /// The images of a variant.
+    /// What the noise of an image depends on.
+    fn noise(&self, image: &ScoredImage) -> Noise {
+        let cell = &self.cells[image.cell];
+        let of = &image.image;
+        (cell.concept, cell.seed, of.prompt_index, of.image)
+    }
+
+    /// The base model's image on the same noise.
+    fn base(&self, image: &ScoredImage) -> Option<BaseImage<'_>> {
+        let index = *self.bases.get(&self.noise(image))?;
+        Some(BaseImage {
+            features: &self.images[index].features,
+            text: None,
+            unrelated: is_unrelated(&image.image.prompt.kind),
+        })
+    }
+
+    /// The images of a variant whose prompts name the concept.
     pub fn of_variant(&self, variant: &str) -> impl Iterator<Item = &ScoredImage> {
         let images = self.images.iter();
-        images.filter(move |image| self.variant(image) == variant)
+        images.filter(move |image| {
+            self.variant(image) == variant && !is_unrelated(&image.image.prompt.kind)
+        })
     }
 
     /// The name of an image's variant.
@@ -411,5 +446,20 @@ mod tests {
         let neither = score(Some(&edited), false);
         assert_eq!((neither[drift], neither[step]), (None, None));
         assert_eq!(score(None, true)[step], None);
+        let unrelated = Place {
+            kind: "unrelated",
+            ..place
+        };
+        let others = Others {
+            text: &edited,
+            photos: None,
+            base: Some(BaseImage {
+                features: &base,
+                text: Some(&plain),
+                unrelated: true,
+            }),
+        };
+        let alone = scores(protocol, &[drift, step], &image, unrelated, others).expect("scores");
+        assert!(alone[drift].is_some() && alone[step].is_none());
     }
 }

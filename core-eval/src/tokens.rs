@@ -12,12 +12,14 @@ use core_model::params::to_vec;
 use core_model::text_encoder::TextEncoderConfig;
 use core_model::tokenizer::Tokenizer;
 use core_train::Run;
+use core_train::config::ConceptConfig;
 use core_train::data::prompts::ConceptWords;
 
 use crate::base::Base;
-use crate::experiment::Experiment;
+use crate::experiment::{EvaluationPrompt, Experiment};
 use crate::metrics::dot;
 use crate::plan::Cell;
+use crate::protocol::is_unrelated;
 use crate::report::TokenRow;
 
 /// Compares how prompts are encoded with the learned concept and with the super-category.
@@ -63,7 +65,7 @@ impl<'a> TokenProbe<'a> {
                 tokenizer: &tokenizer,
                 phrase: &phrase,
             };
-            for prompt in self.experiment.prompts_for(concept) {
+            for prompt in related(self.experiment, concept) {
                 words
                     .regularization_prompt(&prompt.prompt)
                     .with_context(failed)?;
@@ -93,7 +95,7 @@ impl<'a> TokenProbe<'a> {
         };
         let width = pipeline.model.text_encoder().config().hidden_size;
         let mut rows = Vec::new();
-        for prompt in experiment.prompts_for(concept) {
+        for prompt in related(experiment, concept) {
             let filled = words.regularization_prompt(&prompt.prompt)?;
             let ours = to_vec(pipeline.model.encode(std::slice::from_ref(&filled.learned)));
             let reference = std::slice::from_ref(&filled.reference);
@@ -115,6 +117,15 @@ impl<'a> TokenProbe<'a> {
         }
         Ok(rows)
     }
+}
+
+/// The prompts that name the concept.
+pub(crate) fn related(
+    experiment: &Experiment,
+    concept: &ConceptConfig,
+) -> impl Iterator<Item = EvaluationPrompt> {
+    let prompts = experiment.prompts_for(concept).into_iter();
+    prompts.filter(|prompt| !is_unrelated(&prompt.kind))
 }
 
 /// The cosine of two vectors of any length.

@@ -7,6 +7,8 @@ use core_train::data::prompts::check_template;
 
 use super::{Experiment, Variant};
 use crate::effects::Effect;
+use crate::metrics::Compared;
+use crate::protocol::is_unrelated;
 use crate::reference;
 
 impl Experiment {
@@ -34,6 +36,7 @@ impl Experiment {
         self.check_test_time()?;
         self.evaluation.check_masks()?;
         self.check_kinds()?;
+        self.check_drift()?;
         self.effects.iter().try_for_each(|e| self.check_effect(e))
     }
 
@@ -134,6 +137,20 @@ impl Experiment {
         Ok(())
     }
 
+    /// Refuses unrelated prompts where no variant is the base model, whose images they are compared with.
+    fn check_drift(&self) -> Result<()> {
+        let mut prompts = self.prompts.iter();
+        let mut variants = self.variants.iter();
+        ensure!(
+            !prompts.any(|prompt| is_unrelated(&prompt.kind))
+                || variants.any(|variant| variant.recipe.is_none()),
+            "{} has prompts of the kind `unrelated`, which measure the drift from the base model's \
+             images; add a variant with `untuned = true`",
+            self.sampling.prompts.display()
+        );
+        Ok(())
+    }
+
     /// Refuses kinds of prompts that a protocol does not know.
     fn check_kinds(&self) -> Result<()> {
         let prompts = self.sampling.prompts.display();
@@ -155,6 +172,16 @@ impl Experiment {
                 effect.name(),
                 metric.column(),
                 encoder.key
+            );
+            ensure!(
+                self.metrics().contains(metric),
+                "effect `{}`: `metric` is `{}`, which {}",
+                effect.name(),
+                metric.column(),
+                match metric.compared_with() {
+                    Compared::BaseImage => "needs prompts of the kind `unrelated`",
+                    _ => "no experiment measures; `core-eval score` does",
+                }
             );
         }
         let of_scores = matches!(effect, Effect::ScoreDifference { .. });

@@ -17,10 +17,13 @@ use core_train::adapters::Neti;
 use core_train::config::{ConceptConfig, Group, ModelConfig, Recipe, StageConfig};
 use core_train::logging::ReportTo;
 use core_train::optimize::TestTime;
+use core_train::phrase::SLOT;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 use crate::effects::Effect;
+use crate::metrics::{Compared, Metric};
+use crate::protocol::is_unrelated;
 use crate::rows::read_rows;
 pub use evaluation::{Evaluation, OneOrMore};
 use file::File;
@@ -127,9 +130,9 @@ impl Sampling {
 pub struct EvaluationPrompt {
     /// Which concepts it is for.
     pub group: Group,
-    /// plain, background, colour, style, action, outfit.
+    /// plain, background, colour, style, action, outfit, unrelated.
     pub kind: String,
-    /// The template; `{}` is the concept.
+    /// The template; `{}` is the concept, which prompts of the kind `unrelated` leave out.
     pub prompt: String,
 }
 
@@ -195,6 +198,18 @@ impl Experiment {
             && encoders.all(|folder| EncoderSource::from(folder).is_obtainable())
     }
 
+    /// The metrics that run: those whose encoders are named, and drift where there are unrelated prompts.
+    pub fn metrics(&self) -> Vec<Metric> {
+        let mut prompts = self.prompts.iter();
+        let drifts = prompts.any(|prompt| is_unrelated(&prompt.kind));
+        let encoders = &self.evaluation.encoders;
+        encoders.metrics_where(|metric| match metric.compared_with() {
+            Compared::Text | Compared::Photos => true,
+            Compared::BaseImage => drifts,
+            Compared::Direction => false,
+        })
+    }
+
     /// The prompts for a concept's group, in the order of the file.
     pub fn prompts_for(&self, concept: &ConceptConfig) -> Vec<EvaluationPrompt> {
         self.prompts
@@ -253,12 +268,19 @@ impl Experiment {
 fn read_prompts(path: &Path) -> Result<Vec<EvaluationPrompt>> {
     let mut prompts = Vec::new();
     for prompt in read_rows::<EvaluationPrompt>(path, "group,kind,prompt")? {
-        if !prompt.prompt.contains("{}") {
-            bail!(
-                "{}: prompt `{}` has no {{}}, where the concept goes",
+        match (prompt.prompt.contains(SLOT), is_unrelated(&prompt.kind)) {
+            (false, false) => bail!(
+                "{}: prompt `{}` has no {{}}, where the concept goes; give it the kind `unrelated` to \
+                 measure drift",
                 path.display(),
                 prompt.prompt
-            );
+            ),
+            (true, true) => bail!(
+                "{}: prompt `{}` is of the kind `unrelated`, but has {{}} for the concept",
+                path.display(),
+                prompt.prompt
+            ),
+            _ => {}
         }
         prompts.push(prompt);
     }

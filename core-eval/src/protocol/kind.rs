@@ -1,13 +1,22 @@
 //! Kinds of evaluation prompts, under all the names they go by.
 
-/// The kinds of the paper's evaluation prompts, each with other names for it.
-const KINDS: [(&str, &[&str]); 6] = [
+/// The kind of prompts that leave the concept out.
+const UNRELATED: &str = "unrelated";
+
+/// Whether prompts of this kind leave the concept out.
+pub fn is_unrelated(name: &str) -> bool {
+    canonical(name) == Some(UNRELATED)
+}
+
+/// The kinds of the paper's evaluation prompts and the unrelated ones, each with other names for it.
+const KINDS: [(&str, &[&str]); 7] = [
     ("plain", &[]),
     ("background", &["background change"]),
     ("colour", &["color", "colour change", "color change"]),
     ("style", &["artistic style", "stylisation", "stylization"]),
     ("action", &["action change"]),
     ("outfit", &["outfit change"]),
+    (UNRELATED, &[]),
 ];
 
 /// The kind of a name, whatever its case.

@@ -6,6 +6,8 @@ mod presets;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
+pub use kind::is_unrelated;
+
 use crate::metrics::Metric;
 use crate::statistics::mean;
 

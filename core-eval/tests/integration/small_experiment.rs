@@ -17,6 +17,63 @@ fn folders(sandbox: &Sandbox, name: &str) -> usize {
 }
 
 #[test]
+fn prompts_without_the_concept_measure_the_drift_from_the_base_model() {
+    let sandbox = Sandbox::new();
+    let prompts = sandbox.read("prompts.csv");
+    let with = |row: &str| sandbox.write("prompts.csv", &format!("{prompts}animate,{row}\n"));
+    with("plain,a red car");
+    let message = Sandbox::failure(sandbox.command("results"));
+    assert!(message.contains("`a red car` has no {}"), "{message}");
+    with("unrelated,a red {}");
+    let message = Sandbox::failure(sandbox.command("results"));
+    assert!(
+        message.contains("`a red {}` is of the kind `unrelated`"),
+        "{message}"
+    );
+    with("unrelated,a red car");
+    sandbox.edit("untuned = true", "remove = [\"context_embedding\"]");
+    let message = Sandbox::failure(sandbox.command("results"));
+    assert!(
+        message.contains("add a variant with `untuned = true`"),
+        "{message}"
+    );
+    sandbox.edit(
+        "name = \"class word\"\nremove = [\"context_embedding\"]",
+        "name = \"class word\"\nuntuned = true",
+    );
+    sandbox.run("results");
+    let scores = sandbox.read("results/small/scores.csv");
+    let mut lines = scores.lines();
+    assert!(
+        lines
+            .next()
+            .unwrap()
+            .ends_with(",image,clip_t,clip_i,dino,drift")
+    );
+    let mut drifts = 0;
+    for line in lines {
+        let fields: Vec<&str> = line.split(',').collect();
+        let [text, image, dino, drift] = fields[7..] else {
+            panic!("{line}");
+        };
+        match fields[4] {
+            "unrelated" => {
+                assert_eq!([text, image, dino], [""; 3], "{line}");
+                let drift: f64 = drift.parse().unwrap();
+                // The U-Net is trained, so everything but the base model moves.
+                assert_eq!(drift > 1e-6, fields[0] != "class word", "{line}");
+                drifts += 1;
+            }
+            _ => assert_eq!(drift, "", "{line}"),
+        }
+    }
+    // 5 variants x 1 concept of the group x 2 images.
+    assert_eq!(drifts, 10);
+    let tokens = sandbox.read("results/small/tokens.csv");
+    assert!(!tokens.contains("a red car"), "{tokens}");
+}
+
+#[test]
 fn an_experiment_writes_its_files() {
     let Finished { sandbox, printed } = finished();
     // 5 variants x 2 concepts x 2 prompts x 2 images.

@@ -9,7 +9,7 @@ use super::concepts::Concepts;
 use super::input::Item;
 use core_eval::gallery::{BATCH, Gallery, ImageFeatures, ImageFile, MaskSource, Needs};
 use core_eval::metrics::{Metric, Scores};
-use core_eval::protocol::Protocol;
+use core_eval::protocol::{Protocol, is_unrelated};
 use core_eval::scoring::{BaseImage, Others, Place, scores};
 
 /// Everything that the scores of images depend on.
@@ -76,7 +76,7 @@ impl Scoring<'_> {
             base: base.map(|features| BaseImage {
                 features,
                 text: base_text.as_ref(),
-                unrelated: !item.prompt.contains("{}"),
+                unrelated: is_unrelated(&item.kind) || !item.prompt.contains("{}"),
             }),
         };
         scores(self.protocol, self.metrics, features, place, others)
