@@ -81,7 +81,7 @@ pub(super) fn gaps(page: &Page) -> Vec<String> {
     let absent = images.file.iter().filter(|file| file.is_none()).count();
     if absent > 0 {
         gaps.push(format!(
-            "{absent} of {} image files are not where scores.csv says; they are shown without picture.",
+            "{absent} of {} image files are not where scores.csv says; their cells stay empty.",
             images.file.len()
         ));
     }
