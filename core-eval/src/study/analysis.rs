@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use core_model::files::write_atomically;
 
-use super::answers::{Answers, Figures};
+use super::answers::{Answers, Figures, OfComparison};
 use super::exclusions::{PersonRow, RULES, people};
 use super::intervals::{Spread, wilson};
 use super::metric_agreement::{Scored, scored};
@@ -114,51 +114,32 @@ fn of_question(
     metrics: &[Scored],
     base: &StudyRow,
 ) -> Vec<StudyRow> {
-    let row = |measure: &str, votes: usize| StudyRow {
+    let base = StudyRow {
         question: question.name().into(),
-        measure: measure.into(),
-        votes,
         ..base.clone()
     };
-    // A share with its interval over people and prompts.
-    let share = |row: StudyRow, spread: Option<Spread>| {
-        let planned = design_effect(row.votes as f64 / row.people.max(1) as f64);
-        let interval = spread.and_then(|s| s.interval_of_share(row.votes, planned));
-        row.with(spread.map(|s| s.value), interval)
-    };
+    let row = |measure, votes| base.of(measure, votes);
     let mut rows = Vec::new();
     for of in &figures.comparisons {
-        let named = |measure: &str, votes: usize| StudyRow {
-            first: settings.variants[of.variants.0].clone(),
-            second: settings.variants[of.variants.1].clone(),
-            ..row(measure, votes)
+        let [first, second] = [of.variants.0, of.variants.1];
+        let base = StudyRow {
+            first: settings.variants[first].clone(),
+            second: settings.variants[second].clone(),
+            ..base.clone()
         };
-        for (measure, simple, spread, votes) in [
-            (SHARE, SHARE_WILSON, of.share, of.votes),
-            (DECIDED, DECIDED_WILSON, of.decided, of.decided_votes),
-        ] {
-            rows.push(share(named(measure, votes), spread));
-            let interval = spread.map(|s| wilson(s.value, votes as f64));
-            rows.push(named(simple, votes).with(spread.map(|s| s.value), interval));
-        }
-        rows.push(share(named(CANNOT_TELL, of.votes), of.ties));
+        rows.extend(of_comparison(of, &base));
     }
     for (variant, spread) in settings.variants.iter().zip(&figures.strengths) {
-        let row = StudyRow {
-            first: variant.clone(),
-            ..row(STRENGTH, figures.votes)
-        };
-        let interval = spread.and_then(|s| s.interval());
-        rows.push(row.with(spread.map(|s| s.value), interval));
+        let first = variant.clone();
+        let row = row(STRENGTH, figures.votes);
+        rows.push(number(StudyRow { first, ..row }, *spread));
     }
     if !figures.strengths.is_empty() {
-        let interval = figures.tie.and_then(|s| s.interval());
-        rows.push(row(TIE, figures.votes).with(figures.tie.map(|s| s.value), interval));
+        rows.push(number(row(TIE, figures.votes), figures.tie));
     }
     rows.push(share(row(SIDE_A, figures.decided_votes), figures.left));
     rows.push(share(row(REPEAT, figures.repeat.1), figures.repeat.0));
-    let interval = figures.alpha.and_then(|s| s.interval());
-    rows.push(row(ALPHA, figures.votes).with(figures.alpha.map(|s| s.value), interval));
+    rows.push(number(row(ALPHA, figures.votes), figures.alpha));
     for (scored, (spread, votes)) in metrics.iter().zip(&figures.metrics) {
         let row = StudyRow {
             protocol: scored.protocol.clone(),
@@ -168,4 +149,32 @@ fn of_question(
         rows.push(share(row, *spread));
     }
     rows
+}
+
+fn of_comparison(of: &OfComparison, base: &StudyRow) -> Vec<StudyRow> {
+    let mut rows = Vec::new();
+    for (measure, simple, spread, votes) in [
+        (SHARE, SHARE_WILSON, of.share, of.votes),
+        (DECIDED, DECIDED_WILSON, of.decided, of.decided_votes),
+    ] {
+        rows.push(share(base.of(measure, votes), spread));
+        let interval = spread.map(|s| wilson(s.value, votes as f64));
+        let value = spread.map(|s| s.value);
+        rows.push(base.of(simple, votes).with(value, interval));
+    }
+    rows.push(share(base.of(CANNOT_TELL, of.votes), of.ties));
+    rows
+}
+
+/// A share with its interval over people and prompts.
+fn share(row: StudyRow, spread: Option<Spread>) -> StudyRow {
+    let planned = design_effect(row.votes as f64 / row.people.max(1) as f64);
+    let interval = spread.and_then(|s| s.interval_of_share(row.votes, planned));
+    row.with(spread.map(|s| s.value), interval)
+}
+
+/// Another figure with its interval.
+fn number(row: StudyRow, spread: Option<Spread>) -> StudyRow {
+    let interval = spread.and_then(|s| s.interval());
+    row.with(spread.map(|s| s.value), interval)
 }

@@ -26,6 +26,33 @@ struct Given {
     pair: String,
 }
 
+impl Given {
+    fn new(vote: &Vote, clusters: Clusters, comparison: usize, metrics: &[Scored]) -> Self {
+        let value = vote.value();
+        let predicts = |metric: &Scored| {
+            let difference = metric.difference(&vote.key).filter(|d| *d != 0.0)?;
+            (value != 0.5).then_some((difference > 0.0) == (value > 0.5))
+        };
+        Self {
+            clusters,
+            comparison,
+            value,
+            left: (vote.answer != Answer::CannotTell).then_some(vote.answer == Answer::A),
+            predicted: metrics.iter().map(predicts).collect(),
+            pair: vote.key.pair.clone(),
+        }
+    }
+}
+
+/// The two variants of a vote.
+fn compared(vote: &Vote, settings: &Settings) -> (usize, usize) {
+    let index = |name: &String| {
+        let mut variants = settings.variants.iter();
+        variants.position(|variant| variant == name).unwrap_or(0)
+    };
+    (index(&vote.key.first), index(&vote.key.second))
+}
+
 /// All answers to a question, catch trials and repetitions left out.
 pub(super) struct Answers<'a> {
     given: Vec<Given>,
@@ -79,19 +106,11 @@ impl<'a> Answers<'a> {
         metrics: &'a [Scored],
     ) -> Self {
         let comparisons = comparisons(settings.variants.len());
-        let index = |name: &str| {
-            settings
-                .variants
-                .iter()
-                .position(|v| v == name)
-                .unwrap_or(0)
-        };
         let mut prompts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
         let mut originals: BTreeMap<(usize, usize), f64> = BTreeMap::new();
         let (mut given, mut repeats) = (Vec::new(), Vec::new());
-        let asked = votes
-            .iter()
-            .filter(|v| v.question == question && !v.is_catch());
+        let asked = votes.iter();
+        let asked = asked.filter(|vote| vote.question == question && !vote.is_catch());
         for vote in asked.clone().filter(|vote| vote.repeat_of.is_none()) {
             originals.insert((vote.person, vote.trial), vote.value());
         }
@@ -99,25 +118,15 @@ impl<'a> Answers<'a> {
             let next = prompts.len();
             let prompt = (vote.key.concept.as_str(), vote.key.prompt.as_str());
             let clusters = [vote.person, *prompts.entry(prompt).or_insert(next)];
-            let value = vote.value();
-            if let Some(trial) = vote.repeat_of {
-                let original = originals.get(&(vote.person, trial));
-                repeats.extend(original.map(|v| (clusters, f64::from(u8::from(*v == value)))));
+            let Some(trial) = vote.repeat_of else {
+                let of = compared(vote, settings);
+                let comparison = comparisons.iter().position(|c| *c == of).unwrap_or(0);
+                given.push(Given::new(vote, clusters, comparison, metrics));
                 continue;
-            }
-            let of = (index(&vote.key.first), index(&vote.key.second));
-            let predicts = |metric: &Scored| {
-                let difference = metric.difference(&vote.key).filter(|d| *d != 0.0)?;
-                (value != 0.5).then_some((difference > 0.0) == (value > 0.5))
             };
-            given.push(Given {
-                clusters,
-                comparison: comparisons.iter().position(|c| *c == of).unwrap_or(0),
-                value,
-                left: (vote.answer != Answer::CannotTell).then_some(vote.answer == Answer::A),
-                predicted: metrics.iter().map(predicts).collect(),
-                pair: vote.key.pair.clone(),
-            });
+            let original = originals.get(&(vote.person, trial));
+            let equal = original.map(|value| f64::from(u8::from(*value == vote.value())));
+            repeats.extend(equal.map(|equal| (clusters, equal)));
         }
         Self {
             given,

@@ -12,7 +12,9 @@ use super::material::Material;
 use super::page::{Pages, Texts, encode, paragraphs};
 use super::planner::plan;
 use super::settings::{Settings, completion_code};
-use super::trials::{Plan, REPEATS, Wanted, catch_count, has_catch_trials, neighbours};
+use super::trials::{
+    Plan, REPEATS, Wanted, catch_count, comparisons, has_catch_trials, neighbours,
+};
 use super::{Exclusions, KEY, Question, SETTINGS, key, sample_size};
 
 /// What a study is made of.
@@ -202,6 +204,7 @@ impl Make {
         Ok(files)
     }
 
+    /// What to do with the files, and what the study is.
     fn report(
         &self,
         plan: &Plan,
@@ -209,28 +212,17 @@ impl Make {
         settings: &Settings,
         files: &[(String, usize)],
     ) -> String {
-        let folder = self.out.display();
-        let size = files.iter().map(|(_, size)| *size).max().unwrap_or(0) as f64 / 1e6;
-        let comparisons = settings.variants.len() * (settings.variants.len() - 1) / 2;
+        let comparisons = comparisons(settings.variants.len()).len();
         let per_comparison = self.per_person as f64 / comparisons as f64;
-        let pages = match files {
-            [(name, _)] => format!(
-                "{folder}/{name} ({size:.1} MB): give it to {} people, the n-th one as {name}?p=n, or \
-                                    without a number, which draws one",
-                self.people
-            ),
-            _ => format!(
-                "{folder}/person-1.html to person-{}.html (at most {size:.1} MB): give one to each person",
-                self.people
-            ),
-        };
+        let votes = settings.votes_per_person();
         let mut text = format!(
-            "{pages}.\n{folder}/{KEY}: keep it back until everybody has voted.\n\n\
-             Study {}: {} comparisons, {} people with {} trials each ({} pairs, {} catch trials, {} repetitions; \
-             {} practice trials before), {:.0} votes per comparison and question. Completion code of a whole set of \
-             {} votes: {}\n\n",
+            "{}.\n{}: keep it back until everybody has voted.\n\n\
+             Study {}: {comparisons} comparisons, {} people with {} trials each ({} pairs, {} catch trials, {} \
+             repetitions; {} practice trials before), {:.0} votes per comparison and question. Completion code of \
+             a whole set of {votes} votes: {}\n\n",
+            self.pages(files),
+            self.out.join(KEY).display(),
             settings.study,
-            comparisons,
             self.people,
             settings.trials,
             self.per_person,
@@ -238,8 +230,7 @@ impl Make {
             settings.repeats,
             plan.practice.len(),
             per_comparison * self.people as f64,
-            settings.votes_per_person(),
-            completion_code(&settings.study, settings.votes_per_person()),
+            completion_code(&settings.study, votes),
         );
         if settings.catch_trials == 0 {
             text += "There are no catch trials: they need images of the untuned model or a second concept.\n\n";
@@ -252,5 +243,20 @@ impl Make {
             );
         }
         text + &sample_size::table(per_comparison)
+    }
+
+    /// Which page is for whom.
+    fn pages(&self, files: &[(String, usize)]) -> String {
+        let (folder, people) = (self.out.display(), self.people);
+        let size = files.iter().map(|(_, size)| *size).max().unwrap_or(0) as f64 / 1e6;
+        match self.page_per_person {
+            false => format!(
+                "{folder}/index.html ({size:.1} MB): give it to {people} people, the n-th one as index.html?p=n, \
+                 or without a number, which draws one"
+            ),
+            true => format!(
+                "{folder}/person-1.html to person-{people}.html (at most {size:.1} MB): give one to each person"
+            ),
+        }
     }
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use core_model::files::{read_to_string, sha256};
 use core_model::photos::PhotoFolder;
 use core_train::phrase::SLOT;
+use indexmap::IndexSet;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -79,41 +80,14 @@ impl Material {
         );
         let files = files_by_place(results, &rows)?;
         check_compared(&path, compare, &files)?;
-        let first = &files[&compare[0]];
-        let mut names: Vec<&String> = Vec::new();
-        let order = rows.iter().filter(|row| row.variant == compare[0]);
-        for row in order.clone() {
-            if !names.contains(&&row.concept) {
-                names.push(&row.concept);
-            }
-        }
-        let mut prompts: Vec<Prompt> = Vec::new();
-        for row in order {
-            let concept = names
-                .iter()
-                .position(|name| **name == row.concept)
-                .unwrap_or(0);
-            let known = |p: &Prompt| p.concept == concept && p.template == row.prompt;
-            if prompts.iter().any(known) {
-                continue;
-            }
-            let of = first
-                .keys()
-                .filter(|(c, p, _)| *c == row.concept && *p == row.prompt);
-            prompts.push(Prompt {
-                concept,
-                template: row.prompt.clone(),
-                words: row
-                    .prompt
-                    .replace(SLOT, &class_word(&results.join(&row.image))?),
-                images: of.map(|(_, _, noise)| *noise).collect(),
-            });
-        }
-        let concepts = names.iter().map(|name| {
-            let photos = photo_files(results, name, photos)?;
+        let of_first = rows.iter().filter(|row| row.variant == compare[0]);
+        let of_first: Vec<&ScoreRow> = of_first.collect();
+        let names: IndexSet<&str> = of_first.iter().map(|row| row.concept.as_str()).collect();
+        let prompts = prompts(results, &of_first, &names, &files[&compare[0]])?;
+        let concepts = names.into_iter().map(|name| {
             Ok(Concept {
-                name: (*name).clone(),
-                photos,
+                name: name.to_string(),
+                photos: photo_files(results, name, photos)?,
             })
         });
         let concepts = concepts.collect::<Result<Vec<_>>>()?;
@@ -149,6 +123,33 @@ impl Material {
         );
         Ok(file)
     }
+}
+
+/// The prompts of all concepts, in the order of a variant's rows.
+fn prompts(
+    results: &Path,
+    rows: &[&ScoreRow],
+    concepts: &IndexSet<&str>,
+    files: &BTreeMap<Place, PathBuf>,
+) -> Result<Vec<Prompt>> {
+    let mut prompts: Vec<Prompt> = Vec::new();
+    for row in rows {
+        let concept = concepts.get_index_of(row.concept.as_str()).unwrap_or(0);
+        let known = |p: &Prompt| p.concept == concept && p.template == row.prompt;
+        if prompts.iter().any(known) {
+            continue;
+        }
+        let places = files.keys();
+        let of = places.filter(|(c, p, _)| *c == row.concept && *p == row.prompt);
+        let word = class_word(&results.join(&row.image))?;
+        prompts.push(Prompt {
+            concept,
+            template: row.prompt.clone(),
+            words: row.prompt.replace(SLOT, &word),
+            images: of.map(|(_, _, noise)| *noise).collect(),
+        });
+    }
+    Ok(prompts)
 }
 
 /// The number of an image: that of its file name, or its place among the images of its prompt.

@@ -34,6 +34,16 @@ pub struct StudyRow {
 }
 
 impl StudyRow {
+    /// The same for a measure of so many votes.
+    #[must_use]
+    pub(super) fn of(&self, measure: &str, votes: usize) -> Self {
+        Self {
+            measure: measure.into(),
+            votes,
+            ..self.clone()
+        }
+    }
+
     /// The same with this value, and its interval if there is one.
     #[must_use]
     pub(super) fn with(mut self, value: Option<f64>, interval: Option<Interval>) -> Self {

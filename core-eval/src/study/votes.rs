@@ -174,6 +174,21 @@ fn joined(row: VoteRow, person: usize, settings: &Settings, key: &Key) -> Result
             row.pair, settings.study
         )
     })?;
+    let first_is_left = check(&row, pair, settings)?;
+    Ok(Vote {
+        person,
+        key: pair.clone(),
+        question: row.question,
+        answer: row.answer,
+        first_is_left,
+        milliseconds: row.milliseconds,
+        trial: row.trial,
+        repeat_of: row.repeat_of,
+    })
+}
+
+/// Whether the first image of the pair is on the left; refuses a row that does not fit its pair.
+fn check(row: &VoteRow, pair: &KeyRow, settings: &Settings) -> Result<bool> {
     let (first, second) = (&pair.first_image, &pair.second_image);
     let first_is_left = (&row.left, &row.right) == (first, second);
     ensure!(
@@ -204,14 +219,5 @@ fn joined(row: VoteRow, person: usize, settings: &Settings, key: &Key) -> Result
         "`catch` is {}, and the key says {is_catch}",
         row.catch
     );
-    Ok(Vote {
-        person,
-        key: pair.clone(),
-        question: row.question,
-        answer: row.answer,
-        first_is_left,
-        milliseconds: row.milliseconds,
-        trial: row.trial,
-        repeat_of: row.repeat_of,
-    })
+    Ok(first_is_left)
 }
