@@ -15,6 +15,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Train, sample, score and compare.
 #[derive(Parser)]
 #[command(
+    name = "core-eval",
     version,
     after_help = EXIT_CODES,
     args_conflicts_with_subcommands = true,

@@ -12,7 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Teach a diffusion model one thing from a few photos.
 #[derive(Parser)]
-#[command(version, after_help = EXIT_CODES)]
+#[command(name = "core-train", version, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
