@@ -13,8 +13,8 @@
 //! | what a run writes while it trains | [`logging`] |
 //! | what a run leaves behind, and opening it again | [`mod@run`] |
 //! | time and memory | [`cost`] |
-//! | Ctrl-C | [`interrupt`] |
 //! | completions for shells, manual pages, exit codes | [`manual`] |
+//! | Ctrl-C and SIGTERM | [`interrupt`] |
 //! | scenes of the mini world, drawn by code | [`world`] |
 //! | how the mini models were trained | [`pretrain`] |
 

@@ -9,7 +9,7 @@ use core_eval::experiment::Experiment;
 use core_eval::harness::{self, Outcome};
 use core_eval::{dry_run, effects::EffectRow};
 use core_train::cost::duration;
-use core_train::interrupt::stop_on_ctrl_c;
+use core_train::interrupt::stop_on_signals;
 
 use super::say;
 
@@ -54,8 +54,8 @@ pub(crate) fn run(args: &ExperimentArgs) -> Result<()> {
     }
     let (name, claims) = (experiment.name.clone(), experiment.effects.len());
     let start = Instant::now();
-    // Without the handler Ctrl-C ends the program at once, and the next call continues from there too.
-    let stop = stop_on_ctrl_c().unwrap_or_default();
+    // Without the handler a signal ends the program at once, and the next call continues from there too.
+    let stop = stop_on_signals().unwrap_or_default();
     let outcome = harness::run(experiment, &results, &stop)?;
     report(&name, claims, &outcome);
     say(&format!("\nnetworks that ran: {}", outcome.usage));

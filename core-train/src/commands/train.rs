@@ -9,7 +9,7 @@ use core_model::photos::PhotoFolder;
 use super::say;
 use core_train::config::RunConfig;
 use core_train::cost;
-use core_train::interrupt::stop_on_ctrl_c;
+use core_train::interrupt::stop_on_signals;
 use core_train::run::folder::{RunDir, Unfinished};
 use core_train::trainer::{self, RunOptions};
 
@@ -70,7 +70,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
             scratch.display()
         );
     }
-    let stop = stop_on_ctrl_c().context("Ctrl-C cannot be caught")?;
+    let stop = stop_on_signals().context("signals cannot be caught")?;
     let options = RunOptions {
         output: &output,
         unfinished: if args.resume {

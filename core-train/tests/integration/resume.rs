@@ -195,3 +195,46 @@ fn a_run_that_goes_on_from_the_first_stage_of_another_ends_with_the_same_bytes()
     assert_eq!(results(&output), results(&whole));
     assert!(has_state(&earlier) && !has_state(&output));
 }
+
+#[test]
+fn sigterm_saves_the_step_at_hand_and_ends_with_143_and_the_run_resumes_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = config(folder.path(), [400, 1]);
+    let output = folder.path().join("terminated");
+    let command = |extra: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_core-train"));
+        command.arg("train").arg(&path).arg("--output").arg(&output);
+        command
+            .args(extra)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    };
+    let mut child = command(&[]).spawn().unwrap();
+    let scratch = RunDir::scratch_of(&output);
+    let rows = || {
+        let text = std::fs::read_to_string(scratch.join("metrics.csv"));
+        text.map_or(0, |text| text.lines().count().saturating_sub(1))
+    };
+    while rows() < 7 && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let pid = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    // Every step that was logged is in the state.
+    assert!(scratch.join(format!("state/{:08}", rows())).is_dir());
+    let steps = format!("stages.0.steps={}", rows() + 3);
+    let message = command(&["--resume", "--set", &steps]).status().unwrap();
+    assert!(!message.success(), "another number of steps is another run");
+    assert!(command(&["--resume"]).status().unwrap().success());
+    let whole = folder.path().join("whole");
+    train(&path, &whole, None);
+    assert_eq!(results(&output), results(&whole));
+}
