@@ -163,7 +163,8 @@ fn time_optimisations(
         };
         let mut prompts: Vec<String> = Vec::new();
         for image in wanted(experiment, cell) {
-            if !results.join(&image.file).exists() {
+            let names_concept = image.prompt.prompt.contains(SLOT);
+            if names_concept && !results.join(&image.file).exists() {
                 prompts.push(image.prompt.prompt);
             }
         }

@@ -10,9 +10,9 @@ use anyhow::{Result, ensure};
 use core_model::device::parse_device;
 use core_model::folder::ModelFolder;
 use core_model::photos::PhotoFolder;
+use core_train::phrase::SLOT;
 use core_train::progress::Progress;
 use core_train::run::folder::METRICS;
-use image::RgbImage;
 
 use crate::base::Base;
 use crate::checks::checks;
@@ -30,6 +30,7 @@ use crate::plan::{Cell, plan};
 use crate::protocol::Protocol;
 use crate::provenance::protocol_json;
 use crate::reference::{Deviation, compare, reference_of};
+use crate::report::figures::{FigureOptions, Foreground, draw_all, draw_foregrounds};
 use crate::report::{self, ScoreTable, Tables, TokenRow, Weighting};
 use crate::scoring::{ScoredImages, photo_files};
 use crate::tokens::TokenProbe;
@@ -167,15 +168,13 @@ impl<'a> Harness<'a> {
         report::write_rows(&self.file("curves.csv"), &curves)?;
         self.validation_scores(&mut outcome)?;
         self.score(&mut outcome, &tokens, &curves)?;
-        for plot in report::plot::draw_all(self.results)? {
-            let name = plot.strip_prefix(self.results).unwrap_or(&plot);
-            outcome.files.push(name.display().to_string());
-        }
-        self.grid("grid.png", false)?;
-        outcome.files.push("grid.png".to_string());
+        let mut figures = draw_all(self.results, &FigureOptions::default())?.files;
         if self.protocols.iter().any(|protocol| protocol.masked) {
-            self.grid("foregrounds.png", true)?;
-            outcome.files.push("foregrounds.png".to_string());
+            figures.extend(self.foregrounds()?);
+        }
+        for figure in figures {
+            let name = figure.strip_prefix(self.results).unwrap_or(&figure);
+            outcome.files.push(name.display().to_string());
         }
         outcome.usage.add(self.gallery.usage());
         self.report(&mut outcome);
@@ -371,18 +370,20 @@ impl<'a> Harness<'a> {
         effects::measure(&experiment.effects, evidence)
     }
 
-    /// The grid of the first concept and the first seed: reference photos, then one row per prompt and
-    /// one column per variant; with `foregrounds`, as masked protocols compare them.
-    fn grid(&mut self, name: &str, foregrounds: bool) -> Result<()> {
+    /// What masked protocols compare of the first concept and the first seed: reference photos, then one
+    /// row per prompt and one column per variant.
+    fn foregrounds(&mut self) -> Result<Vec<PathBuf>> {
         let experiment = self.experiment;
         let concept = &experiment.concepts[0];
         let first = |cell: &&Cell| cell.concept == 0 && cell.seed == experiment.seeds[0];
         let gallery = &mut self.gallery;
-        let mut shown = |images: &[ImageFile]| -> Result<Vec<RgbImage>> {
-            match foregrounds {
-                true => gallery.foregrounds(images),
-                false => load_images(images.iter().map(|image| image.path.as_path())),
-            }
+        let mut shown = |files: &[ImageFile]| -> Result<Vec<Foreground>> {
+            let masks = gallery.masks(files)?;
+            let images = load_images(files.iter().map(|file| file.path.as_path()))?;
+            let pairs = images.into_iter().zip(masks);
+            Ok(pairs
+                .map(|(image, mask)| Foreground { image, mask })
+                .collect())
         };
         let photos = shown(&photo_files(concept, &self.protocols)?)?;
         let mut columns = Vec::new();
@@ -397,8 +398,11 @@ impl<'a> Harness<'a> {
             columns.push((experiment.variants[cell.variant].name.clone(), images));
         }
         let prompts = experiment.prompts_for(concept).into_iter();
-        let rows: Vec<String> = prompts.map(|prompt| prompt.prompt).collect();
-        report::grid::draw_grid(&self.file(name), &photos, &columns, &rows)
+        let word = &concept.super_category;
+        let rows: Vec<String> = prompts
+            .map(|prompt| prompt.prompt.replace(SLOT, word))
+            .collect();
+        draw_foregrounds(self.results, &concept.name, &photos, &columns, &rows)
     }
 }
 

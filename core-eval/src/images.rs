@@ -299,8 +299,10 @@ impl<'a> Generator<'a> {
             .iter()
             .map(|image| image.prompt.prompt.replace(SLOT, &self.drawn.word))
             .collect();
-        if let Some(prompt) = prompts.first() {
-            self.optimize(prompt)?;
+        let names_concept = |image: &&Wanted| image.prompt.prompt.contains(SLOT);
+        match batch.first().filter(names_concept).zip(prompts.first()) {
+            Some((_, prompt)) => self.optimize(prompt)?,
+            None => self.optimized = None,
         }
         let pipeline = self.optimized.as_ref().map(|(_, pipeline)| pipeline);
         let pipeline = pipeline.unwrap_or(&self.drawn.pipeline);

@@ -13,10 +13,12 @@
 //! | which networks ran, and how often | [`usage`] |
 //! | the report page | [`page`] |
 //! | preference studies with people | [`study`] |
-//! | intervals, tables, plots, tables of several experiments | [`statistics`], [`report`], [`merge`] |
+//! | intervals, tables, figures, tables of several experiments | [`statistics`], [`report`], [`merge`] |
 //! | required size of an experiment, distance to the committed reference | [`precision`], [`mod@reference`] |
 
+mod attention;
 pub mod base;
+mod base64;
 pub mod checks;
 pub mod curves;
 pub mod dry_run;

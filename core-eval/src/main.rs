@@ -1,4 +1,4 @@
-//! Experiments, scores, tables and plots from the command line.
+//! Experiments, scores, tables and figures from the command line.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use core_train::manual::{CompletionsArgs, EXIT_CODES, ManArgs};
 
 mod commands;
 
-use commands::{doctor, experiment, merge, plots, precision, report, score, study};
+use commands::{doctor, experiment, figures, merge, precision, report, score, study};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -35,8 +35,8 @@ enum Command {
     Score(Box<score::ScoreArgs>),
     /// Check which devices and checkpoints are present and work.
     Doctor(doctor::DoctorArgs),
-    /// Draw the plots of a results folder again from its CSV files.
-    Plots(plots::PlotsArgs),
+    /// Draw the figures of a results folder and write its tables again.
+    Figures(figures::FiguresArgs),
     /// Write the report page of a results folder, or of several, again from the tables.
     Report(report::ReportArgs),
     /// Make one table of the variants of several experiments.
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     let result = match (&cli.command, &cli.experiment) {
         (Some(Command::Score(args)), _) => score::run(args),
         (Some(Command::Doctor(args)), _) => doctor::run(args),
-        (Some(Command::Plots(args)), _) => plots::run(args),
+        (Some(Command::Figures(args)), _) => figures::run(args),
         (Some(Command::Report(args)), _) => report::run(args),
         (Some(Command::Merge(args)), _) => merge::run(args),
         (Some(Command::Precision(args)), _) => precision::run(args),

@@ -11,9 +11,10 @@ use serde_json::Value;
 use crate::checks::{CheckRow, PHOTOS};
 use crate::metrics::{Metric, Scores};
 use crate::protocol::{Averaging, Protocol};
-use crate::report::{ScoreRow, ScoreTable, Tables, Weighting, plot::draw_all, read_rows};
+use crate::report::figures::{FigureOptions, draw_all};
+use crate::report::{ScoreRow, ScoreTable, Tables, Weighting, read_rows};
 
-/// Writes scores, summary, checks, table, protocol and plots of all variants into the folder `out` and
+/// Writes scores, summary, checks, tables, protocol and figures of all variants into the folder `out` and
 /// returns the table. The first variant of the first folder is the baseline. Without `protocol`, the first
 /// protocol of the first folder is taken.
 ///
@@ -31,7 +32,7 @@ pub fn merge(folders: &[PathBuf], protocol: Option<&str>, out: &Path) -> Result<
         protocol: &(serde_json::to_string_pretty(&joined.protocol)? + "\n"),
     };
     let written = tables.write(out, "")?;
-    draw_all(out)?;
+    draw_all(out, &FigureOptions::default())?;
     Ok(written.markdown)
 }
 

@@ -9,6 +9,7 @@ use core_model::Network;
 use core_model::files::read_to_string;
 use core_model::folder::ModelFolder;
 use core_model::params::to_vec;
+use core_model::pipeline::StableDiffusionPipeline;
 use core_model::text_encoder::TextEncoderConfig;
 use core_model::tokenizer::Tokenizer;
 use core_train::Run;
@@ -93,27 +94,18 @@ impl<'a> TokenProbe<'a> {
             tokenizer: &pipeline.tokenizer,
             phrase: &phrase,
         };
-        let width = pipeline.model.text_encoder().config().hidden_size;
         let mut rows = Vec::new();
         for prompt in related(experiment, concept) {
-            let filled = words.regularization_prompt(&prompt.prompt)?;
-            let ours = to_vec(pipeline.model.encode(std::slice::from_ref(&filled.learned)));
-            let reference = std::slice::from_ref(&filled.reference);
-            let theirs = to_vec(base.pipeline.model.encode(reference));
-            let [kept, counterparts] = filled.pair.kept(Context::Prompt);
-            for (position, counterpart) in kept.into_iter().zip(counterparts) {
-                let ours = &ours[position * width..][..width];
-                let theirs = &theirs[counterpart * width..][..width];
-                rows.push(TokenRow {
-                    variant: experiment.variants[cell.variant].name.clone(),
-                    concept: concept.name.clone(),
-                    seed: cell.seed,
-                    prompt: prompt.prompt.clone(),
-                    position,
-                    token: pipeline.tokenizer.token(filled.learned[position]),
-                    cosine: cosine(ours, theirs),
-                });
-            }
+            let tokens = context_cosines(&pipeline, &base.pipeline, &words, &prompt.prompt)?;
+            rows.extend(tokens.into_iter().map(|token| TokenRow {
+                variant: experiment.variants[cell.variant].name.clone(),
+                concept: concept.name.clone(),
+                seed: cell.seed,
+                prompt: prompt.prompt.clone(),
+                position: token.position,
+                token: token.token,
+                cosine: token.cosine,
+            }));
         }
         Ok(rows)
     }
@@ -126,6 +118,46 @@ pub(crate) fn related(
 ) -> impl Iterator<Item = EvaluationPrompt> {
     let prompts = experiment.prompts_for(concept).into_iter();
     prompts.filter(|prompt| !is_unrelated(&prompt.kind))
+}
+
+/// A context token of a prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ContextToken {
+    /// The position in the prompt with the concept.
+    pub(crate) position: usize,
+    /// The token.
+    pub(crate) token: String,
+    /// The cosine of its output embedding with the one in the prompt with the super-category.
+    pub(crate) cosine: f64,
+}
+
+/// The context tokens of a template, encoded with the concept by its own text encoder, and with the
+/// super-category by the base model's.
+///
+/// # Errors
+/// A template that does not fit the text encoder.
+pub(crate) fn context_cosines(
+    pipeline: &StableDiffusionPipeline,
+    base: &StableDiffusionPipeline,
+    words: &ConceptWords<'_>,
+    template: &str,
+) -> Result<Vec<ContextToken>> {
+    let width = pipeline.model.text_encoder().config().hidden_size;
+    let filled = words.regularization_prompt(template)?;
+    let ours = to_vec(pipeline.model.encode(std::slice::from_ref(&filled.learned)));
+    let reference = std::slice::from_ref(&filled.reference);
+    let theirs = to_vec(base.model.encode(reference));
+    let [kept, counterparts] = filled.pair.kept(Context::Prompt);
+    let pairs = kept.into_iter().zip(counterparts);
+    let token = |(position, counterpart): (usize, usize)| ContextToken {
+        position,
+        token: pipeline.tokenizer.token(filled.learned[position]),
+        cosine: cosine(
+            &ours[position * width..][..width],
+            &theirs[counterpart * width..][..width],
+        ),
+    };
+    Ok(pairs.map(token).collect())
 }
 
 /// The cosine of two vectors of any length.

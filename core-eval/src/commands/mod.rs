@@ -2,8 +2,8 @@
 
 pub(crate) mod doctor;
 pub(crate) mod experiment;
+pub(crate) mod figures;
 pub(crate) mod merge;
-pub(crate) mod plots;
 pub(crate) mod precision;
 pub(crate) mod report;
 pub(crate) mod score;

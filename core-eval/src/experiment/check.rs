@@ -111,16 +111,17 @@ impl Experiment {
         let Some(variant) = variants.find(|variant| variant.test_time.is_some()) else {
             return Ok(());
         };
-        for prompt in &self.prompts {
-            check_template(&prompt.prompt).with_context(|| {
+        let mut prompts = self.prompts.iter();
+        prompts.try_for_each(|prompt| match is_unrelated(&prompt.kind) {
+            true => Ok(()),
+            false => check_template(&prompt.prompt).with_context(|| {
                 format!(
                     "{}: `test_time` of variant `{}`",
                     self.sampling.prompts.display(),
                     variant.name
                 )
-            })?;
-        }
-        Ok(())
+            }),
+        })
     }
 
     fn check_seeds(&self) -> Result<()> {

@@ -143,17 +143,6 @@ impl Gallery {
         Ok(all)
     }
 
-    /// The images with black where their masks are black.
-    ///
-    /// # Errors
-    /// As [`masks`](Self::masks).
-    pub fn foregrounds(&mut self, images: &[ImageFile]) -> Result<Vec<RgbImage>> {
-        let masks = self.masks(images)?;
-        let images = load_images(images.iter().map(|image| image.path.as_path()))?;
-        let pairs = images.iter().zip(&masks);
-        Ok(pairs.map(|(image, mask)| masked(image, mask)).collect())
-    }
-
     /// Reads photos and their masks, so that damaged ones are found before any other work.
     ///
     /// # Errors

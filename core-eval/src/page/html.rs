@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::base64::base64;
+use crate::base64::base64;
 
 /// Markup, style and program.
 const TEMPLATE: &str = include_str!("../../assets/report.html");

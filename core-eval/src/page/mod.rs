@@ -4,7 +4,6 @@
 //! full images are links to the files beside it.
 
 mod arrange;
-pub(crate) mod base64;
 mod data;
 mod diagnostics;
 mod html;

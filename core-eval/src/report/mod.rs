@@ -1,8 +1,9 @@
-//! The files of an experiment: CSV tables, a table to read, plots, a grid of images.
+//! The files of an experiment: CSV tables, tables to read and to print, figures.
 
+mod breakdown;
+pub mod figures;
 mod font;
-pub mod grid;
-pub mod plot;
+mod latex;
 mod scores;
 mod summary;
 mod table;
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use scores::{ScoreRow, ScoreTable};
 pub use summary::{ALL_CONCEPTS, Grouped, SummaryRow, Verdict, Weighting, grouped, summarize};
-pub use tables::{Tables, Written};
+pub use tables::{Tables, Written, redraw_tables};
 
 /// A row of `tokens.csv`: one context token of one prompt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

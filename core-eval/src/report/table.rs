@@ -1,6 +1,7 @@
 //! `table.md`: the summary for readers.
 
-use super::summary::{ALL_CONCEPTS, SummaryRow};
+use super::breakdown::Breakdown;
+use super::summary::{ALL_CONCEPTS, SummaryRow, Verdict};
 use crate::checks::{CheckRow, PHOTOS};
 use crate::metrics::Metric;
 use crate::protocol::Averaging;
@@ -31,8 +32,9 @@ impl Table<'_> {
 }
 
 /// Variants as rows and metrics as columns: mean, 95 % interval, and in parentheses the difference to
-/// the first variant; below them what photos score; then how to read it, and a table of checks.
-pub(super) fn table_markdown(table: &Table<'_>) -> String {
+/// the first variant; below them what photos score; then how to read it, a table of checks, and tables by
+/// kind of prompt and by concept.
+pub(super) fn table_markdown(table: &Table<'_>, breakdowns: &[Breakdown]) -> String {
     let titles: Vec<&str> = table.metrics.iter().map(|metric| metric.title()).collect();
     let mut text = header(&titles);
     for variant in table.variants {
@@ -41,26 +43,85 @@ pub(super) fn table_markdown(table: &Table<'_>) -> String {
             cell(rows.find(|r| r.variant == *variant && r.metric == *metric))
         });
         let cells: Vec<String> = cells.collect();
-        text.push_str(&format!("| {variant} | {} |\n", cells.join(" | ")));
+        text.push_str(&format!(
+            "| {} | {} |\n",
+            escaped(variant),
+            cells.join(" | ")
+        ));
     }
-    for (name, of) in [
-        ("photos of one concept", "same"),
-        ("photos of two concepts", "other"),
-    ] {
-        let figures = table.metrics.iter().map(|metric| {
-            let row = table.check(PHOTOS, &format!("{}_{of}", metric.column()));
-            row.map_or("–".to_string(), |row| format!("{:.4}", row.value))
-        });
+    for (name, figures) in photo_rows(table) {
+        let figures = figures
+            .into_iter()
+            .map(|value| value.map_or("–".to_string(), |value| format!("{value:.4}")));
         let figures: Vec<String> = figures.collect();
         text.push_str(&format!("| *{name}* | {} |\n", figures.join(" | ")));
     }
-    text.push_str(&legend(table));
+    let photos = "The rows in italics are mean cosines between photos of one concept, and between \
+                  photos of one concept and those of the others.";
+    text.push_str(&format!("\n{} {photos}\n", plain_legend(table)));
     text.push_str(&checks_markdown(table));
+    text.push_str(&breakdowns_markdown(table, breakdowns));
     text
 }
 
+/// A name in a cell: neither an end of the cell nor the beginning of an element.
+fn escaped(name: &str) -> String {
+    name.replace('|', "\\|").replace('<', "&lt;")
+}
+
+/// What photos score by every metric: those of one concept among each other, and those of two concepts.
+pub(super) fn photo_rows(table: &Table<'_>) -> [(&'static str, Vec<Option<f64>>); 2] {
+    [
+        ("photos of one concept", "same"),
+        ("photos of two concepts", "other"),
+    ]
+    .map(|(name, of)| {
+        let figures = table.metrics.iter().map(|metric| {
+            let row = table.check(PHOTOS, &format!("{}_{of}", metric.column()));
+            row.map(|row| row.value)
+        });
+        (name, figures.collect())
+    })
+}
+
+/// Means by kind of prompt and by concept.
+fn breakdowns_markdown(table: &Table<'_>, breakdowns: &[Breakdown]) -> String {
+    let baseline = table.variants.first().map_or("the first", String::as_str);
+    let mut text = String::new();
+    for breakdown in breakdowns {
+        let titles: Vec<String> = breakdown.columns.iter().map(|name| escaped(name)).collect();
+        let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
+        text += &format!("\n{} by {}:\n\n", breakdown.metric.title(), breakdown.by);
+        text += &header(&titles);
+        for (variant, cells) in &breakdown.rows {
+            let cells = cells
+                .iter()
+                .map(|row| row.as_ref().map_or("–".into(), marked));
+            let cells: Vec<String> = cells.collect();
+            text += &format!("| {} | {} |\n", escaped(variant), cells.join(" | "));
+        }
+    }
+    if !breakdowns.is_empty() {
+        text += &format!(
+            "\n↑ and ↓: the 95 % interval of the paired difference to {} excludes 0.\n",
+            escaped(baseline)
+        );
+    }
+    text
+}
+
+/// A mean, with an arrow where its paired difference excludes 0.
+fn marked(row: &SummaryRow) -> String {
+    let mark = match row.verdict() {
+        Some(Verdict::Higher) => " ↑",
+        Some(Verdict::Lower) => " ↓",
+        _ => "",
+    };
+    format!("{:.3}{mark}", row.mean)
+}
+
 /// How to read the table of scores.
-fn legend(table: &Table<'_>) -> String {
+pub(super) fn plain_legend(table: &Table<'_>) -> String {
     let overall = table
         .summary
         .iter()
@@ -89,10 +150,9 @@ fn legend(table: &Table<'_>) -> String {
     };
     let baseline = table.variants.first().map_or("the first", String::as_str);
     format!(
-        "\n{means} {concepts} with {seeds}; in square brackets 95 % bootstrap intervals. In \
+        "{means} {concepts} with {seeds}; in square brackets 95 % bootstrap intervals. In \
          parentheses the difference to {baseline}, paired by prompt, noise and seed. The bootstrap \
-         resamples {how}. The rows in italics are mean cosines between photos of one concept, and \
-         between photos of one concept and those of the others.\n"
+         resamples {how}."
     )
 }
 
@@ -144,7 +204,11 @@ fn checks_markdown(table: &Table<'_>) -> String {
             })
         };
         let cells: Vec<String> = columns.iter().map(|(measure, _)| figure(measure)).collect();
-        text.push_str(&format!("| {variant} | {} |\n", cells.join(" | ")));
+        text.push_str(&format!(
+            "| {} | {} |\n",
+            escaped(variant),
+            cells.join(" | ")
+        ));
     }
     if let Some(metric) = Metric::of_instances(table.metrics) {
         let title = metric.title();

@@ -1,14 +1,18 @@
 //! The result files of one protocol, of one experiment or of several.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use core_model::files::write_atomically;
+use anyhow::{Context, Result};
+use core_model::files::{read_to_string, write_atomically};
 use indexmap::IndexSet;
+use serde_json::Value;
 
+use super::breakdown::{by_concept, by_kind};
+use super::latex::table_latex;
 use super::table::{Table, table_markdown};
-use super::{ScoreTable, Weighting, summarize, write_rows};
+use super::{ScoreTable, SummaryRow, Weighting, summarize, write_rows};
 use crate::checks::CheckRow;
+use crate::merge::join;
 
 /// What the files are made of.
 #[derive(Debug, Clone, Copy)]
@@ -33,25 +37,13 @@ pub struct Written {
 }
 
 impl Tables<'_> {
-    /// Writes scores, summary, checks, table and protocol into an existing folder. A suffix, such as
+    /// Writes scores, summary, checks, tables and protocol into an existing folder. A suffix, such as
     /// `-core`, follows the stem of every name.
     ///
     /// # Errors
     /// An unwritable folder.
     pub fn write(&self, folder: &Path, suffix: &str) -> Result<Written> {
-        let rows = || self.scores.rows.iter();
-        let variants: IndexSet<&str> = rows().map(|row| row.variant.as_str()).collect();
-        let variants: Vec<String> = variants.into_iter().map(String::from).collect();
-        let seeds: IndexSet<u64> = rows().map(|row| row.seed).collect();
-        let summary = summarize(self.scores, &variants, self.weighting);
-        let markdown = table_markdown(&Table {
-            metrics: &self.scores.metrics,
-            summary: &summary,
-            checks: self.checks,
-            variants: &variants,
-            seeds: seeds.len(),
-            averaging: self.weighting.averaging,
-        });
+        let rendered = self.render();
         let mut files = Vec::new();
         let mut name = |stem: &str, ending: &str| {
             let name = format!("{stem}{suffix}.{ending}");
@@ -59,10 +51,96 @@ impl Tables<'_> {
             folder.join(name)
         };
         self.scores.write(&name("scores", "csv"))?;
-        write_rows(&name("summary", "csv"), &summary)?;
+        write_rows(&name("summary", "csv"), &rendered.summary)?;
         write_rows(&name("checks", "csv"), self.checks)?;
-        write_atomically(&name("table", "md"), markdown.as_bytes())?;
+        write_atomically(&name("table", "md"), rendered.markdown.as_bytes())?;
+        write_atomically(&name("table", "tex"), rendered.latex.as_bytes())?;
         write_atomically(&name("protocol", "json"), self.protocol.as_bytes())?;
-        Ok(Written { files, markdown })
+        Ok(Written {
+            files,
+            markdown: rendered.markdown,
+        })
     }
+
+    /// Means and intervals, and the tables that show them.
+    fn render(&self) -> Rendered {
+        let rows = || self.scores.rows.iter();
+        let variants: IndexSet<&str> = rows().map(|row| row.variant.as_str()).collect();
+        let variants: Vec<String> = variants.into_iter().map(String::from).collect();
+        let seeds: IndexSet<u64> = rows().map(|row| row.seed).collect();
+        let summary = summarize(self.scores, &variants, self.weighting);
+        let mut breakdowns = by_kind(self.scores, &variants, self.weighting);
+        breakdowns.extend(by_concept(&self.scores.metrics, &summary, &variants));
+        let table = Table {
+            metrics: &self.scores.metrics,
+            summary: &summary,
+            checks: self.checks,
+            variants: &variants,
+            seeds: seeds.len(),
+            averaging: self.weighting.averaging,
+        };
+        Rendered {
+            markdown: table_markdown(&table, &breakdowns),
+            latex: table_latex(&table, &breakdowns),
+            summary,
+        }
+    }
+}
+
+/// What is computed from scores and checks.
+struct Rendered {
+    summary: Vec<SummaryRow>,
+    markdown: String,
+    latex: String,
+}
+
+/// Writes `table.md` and `table.tex` of every protocol of a results folder again, from its scores and
+/// checks, and returns their files. A folder without scores has none.
+///
+/// # Errors
+/// Damaged files, or files of another version; an unwritable folder.
+pub fn redraw_tables(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for (suffix, name) in protocols(folder)? {
+        let joined = join(&[folder.to_path_buf()], Some(&name))?;
+        let rendered = Tables {
+            scores: &joined.scores,
+            checks: &joined.checks,
+            weighting: joined.weighting(),
+            protocol: "",
+        }
+        .render();
+        for (ending, text) in [("md", &rendered.markdown), ("tex", &rendered.latex)] {
+            let path = folder.join(format!("table{suffix}.{ending}"));
+            write_atomically(&path, text.as_bytes())?;
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+/// The protocols of a results folder: the ends of the names of their files, and their names.
+fn protocols(folder: &Path) -> Result<Vec<(String, String)>> {
+    let at = || folder.display().to_string();
+    let mut protocols = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(at)? {
+        let path = entry.with_context(at)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let suffix = name
+            .strip_prefix("protocol")
+            .and_then(|n| n.strip_suffix(".json"));
+        let Some(suffix) = suffix.map(str::to_string) else {
+            continue;
+        };
+        if !folder.join(format!("scores{suffix}.csv")).is_file() {
+            continue;
+        }
+        let protocol: Value = serde_json::from_str(&read_to_string(&path)?)
+            .with_context(|| path.display().to_string())?;
+        let name = protocol["protocol"]["name"].as_str();
+        let name = name.with_context(|| format!("{}: its protocol has no name", path.display()))?;
+        protocols.push((suffix, name.to_string()));
+    }
+    protocols.sort();
+    Ok(protocols)
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::material::Material;
 use super::settings::Settings;
 use super::trials::{Origin, Plan, Trial};
-use crate::page::base64::base64;
+use crate::base64::base64;
 
 /// The page without a study.
 const TEMPLATE: &str = include_str!("../../assets/study.html");

@@ -69,6 +69,7 @@ fn every_reference_has_the_images_of_its_experiment() {
         "development",
         "effects",
         "second-stage",
+        "test-time",
     ] {
         let experiment = Experiment::load(&experiments().join(format!("{name}.toml"))).unwrap();
         let results = experiments().join("../results").join(name);

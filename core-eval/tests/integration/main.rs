@@ -9,6 +9,7 @@ mod coverage;
 #[path = "../../../core-model/tests/integration/damage.rs"]
 mod damage;
 mod experiments;
+mod figures;
 mod for_programs;
 mod key_tables;
 mod merge;

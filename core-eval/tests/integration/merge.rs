@@ -56,7 +56,7 @@ fn variants_of_two_experiments_are_compared_in_one_table() {
         printed.trim_end(),
         sandbox.read("merged/table.md").trim_end()
     );
-    assert!(sandbox.path("merged/plots").is_dir());
+    assert!(sandbox.path("merged/figures/forest.svg").is_file());
 }
 
 #[test]

@@ -111,16 +111,32 @@ fn an_experiment_writes_its_files() {
     let protocol = sandbox.read("results/small/protocol.json");
     assert!(protocol.contains("\"sha256\""), "{protocol}");
     for file in [
-        "grid.png",
-        "plots/scores.png",
-        "plots/tradeoff.png",
-        "plots/curves.png",
-        "plots/tokens.png",
+        "overview",
+        "grid-spotted-dog",
+        "grid-striped-cup",
+        "foregrounds",
+        "forest",
+        "forest-core",
+        "tradeoff",
+        "losses",
+        "norm",
+        "tokens",
     ] {
-        let path = sandbox.path("results/small").join(file);
+        let [png, svg] = ["png", "svg"].map(|ending| format!("figures/{file}.{ending}"));
+        let path = sandbox.path("results/small").join(&png);
         assert!(image::open(&path).unwrap().width() > 400, "{file}");
-        assert!(printed.contains(file), "{printed}");
+        let text = sandbox.read(&format!("results/small/{svg}"));
+        assert!(text.contains("<text"), "{file}");
+        assert!(
+            printed.contains(&png) && printed.contains(&svg),
+            "{printed}"
+        );
     }
+    let latex = sandbox.read("results/small/table.tex");
+    assert!(
+        latex.contains("\\toprule") && latex.contains("CoRe again"),
+        "{latex}"
+    );
 
     // Equal variants have equal scores.
     let of = |variant: &str| -> Vec<String> {
@@ -278,7 +294,11 @@ fn quick_walks_the_whole_path_into_another_folder() {
     let scores = sandbox.read("results/small-quick/scores.csv");
     // 5 variants x 2 concepts x 2 prompts x 1 image.
     assert_eq!(lines(&scores), 1 + 20);
-    assert!(sandbox.path("results/small-quick/grid.png").exists());
+    assert!(
+        sandbox
+            .path("results/small-quick/figures/overview.png")
+            .exists()
+    );
     assert!(sandbox.path("results/small-quick/effects.csv").exists());
 }
 
@@ -297,25 +317,6 @@ fn variants_can_be_chosen_and_the_first_stays_the_baseline() {
         "{table}"
     );
     assert!(!table.contains("no rescaling"), "{table}");
-}
-
-#[test]
-fn plots_are_drawn_again_from_the_csv_files_alone() {
-    let sandbox = Sandbox::finished();
-    let plot = "results/small/plots/tokens.png";
-    let before = std::fs::read(sandbox.path(plot)).unwrap();
-    for file in ["summary.csv", "tokens.csv", "curves.csv"] {
-        let from = sandbox.path("results/small").join(file);
-        let text = std::fs::read_to_string(from).unwrap();
-        sandbox.write(&format!("alone/{file}"), &text);
-    }
-    let mut command = crate::common::core_eval();
-    command.arg("plots").arg(sandbox.path("alone"));
-    assert!(command.output().unwrap().status.success());
-    assert_eq!(
-        std::fs::read(sandbox.path("alone/plots/tokens.png")).unwrap(),
-        before
-    );
 }
 
 #[test]
@@ -459,7 +460,11 @@ fn masked_and_whole_images_are_scored_side_by_side() {
     };
     assert!(measures("checks-core.csv").contains(&"nothing_found".to_string()));
     assert!(!measures("checks.csv").contains(&"nothing_found".to_string()));
-    assert!(sandbox.path("results/small/foregrounds.png").exists());
+    assert!(
+        sandbox
+            .path("results/small/figures/foregrounds.png")
+            .exists()
+    );
     let protocol = sandbox.read("results/small/protocol-core.json");
     assert!(protocol.contains("clipseg"), "{protocol}");
 }
