@@ -1,6 +1,6 @@
 //! What a run writes while it trains: `metrics.csv` always, and what `report_to` names.
 //!
-//! A logger of your own is one file with a [`Logger`] and its line in the table.
+//! A logger of your own is one file with a `Logger` and its line in the table.
 
 mod csv;
 mod jsonl;
