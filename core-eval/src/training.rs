@@ -168,6 +168,7 @@ pub fn train(
             }
             let options = RunOptions {
                 output: &output,
+                scratch: None,
                 unfinished: Unfinished::Resume,
                 replay: None,
                 stop,

@@ -22,6 +22,9 @@ use crate::validation::Validation;
 pub struct RunOptions<'a> {
     /// The run folder; it lies beside under a scratch name until the run is complete.
     pub output: &'a Path,
+    /// The scratch folder of this process, where others may train the same run in theirs. Absent:
+    /// `NAME.partial`.
+    pub scratch: Option<&'a Path>,
     /// What to do about an unfinished run there.
     pub unfinished: Unfinished,
     /// Randomness of the first stage.
@@ -58,7 +61,8 @@ pub fn run_on(base: &BaseModel, config: &RunConfig, options: &RunOptions<'_>) ->
     let validation = Validation::new(&stepper)?;
     base.folder.digests()?;
     warn_of_idle_windows(config);
-    let (dir, position) = RunDir::open(options.output, config, options.unfinished)?;
+    let (dir, position) =
+        RunDir::open(options.output, options.scratch, config, options.unfinished)?;
     let states = StateFolder::of(dir.folder());
     let begun = begin(base, dir.folder(), &states, position, &mut stepper);
     let mut log = match begun {

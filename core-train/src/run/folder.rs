@@ -14,7 +14,8 @@
 //! | `state/` | for `--resume`; removed when the run is complete |
 //!
 //! A run goes to `NAME.partial` beside `NAME` and is renamed when complete, so a folder without
-//! that ending is a complete run.
+//! that ending is a complete run. Where several processes may train one run, each has a scratch folder of
+//! its own ([`scratch`](super::scratch)), and the first that is complete gives the run its name.
 
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,8 @@ pub struct RunDir {
     scratch: PathBuf,
     /// Whether everything in the folder is from this process.
     is_new: bool,
+    /// Whether other processes may train the same run in scratch folders of their own.
+    is_shared: bool,
 }
 
 /// What is to be done about an unfinished run.
@@ -63,13 +66,15 @@ impl RunDir {
     }
 
     /// Makes the folder and writes `config.toml`, or finds an unfinished run with the same
-    /// configuration; then also how far that is.
+    /// configuration; then also how far that is. `scratch` names a folder for this process alone; what lies
+    /// there is the same run, perhaps begun on another machine.
     ///
     /// # Errors
     /// [`Error::RunFolder`] when a complete run, or an unfinished one that may not be continued,
     /// is in the way; [`Error::File`] when the folder cannot be written to.
     pub fn open(
         output: &Path,
+        scratch: Option<&Path>,
         config: &RunConfig,
         unfinished: Unfinished,
     ) -> Result<(Self, Option<Position>)> {
@@ -77,14 +82,18 @@ impl RunDir {
             let reason = "is there already; choose another --output or remove it";
             return Err(Error::run_folder(output, reason));
         }
-        let scratch = Self::scratch_of(output);
+        let is_shared = scratch.is_some();
+        let scratch = scratch.map_or_else(|| Self::scratch_of(output), Path::to_path_buf);
         let path = scratch.join(CONFIG);
         let dir = Self {
             output: output.to_path_buf(),
             is_new: is_absent_or_empty(&scratch),
             scratch,
+            is_shared,
         };
-        if !path.exists() {
+        let was_begun = path.exists();
+        // Device and paths may be those of another machine.
+        if !was_begun || is_shared {
             std::fs::create_dir_all(&dir.scratch).map_err(Error::io(&dir.scratch))?;
             let text = config.to_toml(&dir.scratch);
             let written = text.and_then(|text| Ok(write_atomically(&path, text.as_bytes())?));
@@ -92,6 +101,8 @@ impl RunDir {
                 dir.abandon();
                 return Err(error);
             }
+        }
+        if !was_begun {
             return Ok((dir, None));
         }
         if unfinished == Unfinished::Refuse {
@@ -137,14 +148,25 @@ impl RunDir {
 
     /// Gives the folder its name and removes the state, in this order: a state that a kill leaves
     /// half removed must not lie in an unfinished run, which would be continued from it. With `keep_state`
-    /// the state stays.
+    /// the state stays. Where another process was first, this process removes its scratch folder.
     ///
     /// # Errors
-    /// [`Error::File`] naming the folder.
+    /// [`Error::File`] naming the folder; [`Error::RunFolder`] when another process has taken the scratch
+    /// folder over.
     pub fn complete(self, keep_state: bool) -> Result<PathBuf> {
-        std::fs::rename(&self.scratch, &self.output).map_err(Error::io(&self.output))?;
-        if !keep_state {
-            StateFolder::of(&self.output).remove()?;
+        // A folder that was taken over and made again by a late write holds a part of the run only.
+        if self.is_shared && !self.scratch.join(CONFIG).exists() && !self.output.exists() {
+            let reason = "was taken over by another process, which took this one for dead";
+            return Err(Error::run_folder(&self.scratch, reason));
+        }
+        match std::fs::rename(&self.scratch, &self.output) {
+            Ok(()) if keep_state => {}
+            Ok(()) => StateFolder::of(&self.output).remove()?,
+            Err(_) if self.is_shared && self.output.exists() => {
+                // It may be gone already: the first process removes what others have left.
+                let _ = std::fs::remove_dir_all(&self.scratch);
+            }
+            Err(error) => return Err(Error::io(&self.output)(error)),
         }
         Ok(self.output)
     }
@@ -174,6 +196,7 @@ mod tests {
             output,
             scratch,
             is_new: false,
+            is_shared: false,
         };
         (dir, position)
     }
@@ -198,6 +221,7 @@ mod tests {
             output: output.clone(),
             scratch: scratch.clone(),
             is_new,
+            is_shared: false,
         };
         std::fs::create_dir(&scratch).unwrap();
         assert!(is_absent_or_empty(&scratch));
@@ -216,5 +240,34 @@ mod tests {
         let output = dir.complete(false).unwrap();
         assert!(output.exists() && !output.join("state").exists());
         assert!(!RunDir::scratch_of(&output).exists());
+    }
+
+    #[test]
+    fn the_second_of_two_processes_removes_its_own_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("run");
+        let dir = |name: &str| {
+            let scratch = folder.path().join(name);
+            std::fs::create_dir(&scratch).unwrap();
+            std::fs::write(scratch.join(CONFIG), name).unwrap();
+            RunDir {
+                output: output.clone(),
+                scratch,
+                is_new: true,
+                is_shared: true,
+            }
+        };
+        let (first, second) = (dir("run.partial-a"), dir("run.partial-b"));
+        let taken_over = dir("run.partial-c");
+        std::fs::remove_file(taken_over.scratch.join(CONFIG)).unwrap();
+        let error = taken_over.complete(false).unwrap_err().to_string();
+        assert!(error.contains("taken over"), "{error}");
+        first.complete(false).unwrap();
+        second.complete(false).unwrap();
+        assert_eq!(
+            read_to_string(&output.join(CONFIG)).unwrap(),
+            "run.partial-a"
+        );
+        assert!(!folder.path().join("run.partial-b").exists());
     }
 }

@@ -5,6 +5,7 @@ pub mod environment;
 pub mod first_stages;
 pub mod folder;
 pub mod position;
+pub mod scratch;
 pub mod state;
 
 use std::path::{Path, PathBuf};

@@ -59,6 +59,11 @@ impl StateFolder {
         }
     }
 
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.folder
+    }
+
     /// Removes it.
     ///
     /// # Errors

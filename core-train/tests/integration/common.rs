@@ -46,6 +46,7 @@ pub(crate) fn train(config: &Path, output: &Path, replay: Option<&Path>) {
     }
     let options = RunOptions {
         output,
+        scratch: None,
         unfinished: Unfinished::Refuse,
 
         replay,
@@ -61,6 +62,7 @@ pub(crate) fn train_step_by_step(config: &Path, output: &Path) -> usize {
     let run = RunConfig::load(config, &[]).unwrap_or_else(|error| panic!("{error}"));
     let options = RunOptions {
         output,
+        scratch: None,
         unfinished: Unfinished::Resume,
         replay: None,
         stop: &AtomicBool::new(true),

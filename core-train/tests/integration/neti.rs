@@ -358,6 +358,7 @@ fn what_a_mapper_cannot_be_combined_with_is_refused_by_key() {
             let output = folder.path().join("out");
             let options = RunOptions {
                 output: &output,
+                scratch: None,
                 unfinished: Unfinished::Refuse,
                 replay: Some(&file("replay.safetensors")),
                 stop: &AtomicBool::new(false),
@@ -408,6 +409,7 @@ fn a_replay_without_truncations_or_with_start_values_of_nothing_is_refused() {
         let config = RunConfig::load(&path, &[]).unwrap();
         let options = RunOptions {
             output: &folder.path().join("out"),
+            scratch: None,
             unfinished: Unfinished::Refuse,
             replay: Some(replay),
             stop: &AtomicBool::new(false),

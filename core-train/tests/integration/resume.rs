@@ -74,6 +74,7 @@ fn what_a_kill_left_behind_after_the_saved_state_is_of_no_consequence() {
     let stop = AtomicBool::new(true);
     let mut options = RunOptions {
         output: &output,
+        scratch: None,
         unfinished: Unfinished::Resume,
 
         replay: None,
@@ -144,6 +145,7 @@ fn an_unfinished_run_is_only_continued_as_it_was_begun() {
     let stop = AtomicBool::new(true);
     let options = RunOptions {
         output: &output,
+        scratch: None,
         unfinished: Unfinished::Resume,
 
         replay: None,
