@@ -20,6 +20,7 @@ mod attention;
 pub mod base;
 mod base64;
 pub mod checks;
+pub mod claims;
 pub mod curves;
 pub mod dry_run;
 pub mod effects;

@@ -15,7 +15,7 @@ use crate::experiment::Experiment;
 use crate::shared_stages::share;
 
 /// Increased when the same configuration would train other weights, so that older runs are not reused.
-const RUN_FORMAT: u32 = 1;
+pub(crate) const RUN_FORMAT: u32 = 1;
 
 /// The number of letters of an address.
 const ADDRESS_LENGTH: usize = 16;
