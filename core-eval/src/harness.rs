@@ -1,27 +1,28 @@
 //! An experiment from its file to its tables: train, generate, score, report. Finished work is reused, so
 //! the command can be repeated at any time.
 
-use std::fs::File;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Result, ensure};
 use core_model::device::parse_device;
+use core_model::files::hex;
 use core_model::folder::ModelFolder;
 use core_model::photos::PhotoFolder;
 use core_train::phrase::SLOT;
-use core_train::progress::Progress;
 use core_train::run::folder::METRICS;
+use sha2::{Digest, Sha256};
 
 use crate::base::Base;
 use crate::checks::checks;
+use crate::claims::Claims;
 use crate::curves::{self, CurveRow};
 use crate::effects::{self, EffectRow, Evidence};
 use crate::experiment::Experiment;
 use crate::gallery::{Gallery, ImageFile, MaskSource, load_images};
 use crate::image_rows::image_rows;
-use crate::images::{self, wanted};
+use crate::images::{GenerationJob, wanted};
 use crate::kept_tokens::KeptTokens;
 use crate::lock;
 use crate::metrics::Metric;
@@ -34,9 +35,9 @@ use crate::report::figures::{FigureOptions, Foreground, draw_all, draw_foregroun
 use crate::report::{self, ScoreTable, Tables, TokenRow, Weighting};
 use crate::scoring::{ScoredImages, photo_files};
 use crate::tokens::TokenProbe;
-use crate::training;
 use crate::usage::Usage;
 use crate::validation_scores;
+use crate::work::{Done, Work};
 use crate::workers::Workers;
 
 /// The folder in which features, masks and token cosines are kept for the next start.
@@ -79,6 +80,21 @@ pub struct Outcome {
 /// Everything that is wrong with the experiment and what it refers to is reported before any work. Later
 /// failures keep finished work, and the next call continues from there.
 pub fn run(experiment: Experiment, results: &Path, stop: &AtomicBool) -> Result<Outcome> {
+    let (experiment, model) = located(experiment)?;
+    Harness::new(&experiment, model, results, stop)?.run()
+}
+
+/// Trains and generates, beside any number of other processes, until nothing is left, and leaves scores
+/// and tables to [`run`].
+///
+/// # Errors
+/// As [`run`].
+pub fn work(experiment: Experiment, results: &Path, stop: &AtomicBool) -> Result<Done> {
+    let (experiment, model) = located(experiment)?;
+    Harness::new(&experiment, model, results, stop)?.work()
+}
+
+fn located(experiment: Experiment) -> Result<(Experiment, ModelFolder)> {
     // Nothing is downloaded for an experiment that lacks something else.
     ensure!(
         experiment.is_obtainable(),
@@ -86,8 +102,7 @@ pub fn run(experiment: Experiment, results: &Path, stop: &AtomicBool) -> Result<
          the file",
         experiment.missing().join("; ")
     );
-    let (experiment, model) = experiment.located()?;
-    Harness::new(&experiment, model, results, stop)?.run()
+    experiment.located()
 }
 
 /// An experiment whose inputs are checked.
@@ -101,8 +116,7 @@ struct Harness<'a> {
     cells: Vec<Cell>,
     workers: Workers,
     stop: &'a AtomicBool,
-    /// Held while the program runs, so that no second one writes to the same folder.
-    _lock: File,
+    claims: Claims,
 }
 
 impl<'a> Harness<'a> {
@@ -126,11 +140,12 @@ impl<'a> Harness<'a> {
         let probe = TokenProbe::load(experiment, &model)?;
         let cells = plan(experiment, &model)?;
         probe.check_prompts(&cells)?;
-        let lock = lock::lock(results)?;
-        let workers = Workers::for_model(model.path(), &experiment.device);
+        let base = Base::new(model, &experiment.device);
+        let claims = enter(experiment, &cells, results, &base, stop)?;
+        let workers = Workers::for_model(base.folder().path(), &experiment.device);
         Ok(Self {
             experiment,
-            base: Base::new(model, &experiment.device),
+            base,
             results,
             protocols,
             gallery,
@@ -138,7 +153,7 @@ impl<'a> Harness<'a> {
             cells,
             workers,
             stop,
-            _lock: lock,
+            claims,
         })
     }
 
@@ -150,18 +165,12 @@ impl<'a> Harness<'a> {
             usage: Usage::default(),
             deviation: None,
         };
-        let trained = training::train(
-            &self.cells,
-            &self.base,
-            self.results,
-            self.workers,
-            self.stop,
-        )?;
-        outcome.usage.count("runs trained", trained.runs as u64);
-        outcome
-            .usage
-            .count("images generated", self.generate()? as u64);
-        outcome.usage.count("optimiser steps", trained.steps as u64);
+        let done = self.work()?;
+        outcome.usage.count("runs trained", done.runs as u64);
+        outcome.usage.count("images generated", done.images as u64);
+        outcome.usage.count("optimiser steps", done.steps as u64);
+        let _lock = lock::lock(self.results, self.stop)?;
+        self.claims.sweep()?;
         let tokens = self.tokens(&mut outcome.usage)?;
         let curves = self.curves()?;
         report::write_rows(&self.file("tokens.csv"), &tokens)?;
@@ -256,36 +265,18 @@ impl<'a> Harness<'a> {
         self.results.join(name)
     }
 
-    /// Generates the images that are missing; returns how many.
-    fn generate(&self) -> Result<usize> {
-        let generated = AtomicUsize::new(0);
-        let experiment = self.experiment;
-        let total: usize = self
-            .cells
-            .iter()
-            .map(|cell| wanted(experiment, cell).len())
-            .sum();
-        let progress = Mutex::new(Progress::new("images", 0, total as u64));
-        let on_image = || {
-            if let Ok(mut progress) = progress.lock() {
-                progress.advance("");
-            }
+    /// Trains and generates what is missing.
+    fn work(&self) -> Result<Done> {
+        let work = Work {
+            experiment: self.experiment,
+            cells: &self.cells,
+            results: self.results,
+            base: &self.base,
+            claims: &self.claims,
+            workers: self.workers,
+            stop: self.stop,
         };
-        self.workers.for_each(&self.cells, |cell| {
-            let job = images::GenerationJob {
-                experiment,
-                cell,
-                results: self.results,
-                base: &self.base,
-                stop: self.stop,
-            };
-            generated.fetch_add(job.run(&on_image)?, Ordering::Relaxed);
-            Ok(())
-        })?;
-        if let Ok(progress) = progress.lock() {
-            progress.finish();
-        }
-        Ok(generated.into_inner())
+        work.run()
     }
 
     /// The rows of `tokens.csv`; those of a run that was probed before are reused.
@@ -404,6 +395,30 @@ impl<'a> Harness<'a> {
             .collect();
         draw_foregrounds(self.results, &concept.name, &photos, &columns, &rows)
     }
+}
+
+/// Enters this process among those that work in the folder.
+fn enter(
+    experiment: &Experiment,
+    cells: &[Cell],
+    results: &Path,
+    base: &Base,
+    stop: &AtomicBool,
+) -> Result<Claims> {
+    let mut images = BTreeMap::new();
+    for cell in cells {
+        let job = GenerationJob {
+            experiment,
+            cell,
+            results,
+            base,
+            stop,
+        };
+        let (folder, source) = job.origin()?;
+        let digest = hex(&Sha256::digest(source.as_bytes()));
+        images.insert(folder.display().to_string(), digest[..16].to_string());
+    }
+    Claims::enter(results, images)
 }
 
 /// Refuses protocols whose pairing does not fit the numbers of images and photos.

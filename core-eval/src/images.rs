@@ -141,6 +141,39 @@ impl GenerationJob<'_> {
         Ok(generated)
     }
 
+    /// Whether all images are there, from this run and this sampling.
+    ///
+    /// # Errors
+    /// An unreadable model or folder.
+    pub(crate) fn is_done(&self) -> Result<bool> {
+        let (name, source) = self.origin()?;
+        let path = self.results.join(name).join(SOURCE);
+        if !path.exists() || read_to_string(&path)? != source {
+            return Ok(false);
+        }
+        let mut wanted = wanted(self.experiment, self.cell).into_iter();
+        Ok(wanted.all(|image| self.results.join(image.file).exists()))
+    }
+
+    /// The folder of the images, relative to the results, and what it says about their origin.
+    ///
+    /// # Errors
+    /// An unreadable model.
+    pub(crate) fn origin(&self) -> Result<(PathBuf, String)> {
+        let concept = &self.experiment.concepts[self.cell.concept];
+        let folder = folder(self.experiment, self.cell, concept);
+        let source = source(self.experiment, self.cell, concept, self.base.folder())?;
+        Ok((folder, source))
+    }
+
+    /// How a claim on the images is called.
+    pub(crate) fn claim_name(&self) -> String {
+        let concept = &self.experiment.concepts[self.cell.concept];
+        let folder = folder(self.experiment, self.cell, concept);
+        let digest = hex(&Sha256::digest(folder.to_string_lossy().as_bytes()));
+        format!("images-{}", &digest[..16])
+    }
+
     fn test_time(&self) -> Option<TestTime> {
         self.experiment.variants[self.cell.variant].test_time
     }

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | the TOML file and what it refers to | [`experiment`] |
 //! | from file to tables | [`harness`], [`dry_run`] |
-//! | addresses of runs, training, work on all cores | [`plan`], [`training`], [`workers`] |
+//! | addresses of runs, training | [`plan`], [`training`] |
+//! | work shared between cores, processes and machines | [`work`], [`claims`], [`workers`] |
 //! | evaluation images with paired noise | [`images`] |
 //! | metrics, and how scores are computed | [`metrics`], [`protocol`], [`gallery`], [`masks`], [`scoring`], [`provenance`] |
 //! | commands that judge images | [`judge`] |
@@ -51,6 +52,8 @@ pub mod tokens;
 pub mod training;
 pub mod usage;
 pub mod validation_scores;
+pub mod work;
+mod work_progress;
 pub mod workers;
 
 pub use core_metrics as metrics;

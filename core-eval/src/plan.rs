@@ -104,6 +104,10 @@ fn photo_hashes(concept: &ConceptConfig) -> Result<Vec<String>> {
 fn address(config: &RunConfig, model: &ModelFolder, photos: &[String]) -> Result<String> {
     let mut config = config.clone();
     config.model.path = PathBuf::new();
+    // Which of several cards of a machine computes does not matter.
+    if let Some((kind, _)) = config.device.split_once(':') {
+        config.device = kind.to_string();
+    }
     // The scheduler's file in the folder says it.
     config.model.prediction_type = None;
     config.concept.images = PathBuf::new();

@@ -1,26 +1,21 @@
-//! The runs of an experiment: each is trained once, several at a time, and resumed after an interruption;
+//! The runs of an experiment: each is trained once and resumed after an interruption;
 //! stages that several begin with are trained once too.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow};
 use core_train::RunOptions;
 use core_train::config::StageConfig;
-use core_train::progress::Progress;
 use core_train::run::first_stages::{begin_from, has_state};
-use core_train::run::folder::{METRICS, RunDir, Unfinished};
+use core_train::run::folder::{METRICS, Unfinished};
+use core_train::run::scratch;
 
 use crate::base::Base;
+use crate::claims::Claim;
 use crate::images::is_trained;
 use crate::plan::{Cell, PlannedRun};
-use crate::workers::Workers;
-
-/// How often finished steps are counted.
-const WATCH: Duration = Duration::from_millis(500);
 
 /// A run to be trained.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +38,17 @@ impl Task<'_> {
     /// The number of its steps before its first own.
     fn first_step(&self) -> usize {
         self.earlier.map_or(0, steps)
+    }
+
+    /// Whether it can begin: the run that it goes on from is there.
+    pub(crate) fn is_ready(&self, results: &Path) -> bool {
+        self.earlier
+            .is_none_or(|earlier| is_trained(earlier, results))
+    }
+
+    /// Whether it is complete.
+    pub(crate) fn is_trained(&self, results: &Path) -> bool {
+        is_trained(self.run, results)
     }
 
     /// The steps that it takes itself.
@@ -79,7 +85,7 @@ pub fn rounds<'a>(cells: &'a [Cell], results: &Path) -> Vec<Vec<Task<'a>>> {
     };
     let earlier = |run: &'a PlannedRun| {
         let mut chain = std::iter::successors(run.earlier.as_deref(), |run| run.earlier.as_deref());
-        let was_begun = RunDir::scratch_of(&run.folder(results)).exists();
+        let was_begun = scratch::all(&run.folder(results)).is_ok_and(|all| !all.is_empty());
         chain.find(|run| !was_begun && is_useful(run))
     };
     let chain = |run: &'a PlannedRun| std::iter::successors(Some(run), |run| earlier(run));
@@ -100,6 +106,10 @@ pub fn rounds<'a>(cells: &'a [Cell], results: &Path) -> Vec<Vec<Task<'a>>> {
             keep_state: planned.into_iter().any(|other| goes_on(&other)),
         });
     }
+    // Long runs first, so that no worker has to finish one alone at the end.
+    for round in &mut rounds {
+        round.sort_by_key(|task| std::cmp::Reverse(cost(task)));
+    }
     rounds
 }
 
@@ -114,117 +124,79 @@ fn distinct<'a>(runs: impl Iterator<Item = &'a PlannedRun>) -> Vec<&'a PlannedRu
     found
 }
 
-/// What was trained.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Trained {
-    /// The number of runs, those included from which others go on.
-    pub runs: usize,
-    /// The number of optimiser steps.
-    pub steps: usize,
+/// Why a run was not trained.
+pub(crate) enum Failure {
+    /// What fails for other runs too, or a request to stop.
+    OfAll(anyhow::Error),
+    /// What lies in the run.
+    OfRun(anyhow::Error),
 }
 
-/// Trains the runs that are missing.
-///
-/// # Errors
-/// Errors of a run, prefixed with its concept. Finished work is kept; the next call resumes.
-pub fn train(
-    cells: &[Cell],
+/// Trains a run that this process has claimed, from the furthest state that any process has left; the
+/// number of steps that it took, or nothing when another process took the run over, which took this one
+/// for dead.
+pub(crate) fn train(
+    task: Task<'_>,
+    claim: &Claim,
     base: &Base,
     results: &Path,
-    workers: Workers,
     stop: &AtomicBool,
-) -> Result<Trained> {
-    let mut rounds = rounds(cells, results);
-    let tasks: Vec<Task<'_>> = rounds.concat();
-    if tasks.is_empty() {
-        return Ok(Trained::default());
-    }
-    let folder = results.join("runs");
-    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    // Long runs first, so that no worker has to finish one alone at the end.
-    for round in &mut rounds {
-        round.sort_by_key(|task| std::cmp::Reverse(cost(task)));
-    }
-    let total: usize = tasks.iter().map(Task::own_steps).sum();
-    let done = done(&tasks, results);
-    let progress = Mutex::new((Progress::new("training steps", done, total as u64), done));
-    let finished = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !finished.load(Ordering::Relaxed) {
-                std::thread::sleep(WATCH);
-                show(&progress, &tasks, results);
-            }
-        });
-        let train = |task: &Task<'_>| {
-            let run = task.run;
-            if stop.load(Ordering::Relaxed) {
-                bail!("stopped; the same command continues from here");
-            }
-            let output = run.folder(results);
-            if let Some(earlier) = task.earlier {
-                let scratch = RunDir::scratch_of(&output);
-                begin_from(&earlier.folder(results), &run.config, &scratch)?;
-            }
-            let options = RunOptions {
-                output: &output,
-                scratch: None,
-                unfinished: Unfinished::Resume,
-                replay: None,
-                stop,
-                keep_state: task.keep_state,
-                show_progress: false,
-            };
-            match core_train::run_on(base.get()?, &run.config, &options) {
-                Ok(_) => Ok(()),
-                Err(core_train::Error::Interrupted { .. }) => {
-                    bail!("stopped; the same command continues from here")
-                }
-                Err(error) => {
-                    Err(error).with_context(|| format!("concept `{}`", run.config.concept.name))
-                }
-            }
-        };
-        let outcome = rounds
-            .iter()
-            .try_for_each(|round| workers.for_each(round, train));
-        finished.store(true, Ordering::Relaxed);
-        show(&progress, &tasks, results);
-        if let Ok(progress) = progress.lock() {
-            progress.0.finish();
+) -> Result<Option<usize>, Failure> {
+    let run = task.run;
+    let output = run.folder(results);
+    let scratch = scratch::own(&output, claim.token());
+    let of_concept = |error: core_train::Error| {
+        anyhow::Error::new(error).context(format!("concept `{}`", run.config.concept.name))
+    };
+    let begin = || -> core_train::Result<usize> {
+        scratch::adopt(&output, &scratch)?;
+        if let Some(earlier) = task.earlier {
+            begin_from(&earlier.folder(results), &run.config, &scratch)?;
         }
-        outcome.map(|()| Trained {
-            runs: tasks.len(),
-            steps: total - done as usize,
-        })
-    })
-}
-
-/// Advances the progress bar to the number of rows that the runs have written.
-fn show(progress: &Mutex<(Progress, u64)>, tasks: &[Task<'_>], results: &Path) {
-    let now = done(tasks, results);
-    if let Ok(mut progress) = progress.lock() {
-        while progress.1 < now {
-            progress.1 += 1;
-            progress.0.advance("");
-        }
+        Ok(rows(&scratch).saturating_sub(task.first_step()))
+    };
+    let before = begin().map_err(|error| Failure::OfAll(of_concept(error)))?;
+    let options = RunOptions {
+        output: &output,
+        scratch: Some(&scratch),
+        unfinished: Unfinished::Resume,
+        replay: None,
+        stop,
+        keep_state: task.keep_state,
+        show_progress: false,
+    };
+    let base = base.get().map_err(Failure::OfAll)?;
+    match core_train::run_on(base, &run.config, &options) {
+        Ok(_) => Ok(Some(task.own_steps().saturating_sub(before))),
+        Err(core_train::Error::Interrupted { .. }) => Err(Failure::OfAll(anyhow!(
+            "stopped; the same command continues from here"
+        ))),
+        Err(_) if output.exists() || !claim.is_held() => Ok(None),
+        Err(error @ core_train::Error::File(_)) => Err(Failure::OfAll(of_concept(error))),
+        Err(error) => Err(Failure::OfRun(of_concept(error))),
     }
 }
 
 /// The number of own steps that are finished.
-fn done(tasks: &[Task<'_>], results: &Path) -> u64 {
-    let rows = |task: &Task<'_>| {
+pub(crate) fn steps_done(tasks: &[Task<'_>], results: &Path) -> u64 {
+    let of_task = |task: &Task<'_>| {
         let folder = task.run.folder(results);
         if folder.exists() {
             return task.own_steps();
         }
-        let metrics = RunDir::scratch_of(&folder).join(METRICS);
-        let lines = std::fs::read(metrics)
-            .map_or(0, |text| text.iter().filter(|byte| **byte == b'\n').count());
-        let rows = lines.saturating_sub(1 + task.first_step());
-        rows.min(task.own_steps())
+        let scratches = scratch::all(&folder).unwrap_or_default();
+        let furthest = scratches.iter().map(|folder| rows(folder)).max();
+        let own = furthest.unwrap_or(0).saturating_sub(task.first_step());
+        own.min(task.own_steps())
     };
-    tasks.iter().map(|task| rows(task) as u64).sum()
+    tasks.iter().map(|task| of_task(task) as u64).sum()
+}
+
+/// The number of steps that a scratch folder has logged.
+fn rows(scratch: &Path) -> usize {
+    let lines = std::fs::read(scratch.join(METRICS))
+        .map_or(0, |text| text.iter().filter(|byte| **byte == b'\n').count());
+    lines.saturating_sub(1)
 }
 
 fn steps(run: &PlannedRun) -> usize {

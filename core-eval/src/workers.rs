@@ -5,9 +5,7 @@
 //! depends on model and device only, never on the amount of work.
 
 use std::path::Path;
-
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow};
 
@@ -56,56 +54,43 @@ impl Workers {
             .context("starting a worker thread")
     }
 
-    /// Runs every task once. After a failure no further task is started, and the first failure in the
-    /// order of the tasks is returned.
+    /// Calls `work` on every worker until it says that there is no more. After a failure nothing is begun,
+    /// and the first failure is returned.
     ///
     /// # Errors
-    /// The error of a task; a panic in a task is an error too.
-    pub fn for_each<T: Sync>(
-        self,
-        tasks: &[T],
-        work: impl Fn(&T) -> Result<()> + Sync,
-    ) -> Result<()> {
-        let next = AtomicUsize::new(0);
+    /// The error of a piece of work; a panic in one is an error too.
+    pub fn repeat(self, work: impl Fn() -> Result<bool> + Sync) -> Result<()> {
         let failed = AtomicBool::new(false);
-        let failures = Mutex::new(Vec::new());
         let worker = || -> Result<()> {
             let pool = self.pool()?;
             while !failed.load(Ordering::Relaxed) {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(task) = tasks.get(index) else { break };
-                if let Err(error) = pool.install(|| work(task)) {
-                    failed.store(true, Ordering::Relaxed);
-                    if let Ok(mut failures) = failures.lock() {
-                        failures.push((index, error));
-                    }
+                match pool.install(&work) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    // The others end with what they are at; the first says why.
+                    Err(_) if failed.swap(true, Ordering::Relaxed) => break,
+                    Err(error) => return Err(error),
                 }
             }
             Ok(())
         };
-        std::thread::scope(|scope| -> Result<()> {
-            let workers: Vec<_> = (0..self.count.min(tasks.len()))
-                .map(|_| scope.spawn(worker))
-                .collect();
-            for worker in workers {
-                worker
-                    .join()
-                    .map_err(|_| anyhow!("a worker ended by a panic, reported above"))??;
-            }
-            Ok(())
-        })?;
-        let mut failures = failures.into_inner().unwrap_or_default();
-        failures.sort_by_key(|(index, _)| *index);
-        match failures.into_iter().next() {
-            Some((_, error)) => Err(error),
-            None => Ok(()),
-        }
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.count).map(|_| scope.spawn(worker)).collect();
+            let ended = workers.into_iter().map(|worker| {
+                let ended = worker.join();
+                ended.unwrap_or_else(|_| Err(anyhow!("a worker ended by a panic, reported above")))
+            });
+            // All are waited for.
+            ended.fold(Ok(()), |first, ended| first.and(ended))
+        })
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     #[test]
@@ -122,38 +107,36 @@ mod tests {
         assert_eq!(workers("cuda:1").count, 1);
     }
 
+    const TWO: Workers = Workers {
+        count: 2,
+        threads: 1,
+    };
+
     #[test]
-    fn every_task_is_done_once_on_one_thread() {
-        let done = Mutex::new(Vec::new());
-        let workers = Workers {
-            count: 2,
-            threads: 1,
-        };
-        let work = |task: &i32| {
+    fn every_worker_works_until_there_is_no_more_on_one_thread() {
+        let left = Mutex::new(5);
+        let work = || {
             assert_eq!(rayon::current_num_threads(), 1);
-            done.lock().unwrap().push(*task);
-            Ok(())
+            let mut left = left.lock().unwrap();
+            *left -= i32::from(*left > 0);
+            Ok(*left > 0)
         };
-        workers.for_each(&[3, 1, 2], work).unwrap();
-        let mut done = done.into_inner().unwrap();
-        done.sort_unstable();
-        assert_eq!(done, [1, 2, 3]);
+        TWO.repeat(work).unwrap();
+        assert_eq!(left.into_inner().unwrap(), 0);
     }
 
     #[test]
     fn a_failure_is_reported_and_stops_the_rest() {
-        let tasks: Vec<usize> = (0..100).collect();
-        let workers = Workers {
-            count: 2,
-            threads: 1,
-        };
-        let error = workers.for_each(&tasks, |task| {
-            if *task == 0 {
-                Err(anyhow!("task {task} failed"))
-            } else {
-                Ok(())
+        let count = Mutex::new(0);
+        let error = TWO.repeat(|| {
+            let mut count = count.lock().unwrap();
+            *count += 1;
+            match *count {
+                1..3 => Ok(true),
+                _ => Err(anyhow!("piece {count} failed")),
             }
         });
-        assert_eq!(error.unwrap_err().to_string(), "task 0 failed");
+        assert_eq!(error.unwrap_err().to_string(), "piece 3 failed");
+        assert!(count.into_inner().unwrap() <= 4);
     }
 }

@@ -30,6 +30,9 @@ pub(crate) struct ExperimentArgs {
     /// Run only this variant and the first; may be repeated.
     #[arg(long = "variant", value_name = "NAME")]
     variants: Vec<String>,
+    /// Train and generate beside other processes until nothing is left, without scores and tables.
+    #[arg(long, conflicts_with = "dry_run")]
+    worker: bool,
     /// Run every step with very few steps, concepts, prompts and images.
     #[arg(long)]
     quick: bool,
@@ -56,6 +59,19 @@ pub(crate) fn run(args: &ExperimentArgs) -> Result<()> {
     let start = Instant::now();
     // Without the handler a signal ends the program at once, and the next call continues from there too.
     let stop = stop_on_signals().unwrap_or_default();
+    if args.worker {
+        let done = harness::work(experiment, &results, &stop)?;
+        say(&format!(
+            "{} runs trained ({} steps), {} images generated in {}; nothing is left to train or to \
+             generate in {}",
+            done.runs,
+            done.steps,
+            done.images,
+            duration(start.elapsed().as_secs_f64()),
+            results.display()
+        ));
+        return Ok(());
+    }
     let outcome = harness::run(experiment, &results, &stop)?;
     report(&name, claims, &outcome);
     say(&format!("\nnetworks that ran: {}", outcome.usage));

@@ -23,3 +23,4 @@ mod small_experiment;
 mod study;
 mod test_time;
 mod untrusted;
+mod workers;

@@ -310,3 +310,35 @@ fn a_complete_run_has_the_files_of_the_contract_and_draws() {
     let optimised = ["--optimize-steps", "2", "--optimize-learning-rate", "0.5"];
     assert_ne!(draw("optimised", &optimised), plain);
 }
+
+#[cfg(unix)]
+#[test]
+fn signals_end_a_run_with_their_exit_code_and_the_state_of_the_last_step() {
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let case = Case::new();
+        let steps = "stages.0.steps=100000";
+        let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("core-train"))
+            .arg("train")
+            .arg(case.folder.path().join("run.toml"))
+            .arg("--output")
+            .arg(case.output())
+            .args(["--set", steps])
+            .spawn()
+            .unwrap();
+        let partial = case.folder.path().join("out.partial");
+        let rows = || {
+            let text = std::fs::read_to_string(partial.join("metrics.csv"));
+            text.map_or(0, |text| text.lines().count().saturating_sub(1))
+        };
+        while rows() < 3 {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let pid = child.id().to_string();
+        let mut kill = std::process::Command::new("kill");
+        kill.args([&format!("-{signal}"), &pid]);
+        assert!(kill.status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+        let state = partial.join(format!("state/{:08}", rows()));
+        assert!(state.is_dir(), "{}", state.display());
+    }
+}

@@ -160,6 +160,7 @@ fn what_cannot_be_written_while_training_is_refused_before_the_first_step() {
         let run = config.and_then(|config| {
             let options = core_train::RunOptions {
                 output: &output,
+                scratch: None,
                 unfinished: core_train::run::folder::Unfinished::Refuse,
                 replay: None,
                 stop: &std::sync::atomic::AtomicBool::new(false),

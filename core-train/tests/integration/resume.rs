@@ -174,6 +174,7 @@ fn a_run_that_goes_on_from_the_first_stage_of_another_ends_with_the_same_bytes()
     let [earlier, output] = ["earlier", "output"].map(|name| folder.path().join(name));
     let options = RunOptions {
         output: &earlier,
+        scratch: None,
         unfinished: Unfinished::Refuse,
         replay: None,
         stop: &AtomicBool::new(false),
@@ -189,6 +190,7 @@ fn a_run_that_goes_on_from_the_first_stage_of_another_ends_with_the_same_bytes()
     begin_from(&earlier, &run, &RunDir::scratch_of(&output)).unwrap();
     let options = RunOptions {
         output: &output,
+        scratch: None,
         unfinished: Unfinished::Resume,
         keep_state: false,
         ..options
