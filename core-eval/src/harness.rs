@@ -26,7 +26,9 @@ use crate::images::{GenerationJob, wanted};
 use crate::kept_tokens::KeptTokens;
 use crate::lock;
 use crate::metrics::Metric;
+use crate::missing;
 use crate::page::{self, Source};
+use crate::part::Part;
 use crate::plan::{Cell, plan};
 use crate::protocol::Protocol;
 use crate::provenance::protocol_json;
@@ -84,14 +86,33 @@ pub fn run(experiment: Experiment, results: &Path, stop: &AtomicBool) -> Result<
     Harness::new(&experiment, model, results, stop)?.run()
 }
 
-/// Trains and generates, beside any number of other processes, until nothing is left, and leaves scores
-/// and tables to [`run`].
+/// Trains and generates a part, beside any number of other processes, until nothing of it is left, and
+/// leaves scores and tables to [`run`].
 ///
 /// # Errors
-/// As [`run`].
-pub fn work(experiment: Experiment, results: &Path, stop: &AtomicBool) -> Result<Done> {
+/// As [`run`]; a part that the experiment does not have.
+pub fn work(
+    experiment: Experiment,
+    results: &Path,
+    part: &Part,
+    stop: &AtomicBool,
+) -> Result<Done> {
     let (experiment, model) = located(experiment)?;
-    Harness::new(&experiment, model, results, stop)?.work()
+    let mut harness = Harness::new(&experiment, model, results, stop)?;
+    harness.cells = part.of(harness.cells)?;
+    harness.work()
+}
+
+/// Scores what is there and writes the tables, without training and generating.
+///
+/// # Errors
+/// As [`run`]; what is missing and does not appear within 90 s, which is how long a network file system
+/// may hide what another machine has written.
+pub fn score(experiment: Experiment, results: &Path, stop: &AtomicBool) -> Result<Outcome> {
+    let (experiment, model) = located(experiment)?;
+    let harness = Harness::new(&experiment, model, results, stop)?;
+    missing::wait(&harness.jobs(), stop)?;
+    harness.tables(Done::default())
 }
 
 fn located(experiment: Experiment) -> Result<(Experiment, ModelFolder)> {
@@ -157,7 +178,13 @@ impl<'a> Harness<'a> {
         })
     }
 
-    fn run(mut self) -> Result<Outcome> {
+    fn run(self) -> Result<Outcome> {
+        let done = self.work()?;
+        self.tables(done)
+    }
+
+    /// Scores, and writes everything that is made of the images.
+    fn tables(mut self, done: Done) -> Result<Outcome> {
         let mut outcome = Outcome {
             tables: Vec::new(),
             effects: Vec::new(),
@@ -165,7 +192,6 @@ impl<'a> Harness<'a> {
             usage: Usage::default(),
             deviation: None,
         };
-        let done = self.work()?;
         outcome.usage.count("runs trained", done.runs as u64);
         outcome.usage.count("images generated", done.images as u64);
         outcome.usage.count("optimiser steps", done.steps as u64);
@@ -263,6 +289,16 @@ impl<'a> Harness<'a> {
 
     fn file(&self, name: &str) -> PathBuf {
         self.results.join(name)
+    }
+
+    fn jobs(&self) -> Vec<GenerationJob<'_>> {
+        jobs(
+            self.experiment,
+            &self.cells,
+            self.results,
+            &self.base,
+            self.stop,
+        )
     }
 
     /// Trains and generates what is missing.
@@ -406,19 +442,30 @@ fn enter(
     stop: &AtomicBool,
 ) -> Result<Claims> {
     let mut images = BTreeMap::new();
-    for cell in cells {
-        let job = GenerationJob {
-            experiment,
-            cell,
-            results,
-            base,
-            stop,
-        };
+    for job in jobs(experiment, cells, results, base, stop) {
         let (folder, source) = job.origin()?;
         let digest = hex(&Sha256::digest(source.as_bytes()));
         images.insert(folder.display().to_string(), digest[..16].to_string());
     }
     Claims::enter(results, images)
+}
+
+/// The images of every cell.
+fn jobs<'a>(
+    experiment: &'a Experiment,
+    cells: &'a [Cell],
+    results: &'a Path,
+    base: &'a Base,
+    stop: &'a AtomicBool,
+) -> Vec<GenerationJob<'a>> {
+    let jobs = cells.iter().map(|cell| GenerationJob {
+        experiment,
+        cell,
+        results,
+        base,
+        stop,
+    });
+    jobs.collect()
 }
 
 /// Refuses protocols whose pairing does not fit the numbers of images and photos.

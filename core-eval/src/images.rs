@@ -26,6 +26,13 @@ use crate::plan::{Cell, PlannedRun};
 /// The file that names the run and the sampling from which the images of a folder come.
 pub(crate) const SOURCE: &str = "source.json";
 
+/// How a claim on the images of a cell is called.
+pub(crate) fn claim_name(experiment: &Experiment, cell: &Cell) -> String {
+    let folder = folder(experiment, cell, &experiment.concepts[cell.concept]);
+    let digest = hex(&Sha256::digest(folder.to_string_lossy().as_bytes()));
+    format!("images-{}", &digest[..16])
+}
+
 /// One image of the experiment.
 #[derive(Debug, Clone)]
 pub struct Wanted {
@@ -164,14 +171,6 @@ impl GenerationJob<'_> {
         let folder = folder(self.experiment, self.cell, concept);
         let source = source(self.experiment, self.cell, concept, self.base.folder())?;
         Ok((folder, source))
-    }
-
-    /// How a claim on the images is called.
-    pub(crate) fn claim_name(&self) -> String {
-        let concept = &self.experiment.concepts[self.cell.concept];
-        let folder = folder(self.experiment, self.cell, concept);
-        let digest = hex(&Sha256::digest(folder.to_string_lossy().as_bytes()));
-        format!("images-{}", &digest[..16])
     }
 
     fn test_time(&self) -> Option<TestTime> {

@@ -3,9 +3,9 @@
 //! | topic | module |
 //! |---|---|
 //! | the TOML file and what it refers to | [`experiment`] |
-//! | from file to tables | [`harness`], [`dry_run`] |
+//! | from file to tables | [`harness`], [`dry_run`], [`planned`], [`work_plan`] |
 //! | addresses of runs, training | [`plan`], [`training`] |
-//! | work shared between cores, processes and machines | [`work`], [`claims`], [`workers`] |
+//! | work shared between cores, processes and machines | [`work`], [`part`], [`claims`], [`workers`], [`slurm`] |
 //! | evaluation images with paired noise | [`images`] |
 //! | metrics, and how scores are computed | [`metrics`], [`protocol`], [`gallery`], [`masks`], [`scoring`], [`provenance`] |
 //! | commands that judge images | [`judge`] |
@@ -35,8 +35,11 @@ pub mod kept_tokens;
 mod lock;
 pub mod masks;
 pub mod merge;
+mod missing;
 pub mod page;
+pub mod part;
 pub mod plan;
+pub mod planned;
 pub mod precision;
 pub mod protocol;
 pub mod provenance;
@@ -46,6 +49,7 @@ pub mod report;
 pub mod rows;
 pub mod scoring;
 mod shared_stages;
+pub mod slurm;
 pub mod statistics;
 pub mod study;
 pub mod tokens;
@@ -53,6 +57,7 @@ pub mod training;
 pub mod usage;
 pub mod validation_scores;
 pub mod work;
+pub mod work_plan;
 mod work_progress;
 pub mod workers;
 

@@ -7,7 +7,7 @@ use core_train::manual::{CompletionsArgs, EXIT_CODES, ManArgs};
 
 mod commands;
 
-use commands::{doctor, experiment, figures, merge, precision, report, score, study};
+use commands::{doctor, experiment, figures, merge, plan, precision, report, score, study, submit};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -45,6 +45,10 @@ enum Command {
     Precision(precision::PrecisionArgs),
     /// Ask people which images they prefer, without telling them which method made which.
     Study(Box<study::StudyArgs>),
+    /// List the runs of an experiment with their state and what they need.
+    Plan(plan::PlanArgs),
+    /// Give an experiment to a Slurm cluster.
+    Submit(submit::SubmitArgs),
     /// Print the script with which a shell completes arguments.
     Completions(CompletionsArgs),
     /// Write manual pages.
@@ -66,6 +70,8 @@ fn main() -> ExitCode {
         (Some(Command::Merge(args)), _) => merge::run(args),
         (Some(Command::Precision(args)), _) => precision::run(args),
         (Some(Command::Study(args)), _) => study::run(args),
+        (Some(Command::Plan(args)), _) => plan::run(args),
+        (Some(Command::Submit(args)), _) => submit::run(args),
         (Some(Command::Completions(args)), _) => {
             commands::print(&args.script(Cli::command()));
             Ok(())

@@ -184,12 +184,17 @@ pub(crate) fn steps_done(tasks: &[Task<'_>], results: &Path) -> u64 {
         if folder.exists() {
             return task.own_steps();
         }
-        let scratches = scratch::all(&folder).unwrap_or_default();
-        let furthest = scratches.iter().map(|folder| rows(folder)).max();
-        let own = furthest.unwrap_or(0).saturating_sub(task.first_step());
+        let own = saved_steps(task.run, results).saturating_sub(task.first_step());
         own.min(task.own_steps())
     };
     tasks.iter().map(|task| of_task(task) as u64).sum()
+}
+
+/// The number of steps of a run that some scratch folder has logged.
+pub(crate) fn saved_steps(run: &PlannedRun, results: &Path) -> usize {
+    let scratches = scratch::all(&run.folder(results)).unwrap_or_default();
+    let furthest = scratches.iter().map(|folder| rows(folder)).max();
+    furthest.unwrap_or(0)
 }
 
 /// The number of steps that a scratch folder has logged.
@@ -199,7 +204,8 @@ fn rows(scratch: &Path) -> usize {
     lines.saturating_sub(1)
 }
 
-fn steps(run: &PlannedRun) -> usize {
+/// The number of all steps of a run.
+pub(crate) fn steps(run: &PlannedRun) -> usize {
     run.config.stages.iter().map(|stage| stage.steps).sum()
 }
 

@@ -12,7 +12,7 @@ use anyhow::{Error, Result, bail};
 use crate::base::Base;
 use crate::claims::{Claim, Claims};
 use crate::experiment::Experiment;
-use crate::images::GenerationJob;
+use crate::images::{GenerationJob, claim_name};
 use crate::plan::{Cell, PlannedRun};
 use crate::training::{self, Failure, Task};
 use crate::work_progress::WorkProgress;
@@ -174,9 +174,10 @@ impl Work<'_> {
                 progress.on_images_of_others(index);
                 continue;
             }
-            match self.claims.claim(&job.claim_name())? {
+            let name = claim_name(self.experiment, cell);
+            match self.claims.claim(&name)? {
                 Some(claim) => return Ok(Next::Draw(index, claim)),
-                None => waits_for = Some(job.claim_name()),
+                None => waits_for = Some(name),
             }
         }
         let Some(name) = waits_for else {

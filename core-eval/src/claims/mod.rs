@@ -36,6 +36,13 @@ const PROCESS: &str = "process-";
 /// What ends the name of the file that decides who takes a claim over.
 const TAKEOVER: &str = ".takeover-";
 
+/// Who works on something, as far as the claim says; for those who only look.
+pub fn claimed_by(results: &Path, name: &str) -> Option<Owner> {
+    let content = std::fs::read(results.join(FOLDER).join(name)).ok()?;
+    let owner: Owner = serde_json::from_slice(&content).ok()?;
+    (!owner.is_gone()).then_some(owner)
+}
+
 /// The claims of a results folder, as one process sees them.
 #[derive(Debug)]
 pub struct Claims {

@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use core_eval::experiment::Experiment;
 use core_eval::harness::{self, Outcome};
+use core_eval::part::{Part, Shard};
 use core_eval::{dry_run, effects::EffectRow};
 use core_train::cost::duration;
 use core_train::interrupt::stop_on_signals;
@@ -33,6 +34,15 @@ pub(crate) struct ExperimentArgs {
     /// Train and generate beside other processes until nothing is left, without scores and tables.
     #[arg(long, conflicts_with = "dry_run")]
     worker: bool,
+    /// As a worker do only the runs with these addresses, which `core-eval plan` lists.
+    #[arg(long, value_name = "ADDRESS", num_args = 1.., conflicts_with = "dry_run")]
+    only: Vec<String>,
+    /// As a worker do only this part of the work, from 0/N to (N-1)/N.
+    #[arg(long, value_name = "I/N", conflicts_with = "dry_run")]
+    shard: Option<Shard>,
+    /// Only score what workers have made; what is missing is an error.
+    #[arg(long, conflicts_with_all = ["dry_run", "worker", "only", "shard"])]
+    score_only: bool,
     /// Run every step with very few steps, concepts, prompts and images.
     #[arg(long)]
     quick: bool,
@@ -59,11 +69,15 @@ pub(crate) fn run(args: &ExperimentArgs) -> Result<()> {
     let start = Instant::now();
     // Without the handler a signal ends the program at once, and the next call continues from there too.
     let stop = stop_on_signals().unwrap_or_default();
-    if args.worker {
-        let done = harness::work(experiment, &results, &stop)?;
+    let part = Part {
+        only: args.only.clone(),
+        shard: args.shard,
+    };
+    if args.worker || part != Part::default() {
+        let done = harness::work(experiment, &results, &part, &stop)?;
         say(&format!(
-            "{} runs trained ({} steps), {} images generated in {}; nothing is left to train or to \
-             generate in {}",
+            "{} runs trained ({} steps), {} images generated in {}; nothing is left to do for a \
+             worker in {}",
             done.runs,
             done.steps,
             done.images,
@@ -72,7 +86,10 @@ pub(crate) fn run(args: &ExperimentArgs) -> Result<()> {
         ));
         return Ok(());
     }
-    let outcome = harness::run(experiment, &results, &stop)?;
+    let outcome = match args.score_only {
+        true => harness::score(experiment, &results, &stop)?,
+        false => harness::run(experiment, &results, &stop)?,
+    };
     report(&name, claims, &outcome);
     say(&format!("\nnetworks that ran: {}", outcome.usage));
     say(&format!(

@@ -4,10 +4,12 @@ pub(crate) mod doctor;
 pub(crate) mod experiment;
 pub(crate) mod figures;
 pub(crate) mod merge;
+pub(crate) mod plan;
 pub(crate) mod precision;
 pub(crate) mod report;
 pub(crate) mod score;
 pub(crate) mod study;
+pub(crate) mod submit;
 
 use std::io::Write;
 
