@@ -73,6 +73,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let stop = stop_on_signals().context("signals cannot be caught")?;
     let options = RunOptions {
         output: &output,
+        scratch: None,
         unfinished: if args.resume {
             Unfinished::Resume
         } else {
