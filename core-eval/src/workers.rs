@@ -80,8 +80,9 @@ impl Workers {
                 let ended = worker.join();
                 ended.unwrap_or_else(|_| Err(anyhow!("a worker ended by a panic, reported above")))
             });
-            // All are waited for.
-            ended.fold(Ok(()), |first, ended| first.and(ended))
+            // All are waited for before the first failure is returned.
+            let ended: Vec<Result<()>> = ended.collect();
+            ended.into_iter().collect()
         })
     }
 }

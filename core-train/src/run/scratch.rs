@@ -147,7 +147,7 @@ mod tests {
         scratch(folder.path(), "run2.partial-a", 100);
         let mine = own(&output, "c");
         adopt(&output, &mine).unwrap();
-        assert_eq!(all(&output).unwrap(), [mine.clone()]);
+        assert_eq!(all(&output).unwrap(), std::slice::from_ref(&mine));
         assert!(mine.join("state/00000100").exists());
         assert!(folder.path().join("run2.partial-a").exists());
     }
