@@ -173,8 +173,9 @@ mod tests {
         assert!(owner.is_gone());
         child.wait().unwrap();
         assert!(owner.is_gone());
-        // A number that was given anew is another process.
+        // A number that was given anew is another process, which began later.
         owner.pid = std::process::id();
+        owner.process.as_mut().unwrap().started = "1".to_string();
         assert!(owner.is_gone());
         owner.process.as_mut().unwrap().machine = "another".to_string();
         assert!(!owner.is_gone());
