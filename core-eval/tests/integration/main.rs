@@ -13,6 +13,7 @@ mod figures;
 mod for_programs;
 mod key_tables;
 mod merge;
+mod plan;
 mod readers;
 mod report_page;
 mod score;
