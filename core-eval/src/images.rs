@@ -1,12 +1,13 @@
 //! The evaluation images: generated once, from the same noise for every variant, and kept as files.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Tensor, TensorData};
-use core_model::files::{hex, read_to_string, write_atomically, write_png};
+use core_model::files::{hex, write_atomically, write_png};
 use core_model::folder::ModelFolder;
 use core_model::noise_scheduler::SchedulerKind;
 use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
@@ -154,8 +155,7 @@ impl GenerationJob<'_> {
     /// An unreadable model or folder.
     pub(crate) fn is_done(&self) -> Result<bool> {
         let (name, source) = self.origin()?;
-        let path = self.results.join(name).join(SOURCE);
-        if !path.exists() || read_to_string(&path)? != source {
+        if !is_from(&self.results.join(name), &source)? {
             return Ok(false);
         }
         let mut wanted = wanted(self.experiment, self.cell).into_iter();
@@ -187,15 +187,24 @@ impl GenerationJob<'_> {
     /// Empties the folder when its images come from another run or sampling.
     fn prepare(&self, folder: &Path, concept: &ConceptConfig) -> Result<()> {
         let source = source(self.experiment, self.cell, concept, self.base.folder())?;
-        let path = folder.join(SOURCE);
-        if path.exists() && read_to_string(&path)? == source {
+        if is_from(folder, &source)? {
             return Ok(());
         }
         if folder.exists() {
             std::fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
         }
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        Ok(write_atomically(&path, source.as_bytes())?)
+        Ok(write_atomically(&folder.join(SOURCE), source.as_bytes())?)
+    }
+}
+
+/// Whether a folder of images says this about their origin. Whoever holds its claim may be removing it.
+fn is_from(folder: &Path, source: &str) -> Result<bool> {
+    let path = folder.join(SOURCE);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(text == source),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
     }
 }
 
