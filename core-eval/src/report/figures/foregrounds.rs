@@ -9,7 +9,7 @@ use image::{GrayImage, RgbImage};
 use super::FIGURES;
 use super::canvas::Figure;
 use super::grid::{Block, Cell, Sheet};
-use crate::image_rows::Outline;
+use crate::masks::Outline;
 use crate::masks::masked;
 use crate::report::font;
 

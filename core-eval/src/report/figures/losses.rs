@@ -1,10 +1,12 @@
 //! The terms of the loss over the steps of training: one row per term, beside it the difference to the
 //! first variant, since variants draw the same random numbers and their lines would coincide.
 
+use std::ops::Range;
+
 use anyhow::Result;
 use plotters::prelude::*;
 
-use super::canvas::{Area, GRAY, color, course, drawing_error, legend, span};
+use super::canvas::{Area, Course, GRAY, color, course, drawing_error, legend, span};
 use super::runs::{Step, StepsOf};
 use crate::statistics::mean;
 
@@ -96,13 +98,7 @@ fn panel(
     let y = span(points().map(|point| point.1), 0.06);
     let x = ("optimiser step; a gray line ends a stage", end, 6);
     let mut chart = course(area, title, x, y.clone())?;
-    let ends = steps
-        .values()
-        .flat_map(|runs| ends(runs))
-        .filter(|at| *at < end);
-    let ends =
-        ends.map(|at| PathElement::new(vec![(at, y.start), (at, y.end)], GRAY.stroke_width(1)));
-    chart.draw_series(ends).map_err(drawing_error)?;
+    draw_stage_ends(&mut chart, steps, end, &y)?;
     for line in thin {
         let pale = color(variants, &variants[0]).mix(0.3).stroke_width(1);
         chart
@@ -123,8 +119,25 @@ pub(super) fn shortest(runs: &[Vec<Step>]) -> usize {
     runs.iter().map(Vec::len).min().unwrap_or(0)
 }
 
+/// A gray line where a stage ends before `end`, over the heights `y`.
+pub(super) fn draw_stage_ends(
+    chart: &mut Course<'_>,
+    steps: &StepsOf,
+    end: f64,
+    y: &Range<f64>,
+) -> Result<()> {
+    let ends = steps
+        .values()
+        .flat_map(|runs| ends(runs))
+        .filter(|at| *at < end);
+    let ends =
+        ends.map(|at| PathElement::new(vec![(at, y.start), (at, y.end)], GRAY.stroke_width(1)));
+    chart.draw_series(ends).map_err(drawing_error)?;
+    Ok(())
+}
+
 /// The last step of every stage.
-pub(super) fn ends(runs: &[Vec<Step>]) -> Vec<f64> {
+fn ends(runs: &[Vec<Step>]) -> Vec<f64> {
     let Some(run) = runs.first() else {
         return Vec::new();
     };

@@ -238,7 +238,7 @@ impl Drawing<'_> {
         self.drawn.files.extend(figure.draw(&[], |area| {
             losses::draw_losses(area, &steps, &terms, variants)
         })?);
-        steps.retain(|_, runs| !losses::means(runs, norm::COLUMN).is_empty());
+        steps.retain(|_, runs| !losses::means(runs, runs::EMBEDDING_NORM).is_empty());
         if !steps.is_empty() {
             let window = self.tables.sources.rescaling();
             let figure = Self::figure(&self.folder, "norm", norm::SIZE)?;

@@ -4,12 +4,9 @@
 use anyhow::Result;
 use plotters::prelude::*;
 
-use super::canvas::{Anchor, Area, GRAY, color, course, drawing_error, legend, span, write};
-use super::losses::{ends, means, shortest};
-use super::runs::StepsOf;
-
-/// The column of `metrics.csv`.
-pub(super) const COLUMN: &str = "embedding_norm";
+use super::canvas::{Anchor, Area, color, course, drawing_error, legend, span, write};
+use super::losses::{draw_stage_ends, means, shortest};
+use super::runs::{EMBEDDING_NORM, StepsOf};
 
 /// Width of the plot and of the legend, and the height of both, in pixels.
 const PLOT: u32 = 640;
@@ -30,7 +27,7 @@ pub(super) fn draw_norm(
         .collect();
     let lines: Vec<_> = shown
         .iter()
-        .map(|v| (v, means(&steps[v], COLUMN)))
+        .map(|v| (v, means(&steps[v], EMBEDDING_NORM)))
         .collect();
     let end = steps.values().map(|runs| shortest(runs)).max().unwrap_or(1) as f64;
     let y = span(
@@ -45,13 +42,7 @@ pub(super) fn draw_norm(
             .draw_series([Rectangle::new(corners, RGBColor(238, 238, 238).filled())])
             .map_err(drawing_error)?;
     }
-    let ends = steps
-        .values()
-        .flat_map(|runs| ends(runs))
-        .filter(|at| *at < end);
-    let ends =
-        ends.map(|at| PathElement::new(vec![(at, y.start), (at, y.end)], GRAY.stroke_width(1)));
-    chart.draw_series(ends).map_err(drawing_error)?;
+    draw_stage_ends(&mut chart, steps, end, &y)?;
     // Variants draw the same random numbers, so some lines coincide: the first is wider, so that it shows
     // below the others.
     for (index, (variant, line)) in lines.iter().enumerate() {

@@ -182,6 +182,11 @@ pub(super) fn file_of(results: &Path, row: &ScoreRow) -> PathBuf {
     }
 }
 
+/// Columns of `metrics.csv`: the norm of the learned embedding, and the last one before the scores of
+/// validation images.
+pub(super) const EMBEDDING_NORM: &str = "embedding_norm";
+const LEARNING_RATE: &str = "learning_rate";
+
 /// The steps of `metrics.csv`: the columns between `step` and `learning_rate`.
 fn read_steps(path: &Path) -> Result<Vec<Step>> {
     let at = || path.display().to_string();
@@ -195,7 +200,9 @@ fn read_steps(path: &Path) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     for record in reader.records() {
         let record = record.with_context(at)?;
-        let values = header.iter().zip(&record).skip(2);
+        let columns = header.iter().zip(&record).skip(2);
+        // Scores of validation images follow the learning rate.
+        let values = columns.take_while(|(name, _)| *name != LEARNING_RATE);
         let values = values.map(|(name, text)| (name.to_string(), text.parse().ok()));
         steps.push(Step {
             stage: record[0].to_string(),
@@ -220,7 +227,7 @@ pub(super) fn steps_of_curves(rows: &[CurveRow]) -> StepsOf {
             stage: row.stage.clone(),
             values: vec![
                 ("loss".into(), Some(row.loss)),
-                (super::norm::COLUMN.into(), row.embedding_norm),
+                (EMBEDDING_NORM.into(), row.embedding_norm),
             ],
         });
     }
@@ -233,7 +240,7 @@ pub(super) fn terms(steps: &StepsOf) -> Vec<String> {
     let mut terms: Vec<String> = Vec::new();
     let first = steps.values().flatten().filter_map(|run| run.first());
     for (name, _) in first.flat_map(|step| &step.values) {
-        let other = ["loss", super::norm::COLUMN, "learning_rate"].contains(&name.as_str());
+        let other = ["loss", EMBEDDING_NORM].contains(&name.as_str());
         if !other && !terms.contains(name) {
             terms.push(name.clone());
         }
@@ -252,8 +259,8 @@ mod tests {
     fn the_terms_of_a_run_are_the_columns_between_the_loss_and_the_norm() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("metrics.csv");
-        let text = "stage,step,loss,diffusion,context_embedding,embedding_norm,learning_rate\n\
-                    a,1,0.5,0.4,0.1,1.5,0.1\nb,1,0.25,0.25,,,0.1\n";
+        let text = "stage,step,loss,diffusion,context_embedding,embedding_norm,learning_rate,clip_t\n\
+                    a,1,0.5,0.4,0.1,1.5,0.1,0.6\nb,1,0.25,0.25,,,0.1,\n";
         std::fs::write(&file, text).expect("a file");
         let run = read_steps(&file).expect("steps");
         assert_eq!(run[0].value("context_embedding"), Some(0.1));
