@@ -30,6 +30,25 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Copies a file, or a folder with everything in it, where it is there.
+///
+/// # Errors
+/// [`Error::Io`] naming the file or folder that cannot be read or written; what was copied before stays.
+pub fn copy_all(from: &Path, to: &Path) -> Result<()> {
+    if from.is_dir() {
+        std::fs::create_dir_all(to).map_err(Error::io(to))?;
+        for entry in std::fs::read_dir(from).map_err(Error::io(from))? {
+            let entry = entry.map_err(Error::io(from))?;
+            copy_all(&entry.path(), &to.join(entry.file_name()))?;
+        }
+    } else if from.exists() {
+        std::fs::copy(from, to).map_err(Error::io(to))?;
+        let copied = std::fs::File::open(to).map_err(Error::io(to))?;
+        copied.sync_all().map_err(Error::io(to))?;
+    }
+    Ok(())
+}
+
 /// The file of a model folder that the Hugging Face hub shows.
 pub(crate) const MODEL_CARD: &str = "README.md";
 

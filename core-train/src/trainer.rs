@@ -129,7 +129,7 @@ fn begin(
         states.restore(position, stepper)?;
     }
     let rows = stepper.position().total;
-    Log::open(folder, config, rows)
+    Log::open(folder, config.log(), rows)
 }
 
 /// Saves the state, and the concept as it is now in the file where it will be at the end.

@@ -42,7 +42,7 @@ pub use train_entry::TrainEntry;
 use crate::adapters::Neti;
 use crate::error::{Error, Result};
 use crate::initializers::InitializerConfig;
-use crate::logging::ReportTo;
+use crate::logging::{ReportTo, Wanted};
 use crate::phrase::Phrase;
 
 /// A run: one concept, learned by one method.
@@ -267,6 +267,14 @@ impl RunConfig {
     /// The mapper that the concept is, if a stage trains one.
     pub fn neti(&self) -> Option<&Neti> {
         self.stages.iter().find_map(StageConfig::neti)
+    }
+
+    /// What is written while it trains.
+    pub(crate) fn log(&self) -> Wanted<'_> {
+        let validation = self.validation.iter();
+        let scores = validation.flat_map(ValidationConfig::metrics);
+        let scores: Vec<&str> = scores.map(Metric::column).collect();
+        Wanted::new(&self.term_kinds(), &scores, &self.report_to)
     }
 
     /// The kinds of terms of all stages beside the diffusion loss, in order of first appearance:

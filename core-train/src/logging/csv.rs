@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use core_metrics::Metric;
 use core_model::files::write_atomically;
 
 use super::lines::LineFile;
 use super::row::DIFFUSION;
 use super::{Logged, Logger};
-use crate::config::RunConfig;
 use crate::error::{Error, Result};
-use crate::run::folder::METRICS;
+
+/// Its name in the run folder.
+pub const METRICS: &str = "metrics.csv";
 
 /// The table.
 #[derive(Debug)]
@@ -38,13 +38,9 @@ impl MetricsCsv {
 }
 
 /// The columns of a run after stage and step: the loss, its terms, and the scores of validation images.
-pub(super) fn columns(config: &RunConfig) -> Vec<&'static str> {
-    let mut columns = vec!["loss", DIFFUSION];
-    columns.extend(config.term_kinds());
-    columns.extend(["embedding_norm", "learning_rate"]);
-    let validation = config.validation.iter();
-    columns.extend(validation.flat_map(|v| v.metrics()).map(Metric::column));
-    columns
+pub(super) fn columns(terms: &[&'static str], scores: &[&'static str]) -> Vec<&'static str> {
+    let ends = ["embedding_norm", "learning_rate"];
+    [&["loss", DIFFUSION], terms, &ends, scores].concat()
 }
 
 fn with_stage_and_step(columns: &[&'static str]) -> Vec<&'static str> {
@@ -107,12 +103,7 @@ fn line<T: AsRef<[u8]>>(path: &Path, fields: &[T]) -> Result<Vec<u8>> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::tests::{logged, row};
-    use super::{Logger, METRICS, MetricsCsv, copy};
-
-    fn columns(terms: &[&'static str], scores: &[&'static str]) -> Vec<&'static str> {
-        let ends = ["embedding_norm", "learning_rate"];
-        [&["loss", "diffusion"], terms, &ends, scores].concat()
-    }
+    use super::{Logger, METRICS, MetricsCsv, columns, copy};
 
     #[test]
     fn rows_of_an_earlier_run_get_the_columns_of_the_one_that_continues_it() {

@@ -10,15 +10,15 @@ mod tensorboard;
 
 use std::path::Path;
 
+use core_model::files::copy_all;
 use image::RgbImage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::csv::METRICS;
 pub use row::Row;
 
-use crate::config::RunConfig;
 use crate::error::Result;
-use crate::run::first_stages::copy;
 
 /// One step as loggers see it.
 pub(crate) struct Logged<'a> {
@@ -74,14 +74,34 @@ loggers! {
     tensorboard::TensorBoard => "tensorboard",
 }
 
+/// What a run wants to be written.
+pub(crate) struct Wanted<'a> {
+    columns: Vec<&'static str>,
+    report_to: &'a [ReportTo],
+}
+
+impl<'a> Wanted<'a> {
+    /// Of a run with these terms beside the diffusion loss and these scores of validation images.
+    pub(crate) fn new(
+        terms: &[&'static str],
+        scores: &[&'static str],
+        report_to: &'a [ReportTo],
+    ) -> Self {
+        Self {
+            columns: csv::columns(terms, scores),
+            report_to,
+        }
+    }
+}
+
 /// Puts what an earlier run has logged, which had the first stages of this one, into its folder.
 ///
 /// # Errors
 /// An unreadable log, an unwritable folder.
-pub(crate) fn copy_log(earlier: &Path, folder: &Path, config: &RunConfig) -> Result<()> {
-    csv::copy(earlier, folder, &csv::columns(config))?;
-    for kind in &config.report_to {
-        copy(&earlier.join(kind.file()), &folder.join(kind.file()))?;
+pub(crate) fn copy_log(earlier: &Path, folder: &Path, wanted: &Wanted<'_>) -> Result<()> {
+    csv::copy(earlier, folder, &wanted.columns)?;
+    for kind in wanted.report_to {
+        copy_all(&earlier.join(kind.file()), &folder.join(kind.file()))?;
     }
     Ok(())
 }
@@ -97,10 +117,10 @@ impl Log {
     ///
     /// # Errors
     /// Files that cannot be written, or that hold fewer steps.
-    pub(crate) fn open(folder: &Path, config: &RunConfig, rows: usize) -> Result<Self> {
-        let csv = csv::MetricsCsv::open(folder, csv::columns(config), rows)?;
+    pub(crate) fn open(folder: &Path, wanted: Wanted<'_>, rows: usize) -> Result<Self> {
+        let csv = csv::MetricsCsv::open(folder, wanted.columns, rows)?;
         let mut loggers: Vec<Box<dyn Logger>> = vec![Box::new(csv)];
-        for kind in &config.report_to {
+        for kind in wanted.report_to {
             loggers.push(kind.open(folder, rows)?);
         }
         Ok(Self { loggers })

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use core_model::files::{read, write_atomically};
+use core_model::files::{copy_all, write_atomically};
 
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
@@ -47,9 +47,9 @@ pub fn begin_from(earlier: &Path, config: &RunConfig, scratch: &Path) -> Result<
     }
     std::fs::create_dir_all(&half).map_err(Error::io(&half))?;
     for name in COPIED {
-        copy(&earlier.join(name), &half.join(name))?;
+        copy_all(&earlier.join(name), &half.join(name))?;
     }
-    copy_log(earlier, &half, config)?;
+    copy_log(earlier, &half, &config.log())?;
     // Its paths are relative to where it will lie, as deep as `half`.
     let text = config.to_toml(scratch)?;
     write_atomically(&half.join(CONFIG), text.as_bytes())?;
@@ -58,19 +58,3 @@ pub fn begin_from(earlier: &Path, config: &RunConfig, scratch: &Path) -> Result<
 
 /// What a run goes on with beside its log: not its results, which it writes itself at the end.
 const COPIED: [&str; 3] = [STATE, VALIDATION, CHECKPOINTS];
-
-/// Copies a file or a folder, where it is there.
-pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
-    if from.is_file() {
-        return Ok(write_atomically(to, &read(from)?)?);
-    }
-    if !from.exists() {
-        return Ok(());
-    }
-    std::fs::create_dir_all(to).map_err(Error::io(to))?;
-    for entry in std::fs::read_dir(from).map_err(Error::io(from))? {
-        let entry = entry.map_err(Error::io(from))?;
-        copy(&entry.path(), &to.join(entry.file_name()))?;
-    }
-    Ok(())
-}

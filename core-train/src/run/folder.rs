@@ -23,13 +23,12 @@ use core_model::files::{read_to_string, write_atomically};
 
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
+pub use crate::logging::METRICS;
 use crate::run::position::Position;
 use crate::run::state::StateFolder;
 
 /// The resolved configuration.
 pub const CONFIG: &str = "config.toml";
-/// One row per step.
-pub const METRICS: &str = "metrics.csv";
 /// The run after some of its steps.
 pub const CHECKPOINTS: &str = "checkpoints";
 /// Validation images.
