@@ -40,6 +40,7 @@ pub mod page;
 pub mod part;
 pub mod plan;
 pub mod planned;
+mod planned_run;
 pub mod precision;
 pub mod protocol;
 pub mod provenance;

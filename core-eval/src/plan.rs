@@ -1,7 +1,6 @@
 //! Which runs an experiment needs, and the address of each.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use core_model::files::{hex, sha256};
@@ -12,6 +11,7 @@ use core_train::config::ConceptConfig;
 use sha2::{Digest, Sha256};
 
 use crate::experiment::Experiment;
+pub use crate::planned_run::PlannedRun;
 use crate::shared_stages::share;
 
 /// Increased when the same configuration would train other weights, so that older runs are not reused.
@@ -31,24 +31,6 @@ pub struct Cell {
     pub seed: u64,
     /// What is trained; `None` for the base model.
     pub run: Option<PlannedRun>,
-}
-
-/// A run and its address.
-#[derive(Debug, Clone)]
-pub struct PlannedRun {
-    /// Everything that determines it.
-    pub config: RunConfig,
-    /// The hash of that, in hexadecimal.
-    pub address: String,
-    /// The run that ends after its first stages, from which it goes on, where others do too.
-    pub earlier: Option<Arc<PlannedRun>>,
-}
-
-impl PlannedRun {
-    /// Its folder.
-    pub fn folder(&self, results: &Path) -> PathBuf {
-        results.join("runs").join(&self.address)
-    }
 }
 
 /// All cells, ordered by variant, then concept, then seed.

@@ -11,7 +11,7 @@ use anyhow::Result;
 use core_train::RunConfig;
 use core_train::run::first_stages::first_stages;
 
-use crate::plan::PlannedRun;
+use crate::planned_run::PlannedRun;
 
 /// Names for every run the longest run that it can go on from: one that ends after stages which another
 /// run has too, or that is planned in any case. `address` gives that of a configuration.

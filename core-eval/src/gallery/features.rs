@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::image_rows::Outline;
+use crate::masks::Outline;
 use crate::metrics::{Feature, Metric, Reading, Region};
 use crate::protocol::{Blank, Protocol};
 

@@ -21,7 +21,7 @@ use image_file::is_black;
 pub use image_file::{ImageFile, MaskSource, load_images, masked_photos, photos};
 pub(crate) use store::{Key, Store};
 
-use crate::image_rows::Outline;
+use crate::masks::Outline;
 use crate::masks::{MASKS, Segmenter, from_runs, is_empty, masked, read_mask, to_runs};
 use crate::metrics::{EncoderFolders, EncoderKind, Feature, ImageEncoder, Metric, Reading, Region};
 use crate::usage::Usage;

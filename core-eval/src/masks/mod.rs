@@ -1,5 +1,6 @@
 //! Masks of foregrounds: files, or what the segmenter (CLIPSeg) finds.
 
+mod outline;
 mod runs;
 mod segmenter;
 
@@ -9,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use core_model::image_processor::load_image;
 use image::{GrayImage, Luma, RgbImage};
 
+pub use outline::Outline;
 pub use runs::{from_runs, to_runs};
 pub use segmenter::Segmenter;
 

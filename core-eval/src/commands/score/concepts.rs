@@ -8,7 +8,8 @@ use core_model::photos::PhotoFolder;
 use core_train::config::{ConceptConfig, parse};
 
 use super::ScoreArgs;
-use super::input::{Input, Item};
+use super::input::Input;
+use super::items::Item;
 use core_eval::gallery::{Gallery, ImageFeatures, ImageFile, Needs, masked_photos, photos};
 use core_eval::masks::no_class_word;
 use core_eval::protocol::{Pairing, Protocol};

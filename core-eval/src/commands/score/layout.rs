@@ -8,7 +8,7 @@ use core_model::files::read_to_string;
 use core_model::photos::{PhotoFolder, natural_order};
 
 use super::ScoreArgs;
-use super::input::{Item, Prompts};
+use super::items::{Item, Prompts};
 
 /// The folders of DreamBench++: photos, images and prompts.
 const PHOTOS: &str = "src_image";

@@ -3,6 +3,7 @@
 mod concepts;
 mod encoders;
 mod input;
+mod items;
 mod layout;
 mod results;
 mod scoring;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use core_train::progress::Progress;
 
 use super::concepts::Concepts;
-use super::input::Item;
+use super::items::Item;
 use core_eval::gallery::{BATCH, Gallery, ImageFeatures, ImageFile, MaskSource, Needs};
 use core_eval::metrics::{Metric, Scores};
 use core_eval::protocol::{Protocol, is_unrelated};

@@ -7,7 +7,7 @@ use core_model::files::write_atomically;
 use indexmap::{IndexMap, IndexSet};
 use serde_json::{Map, Value, json};
 
-use super::input::Item;
+use super::items::Item;
 use core_eval::judge::COLUMN;
 use core_eval::metrics::{Metric, Scores};
 use core_eval::statistics::{mean, weighted_mean};
