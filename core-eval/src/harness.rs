@@ -352,7 +352,8 @@ impl<'a> Harness<'a> {
         Ok(())
     }
 
-    /// What `read` finds in the `metrics.csv` files of all runs, whose variant, concept and seed it is told.
+    /// What `read` finds in the `metrics.csv` files of all runs. Its other arguments are the variant, the
+    /// concept and the seed.
     fn of_metrics<T>(
         &self,
         read: impl Fn(&Path, &str, &str, u64) -> Result<Vec<T>>,

@@ -1,4 +1,4 @@
-//! The part of an experiment's work that a process is told to do.
+//! The part of an experiment's work that a process is limited to.
 
 use std::str::FromStr;
 

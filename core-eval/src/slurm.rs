@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// How long before the time limit a worker is told to stop, in seconds.
+/// How long before the time limit a worker gets the signal to stop, in seconds.
 const NOTICE: u32 = 120;
 
 /// The most tasks of an array that every cluster takes; Slurm's own limit is 1001.

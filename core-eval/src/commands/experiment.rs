@@ -5,14 +5,13 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
-use core_eval::experiment::Experiment;
 use core_eval::harness::{self, Outcome};
 use core_eval::part::{Part, Shard};
 use core_eval::{dry_run, effects::EffectRow};
 use core_train::cost::duration;
 use core_train::interrupt::stop_on_signals;
 
-use super::say;
+use super::{load_experiment, say};
 
 /// Arguments of an experiment.
 #[derive(Debug, Args)]
@@ -53,14 +52,8 @@ pub(crate) struct ExperimentArgs {
 /// # Errors
 /// As [`harness::run`] and [`dry_run::describe`].
 pub(crate) fn run(args: &ExperimentArgs) -> Result<()> {
-    let mut experiment = Experiment::load(&args.experiment)?;
-    if let Some(device) = &args.device {
-        experiment.device.clone_from(device);
-    }
-    if args.quick {
-        experiment = experiment.quick();
-    }
-    let experiment = experiment.only(&args.variants)?;
+    let device = args.device.as_ref();
+    let experiment = load_experiment(&args.experiment, device, args.quick, &args.variants)?;
     let results = args.results.join(&experiment.name);
     if args.dry_run {
         return dry_run::describe(&experiment, &results, &say);

@@ -12,14 +12,37 @@ pub(crate) mod study;
 pub(crate) mod submit;
 
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::Result;
+use core_eval::experiment::Experiment;
 use core_train::manual::ManArgs;
 
 /// Writes a line to standard output. A closed pipe, as by `head`, is not an error: the results are in
 /// files.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// The experiment of a file with what a command line changes of it; the baseline stays beside the named
+/// variants.
+///
+/// # Errors
+/// A file that cannot be read or does not fit, a variant that it does not have.
+fn load_experiment(
+    file: &Path,
+    device: Option<&String>,
+    quick: bool,
+    variants: &[String],
+) -> Result<Experiment> {
+    let mut experiment = Experiment::load(file)?;
+    if let Some(device) = device {
+        experiment.device.clone_from(device);
+    }
+    if quick {
+        experiment = experiment.quick();
+    }
+    experiment.only(variants)
 }
 
 /// Writes a text to standard output.

@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use core_eval::dry_run;
-use core_eval::experiment::Experiment;
 use core_eval::plan::plan;
 use core_eval::work_plan::WorkPlan;
 
-use super::say;
+use super::{load_experiment, say};
 
 /// Arguments of `core-eval plan`.
 #[derive(Debug, Args)]
@@ -38,14 +37,8 @@ pub(crate) struct PlanArgs {
 /// # Errors
 /// What a real run would refuse, apart from what is absent, which only the text tells.
 pub(crate) fn run(args: &PlanArgs) -> Result<()> {
-    let mut experiment = Experiment::load(&args.experiment)?;
-    if let Some(device) = &args.device {
-        experiment.device.clone_from(device);
-    }
-    if args.quick {
-        experiment = experiment.quick();
-    }
-    let experiment = experiment.only(&args.variants)?;
+    let device = args.device.as_ref();
+    let experiment = load_experiment(&args.experiment, device, args.quick, &args.variants)?;
     let results = args.results.join(&experiment.name);
     if args.json {
         let (experiment, model) = experiment.located()?;

@@ -72,7 +72,7 @@ struct Row {
     sd_concepts: f64,
     sd_prompts: f64,
     sd_images: f64,
-    /// None where no number is large enough.
+    /// `None` where even the largest number tried is too small.
     concepts_needed: Option<usize>,
     prompts_needed: Option<usize>,
     images_needed: Option<usize>,

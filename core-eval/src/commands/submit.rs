@@ -4,14 +4,13 @@ use std::path::{Path, PathBuf, absolute};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use core_eval::experiment::Experiment;
 use core_eval::plan::plan;
 use core_eval::slurm::{Jobs, submit, time_limit};
 use core_eval::work_plan::{WorkPlan, pieces_of_work};
 use core_eval::workers::cores;
 use core_model::files::write_atomically;
 
-use super::say;
+use super::{load_experiment, say};
 
 /// Arguments of `core-eval submit`.
 #[derive(Debug, Args)]
@@ -59,13 +58,8 @@ pub(crate) struct SubmitArgs {
 /// # Errors
 /// What the experiment itself refuses; an unwritable folder; what Slurm refuses.
 pub(crate) fn run(args: &SubmitArgs) -> Result<()> {
-    let mut experiment = Experiment::load(&args.experiment)?;
-    if let Some(device) = &args.device {
-        experiment.device.clone_from(device);
-    }
-    if args.quick {
-        experiment = experiment.quick();
-    }
+    let device = args.device.as_ref();
+    let experiment = load_experiment(&args.experiment, device, args.quick, &[])?;
     let results = absolute(args.results.join(&experiment.name))?;
     let (experiment, model) = experiment.located()?;
     let cells = plan(&experiment, &model)?;
