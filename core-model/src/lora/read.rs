@@ -237,7 +237,7 @@ fn number(file: &Checkpoint, key: &str) -> Result<f64> {
     number.filter(|number| number.is_finite()).ok_or_else(|| {
         Error::format(
             file.path(),
-            format!("`{key}` holds no number that is finite"),
+            format!("`{key}` is empty, NaN or infinite; expected a finite number"),
         )
     })
 }
