@@ -15,8 +15,8 @@ use crate::rng::randn;
 /// The device with this name: `cpu`, `wgpu[:i]` or `cuda[:i]`.
 ///
 /// # Errors
-/// [`Error::Device`] when the name is unknown, the backend is not compiled in, or no such adapter
-/// is present; found out before any work is done.
+/// [`Error::Device`] when the name is unknown, the backend is not compiled in, no such adapter is
+/// present, or `CORE_MAX_CPU_ISA` names no instruction set; found out before any work is done.
 pub fn parse_device(name: &str) -> Result<Device> {
     let fail = |reason: String| Error::Device {
         name: name.to_string(),
@@ -34,7 +34,10 @@ pub fn parse_device(name: &str) -> Result<Device> {
         None => (name, None),
     };
     match (kind, index) {
-        ("cpu", None) => Ok(Device::flex()),
+        ("cpu", None) => {
+            ops::check_instruction_set().map_err(fail)?;
+            Ok(Device::flex())
+        }
         ("cpu", Some(_)) => Err(fail("there is one cpu device; write `cpu`".into())),
         ("wgpu", index) => wgpu(index.unwrap_or(0)).map_err(fail),
         ("cuda", index) => cuda(index.unwrap_or(0)).map_err(fail),

@@ -30,12 +30,12 @@ macro_rules! vectorised {
                     body::<true $(, $generic)?>($($arg),*)
                 }
                 #[allow(unsafe_code, reason = "the processor was asked for these instructions")]
-                match $crate::ops::simd::level() {
+                match $crate::ops::instruction_set::level() {
                     // SAFETY: `level` found the features.
-                    $crate::ops::simd::Level::Avx512 => return unsafe { avx512 $(::<$generic>)? ($($arg),*) },
+                    $crate::ops::instruction_set::Level::Avx512 => return unsafe { avx512 $(::<$generic>)? ($($arg),*) },
                     // SAFETY: `level` found the features.
-                    $crate::ops::simd::Level::Avx2 => return unsafe { avx2 $(::<$generic>)? ($($arg),*) },
-                    $crate::ops::simd::Level::Any => {}
+                    $crate::ops::instruction_set::Level::Avx2 => return unsafe { avx2 $(::<$generic>)? ($($arg),*) },
+                    $crate::ops::instruction_set::Level::Any => {}
                 }
             }
             body::<false $(, $generic)?>($($arg),*)
@@ -43,49 +43,6 @@ macro_rules! vectorised {
     };
 }
 pub(super) use vectorised;
-
-/// An instruction set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Level {
-    /// AVX-512 F, VL, BW and DQ.
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    /// AVX2 with FMA.
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    /// What the target always has.
-    Any,
-}
-
-/// The best instruction set of this processor.
-#[inline]
-pub(super) fn level() -> Level {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-        {
-            return Level::Avx512;
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return Level::Avx2;
-        }
-    }
-    Level::Any
-}
-
-/// The name of the instruction set that the kernels of this crate use on this processor.
-pub fn instruction_set() -> &'static str {
-    match level() {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => "AVX-512",
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => "AVX2 with FMA",
-        Level::Any => "baseline of the architecture",
-    }
-}
 
 /// `a * b + c`.
 #[inline(always)]

@@ -14,7 +14,7 @@ pub(super) unsafe fn transpose(source: View, rows: usize, columns: usize, target
     assert!(target.len() >= rows * columns, "the target is too small");
     let mut whole = 0;
     #[cfg(target_arch = "x86_64")]
-    if source.column == 1 && super::simd::level() == super::simd::Level::Avx512 {
+    if source.column == 1 && super::instruction_set::level() == super::instruction_set::Level::Avx512 {
         whole = columns - columns % SIDE;
         for row in (0..rows - rows % SIDE).step_by(SIDE) {
             for column in (0..whole).step_by(SIDE) {

@@ -8,7 +8,7 @@
 mod loops;
 mod vector;
 
-use super::simd::{Level, level};
+use super::instruction_set::{Level, level};
 
 /// Rows of the right matrix that are multiplied at a time: with a panel's columns they fill a
 /// first-level cache.
