@@ -1,7 +1,8 @@
 //! Matrix products of one thread; the operations divide their work among threads themselves.
 
-use super::kernel::{Columns, DEPTH, MANY, Product, Start, Steps, panel_width};
+use super::kernel::{Columns, DEPTH, MANY, Product, Start, Steps, panel_width, panels};
 use super::memory::{View, copy_row, with_scratch};
+use super::transpose::transpose;
 
 /// `target = left right`, or `target += left right` with `add`; left is [m, k], right [k, n].
 ///
@@ -16,7 +17,7 @@ pub(super) unsafe fn gemm([m, n, k]: [usize; 3], target: View, add: bool, left: 
     let forward = [target.row, left.row, left.column, right.row];
     if right.column == 1 && target.column == 1 && forward.iter().all(|&stride| stride >= 0) {
         // SAFETY: the caller vouches for the matrices.
-        unsafe { by_rows([m, n, k], target, add, left, right) };
+        unsafe { by_rows([m, n, k], target, add, left, Right::Rows(right)) };
         return;
     }
     // SAFETY: the caller vouches for the matrices.
@@ -45,20 +46,85 @@ pub(super) unsafe fn gemm([m, n, k]: [usize; 3], target: View, add: bool, left: 
     }
 }
 
+/// The right matrix of a product.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Right {
+    /// As it is.
+    Rows(View),
+    /// Its transposed, with adjacent columns: it is turned a panel at a time.
+    Turned(View),
+}
+
+/// [`gemm`] with a right matrix of either kind.
+///
+/// # Safety
+/// As [`gemm`]; the target's columns are adjacent where the right matrix is to be turned.
+#[expect(
+    unsafe_code,
+    reason = "matrices with arbitrary strides in shared buffers"
+)]
+pub(super) unsafe fn gemm_by(sizes: [usize; 3], target: View, add: bool, left: View, right: Right) {
+    // SAFETY: the caller vouches for the matrices.
+    match right {
+        Right::Rows(right) => unsafe { gemm(sizes, target, add, left, right) },
+        Right::Turned(turned) => {
+            assert!(
+                turned.column == 1 && target.column == 1,
+                "columns lie apart"
+            );
+            unsafe { by_rows(sizes, target, add, left, right) };
+        }
+    }
+}
+
+impl Right {
+    /// Without the first columns.
+    pub(super) fn skip_columns(self, column: usize) -> Self {
+        match self {
+            Right::Rows(right) => Right::Rows(right.from(0, column)),
+            Right::Turned(turned) => Right::Turned(turned.from(column, 0)),
+        }
+    }
+
+    /// Copies `rows` rows from `row` of `columns` columns from `column` into rows that are `columns`
+    /// wide.
+    ///
+    /// # Safety
+    /// They lie within the matrix.
+    #[expect(unsafe_code, reason = "a matrix given by its address")]
+    unsafe fn pack(self, [row, column]: [usize; 2], columns: usize, panel: &mut [f32]) {
+        match self {
+            Right::Rows(right) => {
+                for (i, panel) in panel.chunks_exact_mut(columns).enumerate() {
+                    let source = right.from(row + i, column).at;
+                    // SAFETY: this part of a row lies within the right matrix.
+                    let source = unsafe { std::slice::from_raw_parts(source, columns) };
+                    copy_row(source, panel);
+                }
+            }
+            Right::Turned(turned) => {
+                let rows = panel.len() / columns;
+                // SAFETY: these columns are rows of the transposed matrix.
+                unsafe { transpose(turned.from(column, row), columns, rows, panel) };
+            }
+        }
+    }
+}
+
 /// [`gemm`] of a right matrix and target with adjacent columns.
 #[expect(
     unsafe_code,
     reason = "matrices with arbitrary strides in shared buffers"
 )]
-unsafe fn by_rows([m, n, k]: [usize; 3], target: View, add: bool, left: View, right: View) {
+unsafe fn by_rows([m, n, k]: [usize; 3], target: View, add: bool, left: View, right: Right) {
     let product = Product {
         rows: m,
         depth: k,
         left: left.at,
         left_rows: Steps::Stride(left.row as usize),
         left_column: left.column as usize,
-        right: right.at,
-        right_rows: Steps::Stride(right.row as usize),
+        right: std::ptr::null(),
+        right_rows: Steps::Stride(0),
         columns: Columns::First(n),
         target: target.at.cast_mut(),
         target_row: target.row as usize,
@@ -66,45 +132,39 @@ unsafe fn by_rows([m, n, k]: [usize; 3], target: View, add: bool, left: View, ri
     };
     // Sums are finished every DEPTH terms, whatever the numbers of rows and columns: a value has the
     // same bits however many others are computed with it.
-    let depths = (0..k).step_by(DEPTH);
-    let part = |first_row: usize| Product {
+    let parts = (0..k.max(1)).step_by(DEPTH).map(|first_row| Product {
         depth: DEPTH.min(k - first_row),
         left: left.from(0, first_row).at,
-        right: right.from(first_row, 0).at,
         start: match first_row {
             0 => product.start,
             _ => Start::Target,
         },
         ..product
-    };
+    });
+    let parts = parts.enumerate().map(|(i, part)| (i * DEPTH, part));
     let is_large = m >= MANY && k * n > 8192;
-    if k <= DEPTH && !is_large {
-        // SAFETY: the caller vouches for the matrices.
-        unsafe { product.run() };
-        return;
-    }
-    if !is_large {
-        // SAFETY: parts of the caller's matrices.
-        depths.for_each(|first_row| unsafe { part(first_row).run() });
+    if let (Right::Rows(right), false) = (right, is_large) {
+        for (first_row, part) in parts {
+            let part = Product {
+                right: right.from(first_row, 0).at,
+                right_rows: Steps::Stride(right.row as usize),
+                ..part
+            };
+            // SAFETY: parts of the caller's matrices.
+            unsafe { part.run() };
+        }
         return;
     }
     // A right matrix larger than the cache is copied a panel at a time, to be read in sequence.
-    let width = panel_width();
-    with_scratch(DEPTH * width, |panel| {
-        for first_row in depths {
-            let part = part(first_row);
-            for first_column in (0..n).step_by(width) {
-                let columns = width.min(n - first_column);
-                let source = right.from(first_row, first_column);
-                for (i, row) in panel.chunks_exact_mut(width).take(part.depth).enumerate() {
-                    let source = source.from(i, 0).at;
-                    // SAFETY: this part of a row lies within the right matrix.
-                    let source = unsafe { std::slice::from_raw_parts(source, columns) };
-                    copy_row(source, &mut row[..columns]);
-                }
+    with_scratch(DEPTH * panel_width(), |scratch| {
+        for (first_row, part) in parts {
+            for (first_column, columns) in panels(n) {
+                let panel = &mut scratch[..part.depth * columns];
+                // SAFETY: a part of the caller's matrix.
+                unsafe { right.pack([first_row, first_column], columns, panel) };
                 let part = Product {
                     right: panel.as_ptr(),
-                    right_rows: Steps::Stride(width),
+                    right_rows: Steps::Stride(columns),
                     columns: Columns::First(columns),
                     target: target.from(0, first_column).at.cast_mut(),
                     ..part

@@ -99,6 +99,7 @@ fn best(_: Allowed) -> Level {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -4,7 +4,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
-use super::gemm::gemm;
+use super::gemm::{Right, gemm, gemm_by};
 use super::memory::{
     Output, View, buffer, chunks, dims, run, tensor, values, widened, with_scratch,
 };
@@ -130,8 +130,12 @@ impl Rows {
         let last = shape.num_dims() - 1;
         shape[last] = outputs;
         let mut y = buffer(self.batches * self.rows * outputs);
+        let source = View::of(weight, 0, 1, &[]);
+        if self.columns * outputs > LARGE && source.column == 1 {
+            self.multiply(Right::Turned(source), outputs, bias, &mut y);
+            return tensor(y, shape);
+        }
         with_scratch(self.columns * outputs, |transposed_weight| {
-            let source = View::of(weight, 0, 1, &[]);
             let work = self.columns * outputs;
             chunks(transposed_weight, 64 * outputs, work, |i, part| {
                 let columns = part.len() / outputs;
@@ -142,16 +146,16 @@ impl Rows {
                 }
             });
             let right = View::rows(transposed_weight, outputs);
-            self.multiply(right, outputs, bias, &mut y);
+            self.multiply(Right::Rows(right), outputs, bias, &mut y);
         });
         tensor(y, shape)
     }
 
     /// Into `y` the product with the matrix `right` [columns, outputs], on top of `bias`.
-    fn multiply(&self, right: View, outputs: usize, bias: Option<&FlexTensor>, y: &mut [f32]) {
+    fn multiply(&self, right: Right, outputs: usize, bias: Option<&FlexTensor>, y: &mut [f32]) {
         let size = TASK / (self.columns * outputs).max(1);
         let large = self.columns * outputs > LARGE;
-        let size = (size & !31).clamp(if large { 256 } else { 32 }, 1024);
+        let size = (size & !31).clamp(if large { 512 } else { 32 }, 1024);
         let tasks = self.rows.div_ceil(size);
         // Few rows and a large weight: its outputs are shared out as well.
         let groups = if large {
@@ -182,8 +186,8 @@ impl Rows {
                 let left = self.matrix(batch).from(first, 0);
                 let target = target.view(start, outputs, 1);
                 let sizes = [rows, width, self.columns];
-                let right = right.from(0, first_output);
-                gemm(sizes, target, bias.is_some(), left, right);
+                let right = right.skip_columns(first_output);
+                gemm_by(sizes, target, bias.is_some(), left, right);
             }
         });
     }
@@ -253,7 +257,7 @@ impl LinearGradient {
             let mut dx = buffer(self.x.batches * self.x.rows * inputs);
             let weight = widened(&self.weight);
             let right = View::of(&weight, 0, 1, &[]);
-            Rows::new(grad.clone()).multiply(right, inputs, None, &mut dx);
+            Rows::new(grad.clone()).multiply(Right::Rows(right), inputs, None, &mut dx);
             tensor(dx, self.x.x.shape())
         });
         let dw = wanted[1].then(|| self.x.outer(&grad, outputs));

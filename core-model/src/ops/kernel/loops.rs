@@ -5,7 +5,7 @@
 use std::mem::MaybeUninit;
 
 use super::vector::Vector;
-use super::{Columns, DEPTH, MANY, Product, Start, Steps};
+use super::{Columns, DEPTH, MANY, Product, Start, Steps, vectors_of_panel};
 
 impl Product<'_> {
     /// Panels of vectors, each for all rows; where the right matrix is gathered, [`DEPTH`] of its
@@ -68,9 +68,9 @@ impl Product<'_> {
         while first < count {
             // SAFETY: passed on.
             first += unsafe {
-                match count - first {
+                match vectors_of_panel(count - first, L::PANEL) {
                     1 => self.blocks::<L, 1, GATHER>(first),
-                    3 | 5.. if L::PANEL == 3 => self.blocks::<L, 3, GATHER>(first),
+                    3 => self.blocks::<L, 3, GATHER>(first),
                     _ => self.blocks::<L, 2, GATHER>(first),
                 }
             };

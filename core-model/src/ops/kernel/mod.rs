@@ -91,6 +91,30 @@ pub(super) fn panel_width() -> usize {
     }
 }
 
+/// Vectors of the next panel, of which at most `most` fit, when `left` are still to come: none stands
+/// alone, because its loads would take longer than its sums.
+#[inline(always)]
+fn vectors_of_panel(left: usize, most: usize) -> usize {
+    match left {
+        1 => 1,
+        3 | 5.. if most == 3 => 3,
+        _ => 2,
+    }
+}
+
+/// The panels of `columns` columns: the first column and the width of each.
+pub(super) fn panels(columns: usize) -> impl Iterator<Item = (usize, usize)> {
+    let (lanes, most) = (lanes(), panel_width() / lanes());
+    let mut first = 0;
+    std::iter::from_fn(move || {
+        let left = columns - first;
+        let width = lanes * vectors_of_panel(left.div_ceil(lanes), most);
+        let panel = (first, width.min(left));
+        first += panel.1;
+        (left > 0).then_some(panel)
+    })
+}
+
 #[expect(unsafe_code, reason = "the loops are called by address")]
 impl Product<'_> {
     /// Computes the product.
