@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use core_model::allocator;
 use core_train::manual::{CompletionsArgs, EXIT_CODES, ManArgs};
 
 mod commands;
@@ -10,7 +11,7 @@ mod commands;
 use commands::{doctor, experiment, figures, merge, plan, precision, report, score, study, submit};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::MiMalloc = allocator::MiMalloc;
 
 /// Train, sample, score and compare.
 #[derive(Parser)]
@@ -56,6 +57,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .without_time()

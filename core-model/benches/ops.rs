@@ -5,6 +5,7 @@
 use std::hint::black_box;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use core_model::allocator;
 use core_model::ops::{self, plain};
 use core_model::rng::rng;
 use criterion::measurement::WallTime;
@@ -13,7 +14,7 @@ use rand::RngExt;
 use rand_distr::StandardNormal;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::MiMalloc = allocator::MiMalloc;
 
 /// Images of a batch.
 const BATCH: usize = 12;
@@ -124,6 +125,7 @@ fn products(criterion: &mut Criterion) {
 criterion_group!(benches, convolutions, norms, activations, products);
 
 fn main() {
+    allocator::keep_freed_memory();
     // Operations are called from within a pool, as the programs do.
     match rayon::ThreadPoolBuilder::new().build() {
         Ok(pool) => pool.install(benches),

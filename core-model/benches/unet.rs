@@ -6,6 +6,7 @@ use std::hint::black_box;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::Network;
+use core_model::allocator;
 use core_model::params::{set_trainable, to_vec};
 use core_model::rng::rng;
 use core_model::unet::{
@@ -18,7 +19,7 @@ use rand::RngExt;
 use rand_distr::StandardNormal;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::MiMalloc = allocator::MiMalloc;
 
 /// Tokens of a prompt.
 const TOKENS: usize = 24;
@@ -127,6 +128,7 @@ fn unet(criterion: &mut Criterion) {
 criterion_group!(benches, unet);
 
 fn main() {
+    allocator::keep_freed_memory();
     // Operations are called from within a pool, as the programs do.
     match rayon::ThreadPoolBuilder::new().build() {
         Ok(pool) => pool.install(benches),

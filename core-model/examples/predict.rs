@@ -17,12 +17,13 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::Network;
 use core_model::Precision;
+use core_model::allocator;
 use core_model::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
 use core_model::params::to_vec;
 use core_model::unet::UNet2DConditionModel;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::MiMalloc = allocator::MiMalloc;
 
 fn say(line: &str) {
     println!("{line}");
@@ -38,6 +39,7 @@ fn peak() -> f64 {
 }
 
 fn main() {
+    allocator::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, inputs, out]: [&Path; 3] = std::array::from_fn(|i| Path::new(&arguments[i]));
     let device = Device::flex();

@@ -20,8 +20,9 @@
 //! | noise schedules for training and sampling | [`noise_scheduler`] |
 //! | layers and the operations below them | [`nn`], [`ops`] |
 //! | folders of photos, and what other files are | [`photos`], [`file_kind`] |
-//! | devices, files, random numbers | [`device`], [`files`], [`rng`] |
+//! | devices, files, random numbers, memory | [`device`], [`files`], [`rng`], [`allocator`] |
 
+pub mod allocator;
 pub mod checkpoint;
 mod class;
 pub mod clip;

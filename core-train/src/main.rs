@@ -5,10 +5,11 @@ mod commands;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use core_model::allocator;
 use core_train::manual::{CompletionsArgs, EXIT_CODES, ManArgs};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::MiMalloc = allocator::MiMalloc;
 
 /// Teach a diffusion model one thing from a few photos.
 #[derive(Parser)]
@@ -45,6 +46,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .without_time()
