@@ -370,12 +370,11 @@ impl Guidance<'_> {
         timestep: f32,
         states: Conditioning,
     ) -> Tensor<4> {
-        let batch = input.dims()[0];
+        let timesteps = vec![timestep; input.dims()[0]];
         if self.uncond.is_none() {
-            return unet.forward(input, &vec![timestep; batch], states).inner();
+            return unet.forward(input, &timesteps, states).inner();
         }
-        let input = Tensor::cat(vec![input.clone(), input], 0);
-        let both = unet.forward(input, &vec![timestep; 2 * batch], states);
+        let both = unet.forward(input, &timesteps, states);
         let [without, with] = halves(both.inner());
         without.clone() + (with - without).mul_scalar(self.scale)
     }

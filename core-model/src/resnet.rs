@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::nn::{Conv2d, Conv2dConfig, GroupNorm, Linear};
 use crate::ops;
 use crate::params::ParamBuilder;
+use crate::unet::spread;
 
 /// The sizes of a residual block.
 #[derive(Debug, Clone, Copy)]
@@ -87,12 +88,13 @@ impl ResnetBlock {
         })
     }
 
-    /// `x` [batch, in, h, w]; `time` [batch, channels] already through SiLU.
+    /// `x` [batch, in, h, w]; `time` [batch, channels] already through SiLU, or fewer of them that
+    /// are repeated for the batch.
     pub(crate) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
         let mut h = self.conv1.forward(self.norm1.forward_silu(x.clone()));
         if let (Some(project), Some(time)) = (&self.time_emb_proj, time) {
-            let time = project.forward(time.clone());
-            let [batch, channels] = time.dims();
+            let [batch, channels, ..] = h.dims();
+            let time = spread(project.forward(time.clone()), batch);
             h = h + time.reshape([batch, channels, 1, 1]);
         }
         let h = self.conv2.forward(self.norm2.forward_silu(h));

@@ -96,8 +96,9 @@ pub fn observe(
         parts.push(photos.part(states.clone(), maps));
     }
     let prior = batch.prior.as_ref();
-    if let (Some(hidden), Some(samples)) = (&encoded.prior, prior) {
-        parts.push(Noisy::new(samples, noise_scheduler).part(hidden.clone(), false));
+    let noisy_prior = prior.map(|samples| Noisy::new(samples, noise_scheduler));
+    if let Some((hidden, noisy)) = encoded.prior.as_ref().zip(noisy_prior.as_ref()) {
+        parts.push(noisy.part(hidden.clone(), false));
     }
     let template_maps = reads.any(&[Reading::TemplateAttention]);
     if let Some(hidden) = encoded.template.as_ref().filter(|_| template_maps) {
@@ -137,14 +138,9 @@ pub fn observe(
     // 2. y_cat, what they should attend to
     observed.class_template = encoded.class_template.map(|hidden| {
         let maps = reads.any(&[Reading::ClassAttention]).then(|| {
-            let Part {
-                latents,
-                timesteps,
-                prompt,
-                ..
-            } = photos.part(hidden.clone(), true);
-            let frozen = model.unet().valid();
-            let (_, maps) = frozen.forward_with_attention(latents, &timesteps, prompt);
+            let Part { noisy, prompt, .. } = photos.part(hidden.clone(), true);
+            let (latents, frozen) = (noisy.latents.clone(), model.unet().valid());
+            let (_, maps) = frozen.forward_with_attention(latents, &noisy.timesteps, prompt);
             maps
         });
         Pass {
@@ -195,10 +191,9 @@ impl Noisy {
     }
 
     /// These samples with one prompt per sample, or one for all.
-    fn part(&self, states: impl Into<Conditioning>, maps: bool) -> Part {
+    fn part(&self, states: impl Into<Conditioning>, maps: bool) -> Part<'_> {
         Part {
-            latents: self.latents.clone(),
-            timesteps: self.timesteps.clone(),
+            noisy: self,
             prompt: states.into().repeat(self.timesteps.len()),
             maps,
         }
@@ -206,9 +201,9 @@ impl Noisy {
 }
 
 /// What the U-Net is to be run on, and whether its attention is wanted.
-struct Part {
-    latents: Tensor<4>,
-    timesteps: Vec<f32>,
+struct Part<'a> {
+    noisy: &'a Noisy,
+    /// One prompt per sample.
     prompt: Conditioning,
     maps: bool,
 }
@@ -220,27 +215,26 @@ struct UnetOutput {
     attention: Option<Vec<Tensor<4>>>,
 }
 
-/// All parts as one batch.
-fn run(unet: &UNet2DConditionModel, mut parts: Vec<Part>) -> Vec<UnetOutput> {
+/// All parts as one batch; where they are prompts over the same samples, the samples are given once.
+fn run(unet: &UNet2DConditionModel, parts: Vec<Part<'_>>) -> Vec<UnetOutput> {
     let maps_wanted = parts.iter().any(|part| part.maps);
-    let sizes: Vec<(usize, bool)> = parts.iter().map(|p| (p.timesteps.len(), p.maps)).collect();
-    let (latents, timesteps, prompt) = match parts.len() {
-        0 => return Vec::new(),
-        1 => {
-            let part = parts.remove(0);
-            (part.latents, part.timesteps, part.prompt)
+    let size = |part: &Part<'_>| (part.noisy.timesteps.len(), part.maps);
+    let sizes: Vec<(usize, bool)> = parts.iter().map(size).collect();
+    let Some(first) = parts.first().map(|part| part.noisy) else {
+        return Vec::new();
+    };
+    let (latents, timesteps) = match parts.iter().all(|part| std::ptr::eq(part.noisy, first)) {
+        true => (first.latents.clone(), first.timesteps.clone()),
+        false => {
+            let latents = parts.iter().map(|part| part.noisy.latents.clone());
+            let timesteps = parts.iter().flat_map(|part| part.noisy.timesteps.clone());
+            (Tensor::cat(latents.collect(), 0), timesteps.collect())
         }
-        _ => {
-            let latents = parts.iter().map(|part| part.latents.clone()).collect();
-            let timesteps = parts.iter().flat_map(|part| part.timesteps.clone());
-            let timesteps = timesteps.collect();
-            let prompts = parts.into_iter().map(|part| part.prompt).collect();
-            (
-                Tensor::cat(latents, 0),
-                timesteps,
-                Conditioning::cat(prompts),
-            )
-        }
+    };
+    let mut prompts: Vec<Conditioning> = parts.into_iter().map(|part| part.prompt).collect();
+    let prompt = match prompts.len() {
+        1 => prompts.remove(0),
+        _ => Conditioning::cat(prompts),
     };
     let (prediction, all_maps) = match maps_wanted {
         true => unet.forward_with_attention(latents, &timesteps, prompt),

@@ -21,7 +21,7 @@ use rand_distr::{StandardNormal, StandardUniform};
 pub use extension::{Added, Extension, is_added};
 pub(crate) use extension::{DOWN, ROTATION, UP};
 use names::Stored;
-pub use names::{NamedParam, ParamNames, set_trainable};
+pub use names::{NamedParam, ParamNames, is_trained, set_trainable};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};

@@ -169,6 +169,19 @@ fn flattened<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
     tensor.reshape([length])
 }
 
+/// Whether any parameter of the module is trained.
+pub fn is_trained<M: Module>(module: &M) -> bool {
+    struct Visitor(bool);
+    impl ModuleVisitor for Visitor {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0 |= param.val().is_require_grad();
+        }
+    }
+    let mut visitor = Visitor(false);
+    module.visit(&mut visitor);
+    visitor.0
+}
+
 /// Makes the parameters whose key satisfies `chosen` trainable and freezes all others.
 ///
 /// Frozen parameters live off the autodiff tape: gradients still flow through the network to

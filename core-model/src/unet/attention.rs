@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::nn::{GroupNorm, LayerNorm, Linear};
 use crate::ops;
 use crate::params::ParamBuilder;
+use crate::unet::spread;
 
 /// Epsilon of a transformer's group norm; diffusers does not take it from the config.
 const GROUP_NORM_EPS: f64 = 1e-6;
@@ -56,15 +57,17 @@ impl Attention {
     }
 
     /// `x` [batch, pixels, channels]; what keys and what values are made of,
-    /// [batch, tokens, their channels] each.
+    /// [batch, tokens, their channels] each, or several of them for each `x`, as many results as
+    /// there are of them.
     fn forward(&self, x: Tensor<3>, [keys, values]: [Tensor<3>; 2], maps: Maps) -> Tensor<3> {
-        let [batch, pixels, channels] = x.dims();
+        let [_, pixels, channels] = x.dims();
+        let batch = keys.dims()[0];
         let width = channels / self.heads;
         let split = |x: Tensor<3>| {
             let n = x.dims()[1];
             x.reshape([batch, n, self.heads, width]).swap_dims(1, 2)
         };
-        let q = split(self.to_q.forward(x));
+        let q = split(spread(self.to_q.forward(x), batch));
         let k = split(self.stopped(self.to_k.forward(keys)));
         let v = split(self.stopped(self.to_v.forward(values)));
         let scale = 1.0 / (width as f64).sqrt();
@@ -137,10 +140,10 @@ impl BasicTransformerBlock {
             true => prompt.of_layer(self.layer),
             false => [h.clone(), h.clone()],
         };
-        let x = ops::add(x, self.attn1.forward(h, read, None));
+        let x = add(x, self.attn1.forward(h, read, None));
         let h = self.norm2.forward(x.clone());
         let read = prompt.of_layer(self.layer);
-        let x = ops::add(x, self.attn2.forward(h, read, maps));
+        let x = add(x, self.attn2.forward(h, read, maps));
         let h = ops::geglu(self.ff_in.forward(self.norm3.forward(x.clone())));
         ops::add(x, self.ff_out.forward(h))
     }
@@ -215,11 +218,17 @@ impl Transformer2D {
         for block in &self.transformer_blocks {
             tokens = block.forward(tokens, prompt, maps.as_deref_mut());
         }
-        let out = self
-            .proj_out
-            .forward(tokens)
-            .swap_dims(1, 2)
-            .reshape([batch, channels, h, w]);
-        ops::add(out, x)
+        let out =
+            self.proj_out
+                .forward(tokens)
+                .swap_dims(1, 2)
+                .reshape([prompt.batch(), channels, h, w]);
+        ops::add(out, spread(x, prompt.batch()))
     }
+}
+
+/// `x + change`, with `x` spread over the batch of `change`.
+fn add<const D: usize>(x: Tensor<D>, change: Tensor<D>) -> Tensor<D> {
+    let batch = change.dims()[0];
+    ops::add(spread(x, batch), change)
 }

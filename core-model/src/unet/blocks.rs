@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use super::attention::{Maps, Transformer2D, TransformerConfig};
+use super::spread;
 use crate::conditioning::Conditioning;
 use crate::error::Result;
 use crate::ops::recompute;
@@ -261,6 +262,7 @@ impl UpBlock {
     ) -> Tensor<4> {
         for (index, resnet) in self.resnets.iter().enumerate() {
             if let Some(skip) = skips.pop() {
+                let skip = spread(skip, x.dims()[0]);
                 x = Tensor::cat(vec![x, skip], 1);
             }
             x = step.resnet(resnet, x);

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::network::{Class, Network};
 use crate::nn::{Conv2d, Conv2dConfig, GroupNorm};
 use crate::ops;
-use crate::params::{ParamBuilder, ParamNames};
+use crate::params::{ParamBuilder, ParamNames, is_trained};
 use crate::resnet::ResnetConfig;
 use attention::{Maps, TransformerConfig};
 use blocks::{DownBlock, LevelConfig, MidBlock, Step, UpBlock};
@@ -139,6 +139,13 @@ impl UNet2DConditionModel {
     /// The prediction [batch, out, h, w] for latents `sample` [batch, in, h, w] and one timestep
     /// per sample; `encoder_hidden_states` are the prompts' hidden states
     /// [batch, tokens, channels], or a [`Conditioning`] that differs by layer.
+    ///
+    /// There may be several prompts for each sample: those of all samples, then further ones of all
+    /// samples, and as many predictions. What lies before the first cross-attention is then computed
+    /// once for each sample, with the bits that it has for samples that are repeated by the caller.
+    ///
+    /// # Panics
+    /// When there is not one timestep per sample, or the prompts are no multiple of the samples.
     pub fn forward(
         &self,
         sample: Tensor<4>,
@@ -170,7 +177,18 @@ impl UNet2DConditionModel {
         mut maps: Maps,
     ) -> Tensor<4> {
         let config = &self.config;
-        assert_eq!(timesteps.len(), sample.dims()[0], "one timestep per sample");
+        let (samples, prompts) = (sample.dims()[0], prompt.batch());
+        assert_eq!(timesteps.len(), samples, "one timestep per sample");
+        assert!(
+            prompts.is_multiple_of(samples),
+            "{prompts} prompts for {samples} samples"
+        );
+
+        // Where weights are trained, their gradients are added up in the order of the prompts.
+        if prompts > samples && is_trained(self) {
+            let timesteps = timesteps.repeat(prompts / samples);
+            return self.predict(spread(sample, prompts), &timesteps, prompt, maps);
+        }
 
         // 1. time
         let time = timestep_embedding(
@@ -212,6 +230,15 @@ impl UNet2DConditionModel {
 
         // 6. post-process
         self.conv_out.forward(self.conv_norm_out.forward_silu(x))
+    }
+}
+
+/// `x` repeated until its batch has `batch` entries.
+pub(crate) fn spread<const D: usize>(x: Tensor<D>, batch: usize) -> Tensor<D> {
+    let given = x.dims()[0];
+    match given == batch {
+        true => x,
+        false => x.repeat_dim(0, batch / given),
     }
 }
 

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::common::{Golden, device, edited, fixture, stored_tensors};
-use burn::tensor::Tensor;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Gradients, Tensor};
 use core_model::Network;
 use core_model::Precision;
 use core_model::conditioning::Conditioning;
@@ -244,6 +245,51 @@ fn asking_for_attention_does_not_change_the_prediction() {
             golden.tensor("states"),
         );
         golden.check("prediction", plain);
+    }
+}
+
+/// The gradients of all parameters, one after the other.
+fn all_gradients(unet: &UNet2DConditionModel, grads: &Gradients) -> Vec<f32> {
+    struct Visitor<'a>(&'a Gradients, Vec<f32>);
+    impl ModuleVisitor for Visitor<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.1.extend(to_vec(param.val().grad(self.0).unwrap()));
+        }
+    }
+    let mut visitor = Visitor(grads, Vec::new());
+    unet.visit(&mut visitor);
+    visitor.1
+}
+
+#[test]
+fn several_prompts_of_a_sample_have_the_bits_of_a_repeated_sample() {
+    for (case, checkpointing) in with_and_without_checkpointing() {
+        let golden = Golden::open(&format!("unet/{case}"));
+        let unet = load(case).with_gradient_checkpointing(checkpointing);
+        let (sample, once) = (golden.tensor::<4>("sample"), timesteps(&golden));
+        let states = golden.tensor::<3>("states");
+        let states = Tensor::cat(vec![states.clone(), states.clone() * 0.5, states * -1.5], 0);
+        let names = unet.names().clone();
+        for trained in [false, true] {
+            let unet = set_trainable(unet.clone(), &names, |_| trained);
+            let run = |sample: Tensor<4>, timesteps: &[f32]| {
+                let states = states.clone().autodiff().require_grad();
+                let (prediction, maps) =
+                    unet.forward_with_attention(sample, timesteps, states.clone());
+                let weight = prediction.clone().inner().sin();
+                let values = to_vec(prediction.clone());
+                let grads = loss(prediction, &maps, weight).backward();
+                let mut all = vec![values, to_vec(states.grad(&grads).unwrap())];
+                all.extend(maps.into_iter().map(to_vec));
+                if trained {
+                    all.push(all_gradients(&unet, &grads));
+                }
+                all
+            };
+            let repeated = run(sample.clone().repeat_dim(0, 3), &once.repeat(3));
+            let shared = run(sample.clone(), &once);
+            assert!(shared == repeated, "{case}, trained: {trained}");
+        }
     }
 }
 
