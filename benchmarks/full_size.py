@@ -2,16 +2,15 @@
 
     cargo build --workspace --examples --bins
     python benchmarks/full_size.py make /tmp/sd21-random
-    python benchmarks/full_size.py forward /tmp/sd21-random [--threads 2] [--pairs 3]
-    python benchmarks/full_size.py train /tmp/sd21-random
-    python benchmarks/full_size.py generate /tmp/sd21-random
+    python benchmarks/full_size.py equal /tmp/sd21-random
+    python benchmarks/full_size.py table /tmp/sd21-random [--threads 2] [--pairs 3] [--avx2] [--only NAME]...
 
 `make` needs 6 GB of disk and writes what diffusers writes, with the published sizes (865 M + 340 M + 84 M
-parameters). `forward` computes one prediction of the U-Net at 64x64 latents in both, in turns, and compares the
-values; peak memory is that of a process that does nothing else. `train` runs steps of CoRe's first stage with
-batch size 1 (`full-size.toml`), with and without `gradient_checkpointing`, and with frozen weights in float16.
-`generate` samples with two steps.
-Needs torch, diffusers, transformers and safetensors.
+parameters). `equal` computes one prediction of the U-Net at 64x64 latents in both and compares the values. `table`
+times each task below in processes that do nothing else, ours and PyTorch's in turns, and prints seconds, their ratio
+and peak memory. Tasks that do not fit into memory side by side are timed in processes that follow each other.
+Training steps are CoRe's at 512 x 512 pixels (`full-size.toml`); `generate` runs from the start of the process to the
+first image. `--avx2` keeps both from using AVX-512. Needs torch, diffusers, transformers and safetensors.
 """
 
 import argparse
@@ -24,8 +23,9 @@ import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).parent.parent
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"
+from steps import AVX2, ROOT, TARGET, Process, ours, theirs
+
+TOKENS = 77
 VOCABULARY = ROOT / "core-model" / "assets" / "clip-tokenizer"
 
 
@@ -97,125 +97,152 @@ def inputs():
     }
 
 
-def peak_of(pid):
-    status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024**2
-
-
-class Worker:
-    """A process that runs one step per line of its input."""
-
-    def __init__(self, command, threads):
-        environment = os.environ | {"RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
-        self.process = subprocess.Popen(
-            [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-
-    def line(self):
-        return self.process.stdout.readline().strip()
-
-    def step(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return float(self.line())
-
-    def end(self):
-        peak = peak_of(self.process.pid)
-        self.process.stdin.close()
-        self.process.wait()
-        return peak
-
-
-def torch_worker(folder, out, threads):
-    """The PyTorch side of `forward`."""
+def equal(folder, threads):
+    """One prediction of both, compared."""
     import torch
     from diffusers import UNet2DConditionModel
-    from safetensors.torch import save_file
-
-    torch.set_num_threads(threads)
-    start = time.perf_counter()
-    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
-    size = sum(p.numel() * p.element_size() for p in unet.parameters()) / 1024**3
-    print(
-        f"{time.perf_counter() - start:.1f} s, module {size:.2f} GiB, peak {peak_of(os.getpid()):.2f} GiB", flush=True
-    )
-    given = inputs()
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        with torch.inference_mode():
-            sample = unet(given["latents"], given["timesteps"], given["context"]).sample
-        print(time.perf_counter() - start, flush=True)
-        save_file({"sample": sample.contiguous()}, out)
-
-
-def forward(folder, threads, pairs):
     from safetensors.torch import load_file, save_file
 
+    given = inputs()
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
-        save_file(inputs(), scratch / "inputs.safetensors")
-        ours = [TARGET / "examples" / "predict", folder, scratch / "inputs.safetensors", scratch / "ours.safetensors"]
-        theirs = [sys.executable, __file__, "torch-worker", folder, "--out", scratch / "torch.safetensors"]
-        theirs += ["--threads", threads]
-        workers = [Worker(ours, threads), Worker(theirs, threads)]
-        print(f"loading: ours {workers[0].line()}; torch {workers[1].line()}")
-        for worker in workers:
-            worker.step()
-        times = [[worker.step() for worker in workers] for _ in range(pairs)]
-        peaks = [worker.end() for worker in workers]
-        a, b = (load_file(scratch / f"{name}.safetensors")["sample"] for name in ["ours", "torch"])
+        save_file(given, scratch / "inputs.safetensors")
+        command = [TARGET / "examples" / "predict", folder, scratch / "inputs.safetensors", scratch / "ours.safetensors"]
+        process = Process(command, threads)
+        print(f"loading here: {process.line()}")
+        process.step()
+        process.end()
+        a = load_file(scratch / "ours.safetensors")["sample"]
+    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+    with torch.inference_mode():
+        b = unet(given["latents"], given["timesteps"], given["context"]).sample
     error = ((a - b).abs().max() / b.abs().max()).item()
-    ratio = statistics.median(x / y for x, y in times)
-    seconds = [statistics.median(column) for column in zip(*times)]
-    print(f"forward: ours {seconds[0]:.2f} s, torch {seconds[1]:.2f} s, ratio {ratio:.2f}")
-    print(f"peak memory: ours {peaks[0]:.2f} GiB, torch {peaks[1]:.2f} GiB")
     print(f"largest difference relative to the largest value: {error:.1e}")
     if error > 1e-3:
         sys.exit("the predictions differ")
 
 
-def train(folder, threads):
-    config = ROOT / "benchmarks" / "full-size.toml"
-    for checkpointing, precision in [("false", "float32"), ("true", "float32"), ("true", "float16")]:
-        with tempfile.TemporaryDirectory() as scratch:
-            copy = pathlib.Path(scratch) / "config.toml"
-            text = config.read_text().replace("MODEL", str(folder)).replace("ROOT", str(ROOT))
-            copy.write_text(text.replace("CHECKPOINTING", checkpointing).replace("PRECISION", precision))
-            worker = Worker([TARGET / "examples" / "timed_steps", "train", copy, 0], threads)
-            times = [worker.step() for _ in range(2)]
-            peak = worker.end()
-        print(
-            f"CoRe step, gradient_checkpointing = {checkpointing}, precision = {precision}: "
-            f"{times[-1]:.1f} s, peak {peak:.2f} GiB",
-            flush=True,
-        )
+class Task:
+    """Steps of both halves: what starts a process of each, and whether two fit side by side."""
+
+    def __init__(self, our_arguments, torch_arguments, apart=False):
+        self.our_arguments, self.torch_arguments, self.apart = our_arguments, torch_arguments, apart
+
+    def start(self, folder, threads, environment):
+        task, batch, *flags = self.torch_arguments
+        yield lambda: ours(self.our_arguments, threads, environment)
+        yield lambda: theirs([task, folder, batch, TOKENS, *flags], threads, environment)
+
+    def measure(self, folder, threads, pairs, environment):
+        """Seconds of both by pair, and their peaks."""
+        starts = list(self.start(folder, threads, environment))
+        if not self.apart:
+            processes = [start() for start in starts]
+            for process in processes:
+                process.step()
+            times = [[process.step() for process in processes] for _ in range(pairs)]
+            return times, [process.end() for process in processes]
+        times, peaks = [], []
+        for _ in range(pairs):
+            row, peak = [], []
+            for start in starts:
+                process = start()
+                process.step()
+                row.append(process.step())
+                peak.append(process.end())
+            times.append(row)
+            peaks.append(peak)
+        return times, [max(column) for column in zip(*peaks)]
 
 
-def generate(folder, threads):
-    with tempfile.TemporaryDirectory() as scratch:
-        out = pathlib.Path(scratch) / "images"
-        command = [TARGET / "core-train", "generate", "--model", folder, "--prompt", "a photo of a dog", "--steps", 2]
-        command = [str(part) for part in command + ["--out", out]]
-        environment = os.environ | {"RAYON_NUM_THREADS": str(threads)}
+class Generate:
+    """From the start of a process to its first image, ten steps."""
+
+    PROGRAM = """
+import sys, torch
+from diffusers import StableDiffusionPipeline
+torch.set_num_threads(int(sys.argv[2]))
+pipeline = StableDiffusionPipeline.from_pretrained(sys.argv[1], safety_checker=None)
+pipeline("a photo of a dog", num_inference_steps=10).images[0].save(sys.argv[3])
+"""
+
+    def measure(self, folder, threads, pairs, environment):
+        times, peaks = [], []
+        environment = os.environ | {"RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)} | environment
+        for _ in range(pairs):
+            with tempfile.TemporaryDirectory() as scratch:
+                out = pathlib.Path(scratch) / "images"
+                here = [TARGET / "core-train", "generate", "--model", folder, "--prompt", "a photo of a dog"]
+                here += ["--steps", 10, "--out", out]
+                torch = [sys.executable, "-c", self.PROGRAM, folder, threads, pathlib.Path(scratch) / "torch.png"]
+                row, peak = zip(*(self.run(command, environment) for command in (here, torch)))
+                times.append(row)
+                peaks.append(peak)
+        return times, [max(column) for column in zip(*peaks)]
+
+    @staticmethod
+    def run(command, environment):
         start = time.perf_counter()
-        process = subprocess.Popen(command, env=environment)
+        command = [str(part) for part in command]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
         if status != 0:
-            sys.exit("generate failed")
-        from PIL import Image
+            sys.exit(f"{command[0]} failed")
+        return time.perf_counter() - start, usage.ru_maxrss / 1024**2
 
-        size = Image.open(out / "00000.png").size
-        seconds = time.perf_counter() - start
-        print(f"generate, 2 steps: {seconds:.1f} s, peak {usage.ru_maxrss / 1024**2:.2f} GiB, an image of {size}")
+
+def configuration(folder, scratch, batch, checkpointing, precision="float32"):
+    """A copy of full-size.toml with the words in capital letters replaced."""
+    text = (ROOT / "benchmarks" / "full-size.toml").read_text()
+    words = {"MODEL": folder, "ROOT": ROOT, "CHECKPOINTING": checkpointing, "PRECISION": precision, "BATCH": batch}
+    for word, value in words.items():
+        text = text.replace(word, str(value))
+    path = pathlib.Path(scratch) / f"batch-{batch}-{checkpointing}-{precision}.toml"
+    path.write_text(text)
+    return path
+
+
+def tasks(folder, scratch):
+    core = lambda batch: configuration(folder, scratch, batch, "false")
+    return {
+        "U-Net forward, batch 1": Task(["forward", folder, 1, TOKENS], ["forward", 1]),
+        "U-Net forward, batch 2": Task(["forward", folder, 2, TOKENS], ["forward", 2]),
+        "text encoder, batch 1": Task(["text", folder, 1, TOKENS], ["text", 1]),
+        "VAE decode, batch 1": Task(["decode", folder, 1, TOKENS], ["decode", 1]),
+        "CoRe step, batch 1": Task(["train", core(1), 0], ["core", 1], apart=True),
+        "CoRe step, batch 2": Task(["train", core(2), 0], ["core", 2], apart=True),
+        "all-weights step, batch 1, checkpointing": Task(
+            ["train", configuration(folder, scratch, 1, "true"), 1], ["unet", 1, "--checkpointing"], apart=True
+        ),
+        "generate, 10 steps": Generate(),
+    }
+
+
+def table(folder, threads, pairs, avx2, only):
+    environment = AVX2 if avx2 else {}
+    print(f"| | here | PyTorch | ratio | peak here | peak PyTorch | ratio |\n|{'---|' * 7}", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, task in tasks(folder, scratch).items():
+            if only and not any(word in name for word in only):
+                continue
+            times, peaks = task.measure(folder, threads, pairs, environment)
+            a, b = (statistics.median(column) for column in zip(*times))
+            ratio = statistics.median(x / y for x, y in times)
+            print(
+                f"| {name} | {a:.2f} s | {b:.2f} s | {ratio:.2f} | {peaks[0]:.2f} GiB | {peaks[1]:.2f} GiB "
+                f"| {peaks[0] / peaks[1]:.2f} |",
+                flush=True,
+            )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("task", choices=["make", "forward", "train", "generate", "torch-worker"])
+    parser.add_argument("task", choices=["make", "equal", "table"])
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--out", type=pathlib.Path, help=argparse.SUPPRESS)
+    parser.add_argument("--avx2", action="store_true")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="tasks whose names contain it")
     arguments = parser.parse_args()
     folder, threads = arguments.folder.resolve(), arguments.threads
     match arguments.task:
@@ -227,14 +254,10 @@ def main():
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
-        case "forward":
-            forward(folder, threads, arguments.pairs)
-        case "train":
-            train(folder, threads)
-        case "generate":
-            generate(folder, threads)
-        case "torch-worker":
-            torch_worker(folder, arguments.out, threads)
+        case "equal":
+            equal(folder, threads)
+        case "table":
+            table(folder, threads, arguments.pairs, arguments.avx2, arguments.only)
 
 
 if __name__ == "__main__":
