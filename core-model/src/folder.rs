@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use sha2::{Digest, Sha256};
+
+use crate::checkpoint::{shard_names, weight_files};
 use crate::error::{Error, Result};
-use crate::files::sha256;
+use crate::files::{hex, sha256};
 use crate::params::Weights;
 use crate::precision::Precision;
 
@@ -93,6 +96,33 @@ impl ModelFolder {
             Ok(files)
         })
     }
+
+    /// The SHA-256 of the weights of a part, as `unet`, whose plain file would be `name`: that of the file, or of
+    /// the digests of all shards in the order of their names.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming what cannot be read, [`Error::Format`] when there are no weights.
+    pub fn weights_digest(&self, part: &str, name: &str) -> Result<String> {
+        let folder = self.path.join(part);
+        let mut candidates = weight_files(name, self.variant.as_deref())?.into_iter();
+        let Some(file) = candidates.find(|file| folder.join(file).is_file()) else {
+            return Err(Error::format(&folder, format!("has no weights, as {name}")));
+        };
+        let of_file = |file: &str| match self.digests.0.get() {
+            Some(known) if known.contains_key(&format!("{part}/{file}")) => {
+                Ok(known[&format!("{part}/{file}")].clone())
+            }
+            _ => sha256(&folder.join(file)),
+        };
+        if !file.ends_with(".json") {
+            return of_file(&file);
+        }
+        let mut hasher = Sha256::new();
+        for shard in shard_names(&folder.join(file))? {
+            hasher.update(of_file(&shard)?);
+        }
+        Ok(hex(&hasher.finalize()))
+    }
 }
 
 /// A CLIP, DINO or CLIPSeg network with its preprocessing, in the layout of transformers.
@@ -173,6 +203,29 @@ mod tests {
         let first = model.digests().unwrap().clone();
         std::fs::remove_dir_all(folder.path()).unwrap();
         assert_eq!(clone.digests().unwrap(), &first);
+    }
+
+    #[test]
+    fn the_digest_of_weights_is_that_of_their_file_or_of_all_shards() {
+        let (folder, model) = model();
+        let unet = folder.path().join("unet");
+        let weights = |name: &str| model.weights_digest("unet", &format!("{name}.safetensors"));
+        let message = weights("w").unwrap_err().to_string();
+        assert!(message.contains("has no weights"), "{message}");
+        std::fs::write(unet.join("w.safetensors"), "abc").unwrap();
+        let abc = sha256(&unet.join("config.json")).unwrap();
+        assert_eq!(weights("w").unwrap(), abc);
+        assert_eq!(model.digests().unwrap()["unet/w.safetensors"], abc);
+        let index = r#"{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}"#;
+        std::fs::write(unet.join("x.safetensors.index.json"), index).unwrap();
+        for shard in ["1.safetensors", "2.safetensors"] {
+            std::fs::write(unet.join(shard), "abc").unwrap();
+        }
+        std::fs::write(folder.path().join("both"), abc.repeat(2)).unwrap();
+        assert_eq!(
+            weights("x").unwrap(),
+            sha256(&folder.path().join("both")).unwrap()
+        );
     }
 
     #[test]

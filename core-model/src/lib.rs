@@ -23,6 +23,7 @@
 //! | devices, files, random numbers, memory | [`device`], [`files`], [`rng`], [`allocator`] |
 
 pub mod allocator;
+pub mod changed_weights;
 pub mod checkpoint;
 mod class;
 pub mod clip;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use burn::tensor::{Device, Tensor};
 use image::RgbImage;
 
+use crate::changed_weights::{self, CHANGED_WEIGHTS};
 use crate::conditioning::Conditioning;
 use crate::error::{Error, Result};
 use crate::folder::ModelFolder;
@@ -15,7 +16,7 @@ use crate::neti::NetiMapper;
 use crate::network::Network;
 use crate::noise_scheduler::{SchedulerConfig, SchedulerKind};
 use crate::params::{Weights, to_vec};
-use crate::personalized::PersonalizedModel;
+use crate::personalized::{PersonalizedModel, TEXT_ENCODER, UNET};
 use crate::text_encoder::TextEncoder;
 use crate::tokenizer::Tokenizer;
 use crate::unet::UNet2DConditionModel;
@@ -101,24 +102,26 @@ impl StableDiffusionPipeline {
         Ok(pipeline)
     }
 
-    /// The same with the U-Net of another folder, such as a fine-tuned one.
+    /// The same with the U-Net of another folder, such as a fine-tuned one: a whole network, or what training has
+    /// [changed](crate::changed_weights) of the one of `base`, the model that this pipeline was loaded from.
     ///
     /// # Errors
     /// A folder that cannot be read, a U-Net of another model.
-    pub fn with_unet_of(mut self, folder: &Path, weights: Weights<'_>) -> Result<Self> {
-        let unet = UNet2DConditionModel::load_weights(folder, weights, &self.device())?;
+    pub fn with_unet_of(mut self, folder: &Path, base: &ModelFolder) -> Result<Self> {
+        let unet = self.network_of(self.model.unet(), UNET, folder, base)?;
         self.model = self.model.with_unet(unet);
         self.check_fit(folder)?;
         Ok(self)
     }
 
-    /// The same with the text encoder of another folder, such as a fine-tuned one.
+    /// The same with the text encoder of another folder, such as a fine-tuned one, likewise.
     ///
     /// # Errors
     /// A folder that cannot be read, a text encoder of another model.
-    pub fn with_text_encoder_of(mut self, folder: &Path, weights: Weights<'_>) -> Result<Self> {
-        let text_encoder = TextEncoder::load_weights(folder, weights, &self.device())?;
-        let (found, expected) = (text_encoder.config(), self.model.text_encoder().config());
+    pub fn with_text_encoder_of(mut self, folder: &Path, base: &ModelFolder) -> Result<Self> {
+        let own = self.model.text_encoder();
+        let text_encoder = self.network_of(own, TEXT_ENCODER, folder, base)?;
+        let (found, expected) = (text_encoder.config(), own.config());
         for (key, found, expected) in [
             ("hidden_size", found.hidden_size, expected.hidden_size),
             ("vocab_size", found.vocab_size, expected.vocab_size),
@@ -134,6 +137,26 @@ impl StableDiffusionPipeline {
         }
         self.model = self.model.with_text_encoder(text_encoder);
         Ok(self)
+    }
+
+    /// The network of a folder that takes the place of this pipeline's `own`, which is a part of `base`.
+    fn network_of<N: Network>(
+        &self,
+        own: &N,
+        part: &str,
+        folder: &Path,
+        base: &ModelFolder,
+    ) -> Result<N> {
+        let changed = folder.join(CHANGED_WEIGHTS);
+        if changed.is_file() {
+            let digest = base.weights_digest(part, N::class(own.config()).weights())?;
+            return changed_weights::load(own.clone(), &digest, &changed);
+        }
+        let weights = Weights {
+            variant: None,
+            ..base.weights()
+        };
+        N::load_weights(folder, weights, &self.device())
     }
 
     fn device(&self) -> Device {

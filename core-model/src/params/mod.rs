@@ -390,7 +390,11 @@ fn check(checkpoint: &Checkpoint, key: &str, shape: &[usize]) -> Result<()> {
     Ok(())
 }
 
-fn read(checkpoint: &Checkpoint, key: &str, shape: &[usize]) -> Result<Vec<f32>> {
+/// The finite values of a tensor of this shape.
+///
+/// # Errors
+/// [`Error::MissingTensor`], [`Error::Shape`], [`Error::Format`].
+pub(crate) fn read(checkpoint: &Checkpoint, key: &str, shape: &[usize]) -> Result<Vec<f32>> {
     check(checkpoint, key, shape)?;
     let (values, _) = checkpoint.read_f32(key)?.unwrap_or_default();
     if let Some(at) = values.iter().position(|value| !value.is_finite()) {

@@ -75,7 +75,7 @@ impl ParamNames {
     }
 
     /// The keys of all parameters and their shapes in checkpoints, in no particular order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[usize])> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[usize])> {
         let stored = self.0.values();
         stored.map(|stored| (stored.name.as_str(), stored.shape.as_slice()))
     }

@@ -18,7 +18,6 @@ use std::path::Path;
 
 use burn::tensor::Tensor;
 use core_model::folder::ModelFolder;
-use core_model::params::Weights;
 use core_model::personalized::PersonalizedModel;
 use core_model::pipeline::StableDiffusionPipeline;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -33,6 +32,7 @@ pub use network::{TEXT_ENCODER, UNET};
 pub use oft::OFT;
 pub use targets::{NamedTargets, Targets};
 
+use crate::config::StageConfig;
 use crate::error::{Error, Result};
 use crate::phrase::Phrase;
 
@@ -90,8 +90,8 @@ pub trait Adapter: Debug {
 pub struct Loading<'a> {
     /// How the concept is written in prompts.
     pub phrase: &'a Phrase,
-    /// How networks are held in memory.
-    pub weights: Weights<'a>,
+    /// The files of the model that the pipeline was loaded from.
+    pub base: &'a ModelFolder,
     /// How strong changes of low rank are; 1 is as trained.
     pub lora_scale: f64,
 }
@@ -112,9 +112,16 @@ pub struct Trained<'a> {
     pub base: &'a ModelFolder,
     /// What came out.
     pub model: &'a PersonalizedModel,
+    /// The stages that have trained it.
+    pub stages: &'a [StageConfig],
 }
 
 impl Trained<'_> {
+    /// Whether a stage has trained the tensor of this name.
+    fn moves(&self, name: &str) -> bool {
+        self.stages.iter().any(|stage| stage.moves(name))
+    }
+
     fn metadata(&self) -> BTreeMap<String, String> {
         metadata(self.phrase, self.base_name)
     }

@@ -1,13 +1,16 @@
 //! Sets of weights that a checkpoint holds: all or some of the U-Net's (DreamBooth, Custom
-//! Diffusion, CoRe's second stage) or of the text encoder's. A run folder keeps the whole network
-//! in the layout of diffusers, in float32.
+//! Diffusion, CoRe's second stage) or of the text encoder's. A run folder keeps, in float32, the whole
+//! network in the layout of diffusers where all of its weights are trained, or else what training can
+//! [change](core_model::changed_weights).
 
 use std::path::Path;
 
-use core_model::Network as _;
 use core_model::Precision;
+use core_model::changed_weights::{self, CHANGED_WEIGHTS};
 use core_model::files::{read, write_atomically};
-use core_model::params::{Weights, is_added};
+use core_model::folder::ModelFolder;
+use core_model::network::{DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS};
+use core_model::params::is_added;
 use core_model::pipeline::StableDiffusionPipeline;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -36,30 +39,57 @@ impl Network {
         }
     }
 
+    /// The file of all weights.
+    fn file(self) -> &'static str {
+        match self {
+            Self::Unet => DIFFUSERS_WEIGHTS,
+            Self::TextEncoder => TRANSFORMERS_WEIGHTS,
+        }
+    }
+
     /// The weights, beside a copy of the base model's `config.json`.
     fn save(self, trained: &Trained<'_>, folder: &Path) -> Result<()> {
+        // A save that was killed may have been that of another version, in the other form.
+        if folder.exists() {
+            std::fs::remove_dir_all(folder).map_err(Error::io(folder))?;
+        }
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         match self {
-            Self::Unet => trained.model.unet().save(folder, Precision::Float32)?,
-            Self::TextEncoder => trained
-                .model
-                .text_encoder()
-                .save(folder, Precision::Float32)?,
+            Self::Unet => self.save_weights(trained.model.unet(), trained, folder)?,
+            Self::TextEncoder => {
+                self.save_weights(trained.model.text_encoder(), trained, folder)?
+            }
         }
         let published = trained.base.path().join(self.name()).join("config.json");
         let config = folder.join("config.json");
         Ok(write_atomically(&config, &read(&published)?)?)
     }
 
+    fn save_weights<N: core_model::Network>(
+        self,
+        network: &N,
+        trained: &Trained<'_>,
+        folder: &Path,
+    ) -> Result<()> {
+        let moves = |key: &str| trained.moves(&format!("{}.{key}", self.name()));
+        let mut own = network.names().keys().filter(|key| !is_added(key));
+        if own.all(moves) {
+            return Ok(network.save(folder, Precision::Float32)?);
+        }
+        let base = trained.base.weights_digest(self.name(), self.file())?;
+        let path = folder.join(CHANGED_WEIGHTS);
+        Ok(changed_weights::save(network, moves, &base, &path)?)
+    }
+
     fn load(
         self,
         folder: &Path,
-        weights: Weights<'_>,
+        base: &ModelFolder,
         pipeline: StableDiffusionPipeline,
     ) -> Result<StableDiffusionPipeline> {
         Ok(match self {
-            Self::Unet => pipeline.with_unet_of(folder, weights)?,
-            Self::TextEncoder => pipeline.with_text_encoder_of(folder, weights)?,
+            Self::Unet => pipeline.with_unet_of(folder, base)?,
+            Self::TextEncoder => pipeline.with_text_encoder_of(folder, base)?,
         })
     }
 }
@@ -94,7 +124,7 @@ impl<T: NetworkWeights + std::fmt::Debug> Adapter for T {
         loading: Loading<'_>,
         pipeline: StableDiffusionPipeline,
     ) -> Result<StableDiffusionPipeline> {
-        T::NETWORK.load(path, loading.weights, pipeline)
+        T::NETWORK.load(path, loading.base, pipeline)
     }
 }
 

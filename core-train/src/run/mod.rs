@@ -11,7 +11,6 @@ pub mod state;
 use std::path::{Path, PathBuf};
 
 use core_model::folder::ModelFolder;
-use core_model::params::Weights;
 use core_model::personalized::PersonalizedModel;
 use core_model::pipeline::StableDiffusionPipeline;
 
@@ -104,10 +103,7 @@ impl Run {
         let phrase = self.phrase();
         let loading = Loading {
             phrase: &phrase,
-            weights: Weights {
-                variant: None,
-                precision: self.config.model.precision.unwrap_or_default(),
-            },
+            base: &base.folder,
             lora_scale,
         };
         for adapter in results(&self.config).into_iter().filter(|a| wanted(*a)) {
@@ -183,6 +179,7 @@ fn save(
         base_name: &config.model.path,
         base,
         model,
+        stages: &config.stages,
     };
     for adapter in results(config).into_iter().filter(|a| wanted(*a)) {
         adapter.save(&trained, &folder.join(adapter.file()))?;

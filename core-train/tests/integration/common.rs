@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use core_model::checkpoint::Checkpoint;
 use core_train::run::folder::Unfinished;
-use core_train::{Error, RunConfig, RunOptions};
+use core_train::{Error, Run, RunConfig, RunOptions};
 use serde::de::DeserializeOwned;
 
 /// A file of `fixtures/trajectory`.
@@ -115,6 +115,21 @@ pub(crate) fn photos(folder: &Path) {
 
 /// How far a trajectory may be from PyTorch's, relative to the largest value.
 pub(crate) const TOLERANCE: f64 = 1e-3;
+
+/// A network, `unet` or `text_encoder`, as a run is opened with it, by the keys of its checkpoint.
+pub(crate) fn network(run: &Path, part: &str) -> BTreeMap<String, Vec<f32>> {
+    let run = Run::open(run).unwrap_or_else(|error| panic!("{error}"));
+    let base = run.base_model("cpu").unwrap();
+    let pipeline = run
+        .pipeline(&base)
+        .unwrap_or_else(|error| panic!("{error}"));
+    let prefix = format!("{part}.");
+    let tensors = pipeline.model.tensors(|name| name.starts_with(&prefix));
+    let tensors = tensors.into_iter();
+    tensors
+        .map(|tensor| (tensor.name[prefix.len()..].to_string(), tensor.values))
+        .collect()
+}
 
 /// The values of a tensor that a file must have.
 pub(crate) fn read(file: &Checkpoint, key: &str) -> Vec<f32> {

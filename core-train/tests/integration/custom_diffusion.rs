@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use core_train::stepper::Stepper;
 use core_train::{BaseModel, RunConfig};
 
-use crate::common::{fixture, open, photos, read, train, train_step_by_step, write};
+use crate::common::{fixture, network, open, photos, read, train, train_step_by_step, write};
 use crate::golden::Golden;
 
 fn golden() -> Golden {
@@ -131,14 +131,15 @@ fn a_run_stopped_after_every_step_ends_with_the_same_bytes_and_moves_what_it_nam
     train(&config, &whole, None);
     let parts = folder.path().join("parts");
     assert_eq!(train_step_by_step(&config, &parts), 6);
-    let unet = "unet/diffusion_pytorch_model.safetensors";
-    for file in ["metrics.csv", "learned_embeds.safetensors", unet] {
+    let changed = "unet/changed_weights.safetensors";
+    for file in ["metrics.csv", "learned_embeds.safetensors", changed] {
         let [one, other] = [&whole, &parts].map(|run| std::fs::read(run.join(file)).unwrap());
         assert!(one == other, "{file}");
     }
-    let (start, end) = (open(&fixture("model").join(unet)), open(&whole.join(unet)));
+    let start = open(&fixture("model").join("unet/diffusion_pytorch_model.safetensors"));
+    let end = network(&whole, "unet");
     for key in start.keys() {
-        let moved = read(&start, key) != read(&end, key);
+        let moved = read(&start, key) != end[key];
         let named = key.contains(".attn2.to_k.") || key.contains(".attn2.to_v.");
         assert_eq!(moved, named, "{key}");
     }

@@ -11,7 +11,7 @@ use core_train::Run;
 use serde::Deserialize;
 
 use crate::common::{
-    check_metrics, distance, facts, fixture, fixture_of, open, read, train, write,
+    check_metrics, distance, facts, fixture, fixture_of, network, open, read, train, write,
 };
 
 /// The cases of one script.
@@ -100,16 +100,16 @@ impl Golden {
             return worst;
         }
         let file = "unet/diffusion_pytorch_model.safetensors";
-        let (start, found) = (open(&fixture("model").join(file)), open(&output.join(file)));
+        let (start, found) = (open(&fixture("model").join(file)), network(output, "unet"));
         for key in start.keys() {
             let mut values = read(&start, key);
             match expected.read_f32(&format!("{name}/unet.{key}")).unwrap() {
                 Some((change, _)) => {
                     let pairs = values.iter_mut().zip(change);
                     pairs.for_each(|(value, change)| *value += change);
-                    worst = worst.max(distance(&read(&found, key), &values, key));
+                    worst = worst.max(distance(&found[key], &values, key));
                 }
-                None => assert_eq!(read(&found, key), values, "{key}"),
+                None => assert_eq!(found[key], values, "{key}"),
             }
         }
         worst

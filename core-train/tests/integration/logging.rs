@@ -68,7 +68,7 @@ fn a_run_stopped_after_every_step_writes_the_same_metrics_images_and_checkpoints
         "metrics.jsonl",
         "checkpoints/embedding-00002/learned_embeds.safetensors",
         "checkpoints/embedding-00004/learned_embeds.safetensors",
-        "checkpoints/identity-00002/unet/diffusion_pytorch_model.safetensors",
+        "checkpoints/identity-00002/unet/changed_weights.safetensors",
         "validation/identity-00002-01.png",
     ] {
         assert!(found.contains_key(Path::new(name)), "{name}: {found:?}");
@@ -95,7 +95,7 @@ fn a_checkpoint_is_the_run_that_would_have_ended_there() {
     train(&checkpoint.join("config.toml"), &shorter, None);
     for name in [
         "learned_embeds.safetensors",
-        "unet/diffusion_pytorch_model.safetensors",
+        "unet/changed_weights.safetensors",
     ] {
         let (found, expected) = (open(&checkpoint.join(name)), open(&shorter.join(name)));
         for key in expected.keys() {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod adapters;
+mod changed_weights;
 mod cli;
 mod common;
 mod cross_initialization;

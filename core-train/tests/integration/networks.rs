@@ -9,7 +9,7 @@ use core_train::{BaseModel, Run};
 use serde::Deserialize;
 
 use crate::common::{
-    assert_close, check_metrics, facts, fixture, fixture_of, photos, read, train, write,
+    assert_close, check_metrics, facts, fixture, fixture_of, network, photos, read, train, write,
 };
 
 #[derive(Deserialize)]
@@ -116,8 +116,8 @@ impl Facts {
             assert_close(&read(&found, "<robot>"), &expected, "rows");
         }
         let unet = kinds.contains(&"unet") || kinds.contains(&"cross_attention_kv");
-        let network = "diffusion_pytorch_model.safetensors";
-        check_network(name, &output, "unet", network, unet);
+        let file = "diffusion_pytorch_model.safetensors";
+        check_network(name, &output, "unet", file, unet);
         let text_encoder = kinds.contains(&"text_encoder");
         check_network(
             name,
@@ -160,7 +160,7 @@ fn check_network(case: &str, output: &Path, part: &str, file: &str, trained: boo
     }
     let changes = open(&networks("final.safetensors"));
     let start = open(&fixture("model").join(part).join(file));
-    let found = open(&output.join(part).join(file));
+    let found = network(output, part);
     let mut changed = 0;
     // A softmax does not see the bias of the keys: its gradient is rounding, which AdamW blows up.
     for key in start.keys().filter(|key| !key.ends_with("k_proj.bias")) {
@@ -170,9 +170,9 @@ fn check_network(case: &str, output: &Path, part: &str, file: &str, trained: boo
                 changed += 1;
                 let pairs = expected.iter_mut().zip(change);
                 pairs.for_each(|(value, change)| *value += change);
-                assert_close(&read(&found, key), &expected, key);
+                assert_close(&found[key], &expected, key);
             }
-            None => assert_eq!(read(&found, key), expected, "{key}"),
+            None => assert_eq!(found[key], expected, "{key}"),
         }
     }
     assert!(changed > 0, "{case}: {part}");

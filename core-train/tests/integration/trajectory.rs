@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use core_model::checkpoint::Checkpoint;
 use serde::Deserialize;
 
-use crate::common::{assert_close, check_metrics, fixture, read, train, write};
+use crate::common::{assert_close, check_metrics, fixture, network, read, train, write};
 
 #[derive(Deserialize)]
 struct Facts {
@@ -137,7 +137,7 @@ fn check_unet(case: &Case, output: &Path) {
     const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
     let changes = open(fixture("final.safetensors"));
     let start = open(fixture("model").join(WEIGHTS));
-    let found = open(output.join(WEIGHTS));
+    let found = network(output, "unet");
     let mut changed = 0;
     for key in start.keys() {
         let mut expected = read(&start, key);
@@ -148,10 +148,10 @@ fn check_unet(case: &Case, output: &Path) {
                 .iter_mut()
                 .zip(change)
                 .for_each(|(value, change)| *value += change);
-            assert_close(&read(&found, key), &expected, key);
+            assert_close(&found[key], &expected, key);
         } else {
             // What the stage does not train keeps its bits.
-            assert_eq!(read(&found, key), expected, "{key}");
+            assert_eq!(found[key], expected, "{key}");
         }
     }
     assert!(changed > 0);

@@ -9,7 +9,6 @@ use core_model::custom_diffusion;
 use core_model::learned_embedding::LearnedEmbedding;
 use core_model::lora::{LayerNames, Lora};
 use core_model::oft::Oft;
-use core_model::params::Weights;
 use core_model::pipeline::StableDiffusionPipeline;
 use core_model::source::{ModelSource, embedding_file};
 
@@ -79,21 +78,17 @@ impl Generator {
             prediction_type: args.prediction_type,
             precision: args.precision.unwrap_or_default(),
         };
-        let plain = Weights {
-            variant: None,
-            precision: source.precision,
-        };
         source.precision.check(&args.device)?;
         let base = BaseModel::open(source.locate()?, &args.device)?;
         let mut pipeline = base.pipeline;
         if let Some(path) = &args.unet {
             pipeline = match custom_diffusion::find(path) {
                 Some(file) => pipeline.with_custom_diffusion(&file)?,
-                None => pipeline.with_unet_of(path, plain)?,
+                None => pipeline.with_unet_of(path, &base.folder)?,
             };
         }
         if let Some(folder) = &args.text_encoder {
-            pipeline = pipeline.with_text_encoder_of(folder, plain)?;
+            pipeline = pipeline.with_text_encoder_of(folder, &base.folder)?;
         }
         let mut token = None;
         if let Some(file) = &args.embedding {
