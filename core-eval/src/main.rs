@@ -75,10 +75,10 @@ fn main() -> ExitCode {
         (Some(Command::Plan(args)), _) => plan::run(args),
         (Some(Command::Submit(args)), _) => submit::run(args),
         (Some(Command::Completions(args)), _) => {
-            commands::print(&args.script(Cli::command()));
+            args.run(Cli::command());
             Ok(())
         }
-        (Some(Command::Man(args)), _) => commands::man(args, Cli::command()),
+        (Some(Command::Man(args)), _) => args.run(Cli::command()).map_err(anyhow::Error::from),
         (None, Some(args)) => experiment::run(args),
         (None, None) => Err(anyhow::anyhow!(
             "name an experiment, as in experiments/ablation.toml"

@@ -70,10 +70,10 @@ fn main() -> ExitCode {
         Command::Pretrain(args) => commands::pretrain::run(&args),
         Command::World(args) => commands::world::run(&args),
         Command::Completions(args) => {
-            commands::print(&args.script(Cli::command()));
+            args.run(Cli::command());
             Ok(())
         }
-        Command::Man(args) => commands::man(&args, Cli::command()),
+        Command::Man(args) => args.run(Cli::command()).map_err(anyhow::Error::from),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

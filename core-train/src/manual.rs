@@ -1,6 +1,7 @@
 //! What a program says of itself to shells and to `man`: completions, manual pages and exit codes. Both
 //! programs have the same two commands for them.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Command};
@@ -25,12 +26,12 @@ pub struct CompletionsArgs {
 }
 
 impl CompletionsArgs {
-    /// The script that completes the arguments of a program.
-    pub fn script(&self, mut program: Command) -> Vec<u8> {
+    /// Prints the script that completes the arguments of a program. A closed pipe is no failure.
+    pub fn run(&self, mut program: Command) {
         let mut script = Vec::new();
         let name = program.get_name().to_string();
         clap_complete::generate(self.shell, &mut program, name, &mut script);
-        script
+        let _ = std::io::stdout().lock().write_all(&script);
     }
 }
 
@@ -42,11 +43,11 @@ pub struct ManArgs {
 }
 
 impl ManArgs {
-    /// Writes the manual page of a program and one for each of its commands; how many they are.
+    /// Writes the manual page of a program and one for each of its commands, and says how many they are.
     ///
     /// # Errors
     /// A folder that cannot be made or written to.
-    pub fn write(&self, program: Command) -> Result<usize> {
+    pub fn run(&self, program: Command) -> Result<()> {
         let folder = &self.folder;
         std::fs::create_dir_all(folder).map_err(ModelError::io(folder))?;
         let mut program = program.disable_help_subcommand(true);
@@ -56,7 +57,8 @@ impl ManArgs {
         for (name, page) in &pages {
             write_atomically(&folder.join(name), page)?;
         }
-        Ok(pages.len())
+        let _ = writeln!(std::io::stdout().lock(), "{} manual pages", pages.len());
+        Ok(())
     }
 }
 

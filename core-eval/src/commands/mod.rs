@@ -16,7 +16,6 @@ use std::path::Path;
 
 use anyhow::Result;
 use core_eval::experiment::Experiment;
-use core_train::manual::ManArgs;
 
 /// Writes a line to standard output. A closed pipe, as by `head`, is not an error: the results are in
 /// files.
@@ -43,19 +42,4 @@ fn load_experiment(
         experiment = experiment.quick();
     }
     experiment.only(variants)
-}
-
-/// Writes a text to standard output.
-pub(crate) fn print(text: &[u8]) {
-    let _ = std::io::stdout().lock().write_all(text);
-}
-
-/// Writes the manual pages and says how many.
-///
-/// # Errors
-/// A folder that cannot be made or written to.
-pub(crate) fn man(args: &ManArgs, program: clap::Command) -> Result<()> {
-    let count = args.write(program)?;
-    say(&format!("{count} manual pages"));
-    Ok(())
 }

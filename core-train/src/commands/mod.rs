@@ -16,7 +16,6 @@ use std::str::FromStr;
 
 use anyhow::Result;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use core_train::manual::ManArgs;
 use serde::Serialize;
 
 /// Writes a line of a report to standard output. A reader that has seen enough, as `head`, is no
@@ -31,21 +30,6 @@ fn print_report<T: Serialize>(json: bool, report: &T, lines: fn(&T) -> Vec<Strin
         true => say(&serde_json::to_string_pretty(report)?),
         false => lines(report).iter().for_each(|line| say(line)),
     }
-    Ok(())
-}
-
-/// Writes a text to standard output.
-pub(crate) fn print(text: &[u8]) {
-    let _ = std::io::stdout().lock().write_all(text);
-}
-
-/// Writes the manual pages and says how many.
-///
-/// # Errors
-/// A folder that cannot be made or written to.
-pub(crate) fn man(args: &ManArgs, program: clap::Command) -> Result<()> {
-    let count = args.write(program)?;
-    say(&format!("{count} manual pages"));
     Ok(())
 }
 
