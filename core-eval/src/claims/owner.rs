@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 
-use core_train::run::environment::locked_version;
+use core_train::run::environment::{built_revision, locked_version};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::RUN_FORMAT;
@@ -23,6 +23,9 @@ pub struct Owner {
     pub job: Option<String>,
     /// The version of the program.
     pub program: String,
+    /// The revision that the program was built from, where it knows that.
+    #[serde(default)]
+    pub revision: Option<String>,
     /// What tells this process from another one of the same number, where the system says it.
     #[serde(default)]
     process: Option<Process>,
@@ -54,6 +57,7 @@ impl Owner {
             pid,
             job: job(),
             program: program(),
+            revision: built_revision().map(String::from),
             process: process(),
             images: BTreeMap::new(),
         }
@@ -66,6 +70,23 @@ impl Owner {
         };
         let is_comparable = theirs.machine == ours.machine && theirs.user == ours.user;
         is_comparable && start_of(self.pid).as_ref() != Some(&theirs.started)
+    }
+
+    /// A warning about a process whose program has the same version and was built from another revision.
+    pub fn differs_in_revision(&self, other: &Self) -> Option<String> {
+        if self.revision == other.revision {
+            return None;
+        }
+        let name = |revision: &Option<String>| match revision {
+            Some(revision) => format!("revision {revision}"),
+            None => "an unknown revision".to_string(),
+        };
+        Some(format!(
+            "{} works here with a program that was built from {}, and this one from {}; if they do not compute the              same bits, the results are those of two programs",
+            other.describe(),
+            name(&other.revision),
+            name(&self.revision)
+        ))
     }
 
     /// The process for readers.
@@ -143,6 +164,22 @@ fn start_of(pid: u32) -> Option<String> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_of_one_version_and_two_revisions_are_named() {
+        let mut owners = [Owner::this(), Owner::this()];
+        assert_eq!(owners[0].differs_in_revision(&owners[1]), None);
+        for (owner, revision) in owners.iter_mut().zip(["1a2b", "3c4d"]) {
+            owner.revision = Some(revision.to_string());
+        }
+        let warning = owners[0].differs_in_revision(&owners[1]).unwrap();
+        for part in ["revision 1a2b", "revision 3c4d", &owners[1].describe()] {
+            assert!(warning.contains(part), "{warning}");
+        }
+        owners[1].revision = None;
+        let warning = owners[0].differs_in_revision(&owners[1]).unwrap();
+        assert!(warning.contains("an unknown revision"), "{warning}");
+    }
 
     #[test]
     fn tokens_differ_and_this_process_is_there() {
