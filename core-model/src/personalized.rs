@@ -3,6 +3,7 @@
 //! checkpoint.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor};
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::learned_embedding::LearnedEmbedding;
 use crate::neti::NetiMapper;
 use crate::network::Network;
-use crate::params::{Extension, ParamNames, set_trainable, to_vec};
+use crate::params::{Extension, ParamBuilder, ParamNames, set_trainable, to_vec};
 use crate::text_encoder::TextEncoder;
 use crate::unet::UNet2DConditionModel;
 
@@ -108,6 +109,21 @@ impl PersonalizedModel {
     /// The networks of a base model; there is no concept yet.
     pub fn new(text_encoder: TextEncoder, unet: UNet2DConditionModel) -> Self {
         Self::of_parts(None, text_encoder, unet)
+    }
+
+    /// The networks of a model folder by their configurations alone: names and shapes are the model's, and no weights
+    /// are read or kept.
+    ///
+    /// # Errors
+    /// A configuration that is missing or that this crate does not compute.
+    pub fn shapes_of(folder: &Path) -> Result<Self> {
+        let config = |part: &str| folder.join(part).join("config.json");
+        let text_encoder = TextEncoder::read_config(&config(TEXT_ENCODER))?;
+        let unet = UNet2DConditionModel::read_config(&config(UNET))?;
+        Ok(Self::new(
+            TextEncoder::new(&text_encoder, &ParamBuilder::shapes())?,
+            UNet2DConditionModel::new(&unet, &ParamBuilder::shapes())?,
+        ))
     }
 
     fn of_parts(

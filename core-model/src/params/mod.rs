@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 use std::rc::Rc;
 
-use burn::module::{Module, Param, ParamId};
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::RngExt;
 use rand_distr::{StandardNormal, StandardUniform};
@@ -141,14 +141,18 @@ impl ParamBuilder {
         names: &ParamNames,
         extensions: Vec<Extension>,
     ) -> Self {
-        let mut tensors = HashMap::new();
-        names.read(network, |param| {
-            tensors.insert(param.name.to_string(), param.value);
-        });
-        let device = tensors.values().next().map(Tensor::device);
-        let device = device.unwrap_or_else(Device::flex);
+        let mut source = Source::Shapes;
+        let mut device = Device::flex();
+        if !is_of_shapes(network) {
+            let mut tensors = HashMap::new();
+            names.read(network, |param| {
+                device = param.value.device();
+                tensors.insert(param.name.to_string(), param.value);
+            });
+            source = Source::Network(tensors);
+        }
         let shared = Shared {
-            source: Source::Network(tensors),
+            source,
             device,
             precision: Precision::Float32,
             extensions,
@@ -367,6 +371,19 @@ impl ParamBuilder {
         }
         Ok(ParamNames::new(self.shared.names.borrow().clone()))
     }
+}
+
+/// Whether a network was built of [shapes](ParamBuilder::shapes), without values.
+fn is_of_shapes<M: Module>(network: &M) -> bool {
+    struct Visitor(bool);
+    impl ModuleVisitor for Visitor {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0 |= !param.is_initialized();
+        }
+    }
+    let mut visitor = Visitor(false);
+    network.visit(&mut visitor);
+    visitor.0
 }
 
 /// Fails unless a checkpoint holds a tensor of this shape.

@@ -41,6 +41,10 @@ impl Adapter for Embedding {
         EMBEDDING
     }
 
+    fn is_concept(&self) -> bool {
+        true
+    }
+
     fn save(&self, trained: &Trained<'_>, path: &Path) -> Result<()> {
         let embedding = learned_embedding(trained.phrase, trained.base_name, trained.model)?;
         let Some(mut embedding) = embedding else {

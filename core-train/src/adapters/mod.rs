@@ -61,6 +61,16 @@ pub trait Adapter: Debug {
     /// The file or folder of a run folder that holds its result.
     fn file(&self) -> &'static str;
 
+    /// Whether it is what stands for the concept in prompts: small, and all that a prompt needs of the run.
+    fn is_concept(&self) -> bool {
+        false
+    }
+
+    /// The numbers that its file holds of a tensor of this shape.
+    fn numbers_written(&self, shape: &[usize]) -> u64 {
+        shape.iter().map(|size| *size as u64).product()
+    }
+
     /// Writes its result to `path`, which ends in [`file`](Self::file).
     ///
     /// # Errors

@@ -110,6 +110,10 @@ impl Adapter for Neti {
         NETI
     }
 
+    fn is_concept(&self) -> bool {
+        true
+    }
+
     fn save(&self, trained: &Trained<'_>, path: &Path) -> Result<()> {
         let Some(mapper) = trained.model.mapper() else {
             return Ok(());

@@ -92,6 +92,13 @@ impl Adapter for Oft {
         OFT
     }
 
+    /// The strict upper triangle of every block.
+    fn numbers_written(&self, shape: &[usize]) -> u64 {
+        let side = shape.last().copied().unwrap_or(0) as u64;
+        let blocks = shape.first().copied().unwrap_or(0) as u64;
+        blocks * side * side.saturating_sub(1) / 2
+    }
+
     fn save(&self, trained: &Trained<'_>, path: &Path) -> Result<()> {
         Ok(OftFolder::of_model(trained.model).save(path)?)
     }

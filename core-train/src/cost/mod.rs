@@ -1,5 +1,6 @@
 //! What a run costs: measured on real steps, or computed from the sizes of the networks.
 
+pub mod disk;
 pub mod memory;
 
 use std::fmt::Write;
@@ -10,6 +11,7 @@ use crate::base_model::BaseModel;
 use crate::config::{RunConfig, StageConfig};
 use crate::error::Result;
 use crate::stepper::Stepper;
+use disk::ModelShapes;
 
 /// The measured cost of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,16 +93,16 @@ pub fn describe(config: &RunConfig, replay: Option<&Path>) -> Result<String> {
         config.device,
         config.model.path.display(),
     );
-    let cost = if !config.model.source().is_present() {
+    let (mut cost, mut disk) = (None, None);
+    if !config.model.source().is_present() {
         text.push_str("no estimate: model not present\n");
-        None
     } else if replay.is_none() && !concept.images.exists() {
         text.push_str("no estimate: concept folder not present\n");
-        None
     } else {
         let base = BaseModel::load(&config.model, &config.device)?;
-        Some(measure(&base, config, replay)?)
-    };
+        cost = Some(measure(&base, config, replay)?);
+        disk = Some(ModelShapes::read(&base.folder)?.run(config)?);
+    }
     for (index, stage) in config.stages.iter().enumerate() {
         let _ = write!(text, "{}", line(stage));
         if let Some(cost) = &cost {
@@ -119,6 +121,11 @@ pub fn describe(config: &RunConfig, replay: Option<&Path>) -> Result<String> {
             }
             None => text.push_str("peak memory: not known on this system\n"),
         }
+    }
+    if let Some(disk) = disk {
+        let [end, peak] =
+            [disk.weights + disk.rest, disk.peak()].map(|bytes| bytes.div_ceil(1 << 20));
+        let _ = writeln!(text, "disk: about {end} MiB, {peak} MiB while it trains");
     }
     Ok(text)
 }

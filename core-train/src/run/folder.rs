@@ -6,8 +6,9 @@
 //! | `metrics.csv` | one row per optimiser step |
 //! | `metrics.jsonl`, `tensorboard/` | the same for other programs, when `report_to` names them |
 //! | `learned_embeds.safetensors` | the concept, one key, the placeholder token; none with a rare token |
-//! | `unet/` | diffusers layout, when a stage trained any of it |
+//! | `unet/` | diffusers layout, when a stage trained all of it; [`changed_weights.safetensors`](core_model::changed_weights) when some |
 //! | `text_encoder/` | transformers layout, when a stage trained it |
+//! | `removed.json` | what was [removed](super::removed) to make room, with its digests |
 //! | `validation/` | validation images, when asked for |
 //! | `checkpoints/` | a run folder for every `checkpoint_every` steps: the run as if it had ended there |
 //! | `environment.json` | versions, device, instruction set, GPU, revision of the program, SHA-256 of every model file |

@@ -5,6 +5,7 @@ pub mod environment;
 pub mod first_stages;
 pub mod folder;
 pub mod position;
+pub mod removed;
 pub mod scratch;
 pub mod state;
 
@@ -14,12 +15,16 @@ use core_model::folder::ModelFolder;
 use core_model::personalized::PersonalizedModel;
 use core_model::pipeline::StableDiffusionPipeline;
 
-use crate::adapters::{Adapter, EMBEDDING, Embedding, Loading, NETI, Trained, UNET};
+use crate::adapters::{Adapter, Embedding, Loading, OFT, TEXT_ENCODER, Trained, UNET};
 use crate::base_model::BaseModel;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::phrase::Phrase;
 use folder::CONFIG;
+use removed::Removed;
+
+/// The results that change the U-Net alone, which no prompt needs.
+pub const OF_UNET: [&str; 2] = [UNET, OFT];
 
 /// A finished run.
 #[derive(Debug, Clone)]
@@ -90,7 +95,7 @@ impl Run {
     /// # Errors
     /// As [`pipeline`](Self::pipeline).
     pub fn prompt_pipeline(&self, base: &BaseModel) -> Result<StableDiffusionPipeline> {
-        self.load(base, 1.0, |adapter| adapter.file() != UNET)
+        self.load(base, 1.0, |adapter| !OF_UNET.contains(&adapter.file()))
     }
 
     fn load(
@@ -109,8 +114,7 @@ impl Run {
         for adapter in results(&self.config).into_iter().filter(|a| wanted(*a)) {
             let path = self.folder.join(adapter.file());
             if !path.exists() {
-                let reason = "is missing; the run is damaged, or another program removed the file";
-                return Err(Error::run_folder(path, reason));
+                return Err(self.missing(adapter.file())?);
             }
             pipeline = adapter.load(&path, loading, pipeline)?;
         }
@@ -118,9 +122,32 @@ impl Run {
     }
 }
 
+impl Run {
+    /// The results without the concept, which are what is large of a run.
+    pub fn weights(&self) -> Vec<&'static str> {
+        let weights = results(&self.config).into_iter();
+        let weights = weights.filter(|adapter| !adapter.is_concept());
+        weights.map(|adapter| adapter.file()).collect()
+    }
+
+    /// Why a result is not there.
+    fn missing(&self, result: &str) -> Result<Error> {
+        let removed = Removed::read(&self.folder)?;
+        let reason = match removed.filter(|removed| removed.holds(result)) {
+            Some(removed) => format!(
+                "was removed, since {}; `core-train train {}` trains it again into another folder",
+                removed.reason,
+                self.folder.join(CONFIG).display()
+            ),
+            None => "is missing; the run is damaged, or another program removed the file".into(),
+        };
+        Ok(Error::run_folder(self.folder.join(result), reason))
+    }
+}
+
 /// The sets of weights whose results a run leaves behind, one for each file, that of the last stage
 /// which has it; and the concept in any case, unless it is a word of the vocabulary.
-fn results(config: &RunConfig) -> Vec<&dyn Adapter> {
+pub(crate) fn results(config: &RunConfig) -> Vec<&dyn Adapter> {
     let mut results: Vec<&dyn Adapter> = Vec::new();
     for entry in config.stages.iter().flat_map(|stage| &stage.train) {
         let adapter = entry.adapter.adapter();
@@ -130,9 +157,11 @@ fn results(config: &RunConfig) -> Vec<&dyn Adapter> {
             None => results.push(adapter),
         }
     }
-    if config.rare_token.is_none() && !results.iter().any(|adapter| is_concept(*adapter)) {
+    if config.rare_token.is_none() && !results.iter().any(|adapter| adapter.is_concept()) {
         results.insert(0, &Embedding { direction: None });
     }
+    // What changes layers of a network is put into the network of the run.
+    results.sort_by_key(|adapter| ![UNET, TEXT_ENCODER].contains(&adapter.file()));
     results
 }
 
@@ -159,12 +188,7 @@ pub(crate) fn save_concept(
     model: &PersonalizedModel,
     folder: &Path,
 ) -> Result<()> {
-    save(config, base, model, folder, is_concept)
-}
-
-/// Whether a set of weights is what stands for the concept in prompts.
-fn is_concept(adapter: &dyn Adapter) -> bool {
-    [EMBEDDING, NETI].contains(&adapter.file())
+    save(config, base, model, folder, |adapter| adapter.is_concept())
 }
 
 fn save(

@@ -27,7 +27,7 @@ use crate::stepper::Stepper;
 const FORMAT: u32 = 2;
 
 /// The folder of the states in a run folder.
-pub(crate) const STATE: &str = "state";
+pub const STATE: &str = "state";
 
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
