@@ -8,13 +8,14 @@ use core_train::cost::duration;
 use crate::experiment::Experiment;
 use crate::plan::plan;
 use crate::planned::{PlannedCell, planned_cells};
+use crate::trained::Trained;
 use crate::work_plan::WorkPlan;
 
-/// Reports line by line which runs there are and, where model and photos are present, how much time and
-/// memory they need, as measured on a few real steps.
+/// Reports line by line which runs there are and, where model and photos are present, how much time, memory
+/// and disk they need, as measured on a few real steps.
 ///
 /// # Errors
-/// What a real run would refuse, apart from what is absent.
+/// What a real run would refuse, apart from what is absent: at the end a disk that is too small.
 pub fn describe(experiment: &Experiment, results: &Path, say: &dyn Fn(&str)) -> Result<()> {
     let concepts = experiment.concept_names();
     say(&format!(
@@ -46,12 +47,12 @@ pub fn describe(experiment: &Experiment, results: &Path, say: &dyn Fn(&str)) -> 
     }
     let (experiment, model) = experiment.clone().located()?;
     let cells = plan(&experiment, &model)?;
-    list(&planned_cells(&experiment, &cells, results), say);
-    costs(
-        &WorkPlan::measure(&experiment, model, &cells, results)?,
-        say,
-    );
-    Ok(())
+    let trained = Trained::for_images(&experiment, &model, &cells, results)?;
+    let planned = planned_cells(&experiment, &cells, &trained);
+    list(&planned, say);
+    let plan = WorkPlan::measure(&experiment, model, &cells, planned, &trained)?;
+    costs(&plan, say);
+    plan.disk.check()
 }
 
 /// How a run is called in the list.
@@ -77,19 +78,22 @@ fn costs(plan: &WorkPlan, say: &dyn Fn(&str)) {
         plan.at_once,
         plan.threads,
     ));
+    say(&match plan.steps_without_sharing {
+        alone if alone > plan.steps_to_train => format!(
+            "{} optimiser steps to take; {alone} if stages that several runs begin with were not shared",
+            plan.steps_to_train
+        ),
+        _ => format!("{} optimiser steps to take", plan.steps_to_train),
+    });
     if let Some((prompts, seconds)) = plan.optimisations {
         say(&format!(
             "{prompts} optimisations of an embedding for a prompt, about {}",
             duration(seconds / at_once)
         ));
     }
-    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     if let Some(memory) = plan.memory_bytes {
-        let all = mib(memory * plan.at_once as u64);
+        let all = (memory * plan.at_once as u64).div_ceil(1 << 20);
         say(&format!("peak memory: at most about {all} MiB"));
     }
-    say(&format!(
-        "disk: about {} MiB for the runs that are missing",
-        mib(plan.disk_bytes)
-    ));
+    plan.disk.lines().iter().for_each(|line| say(line));
 }

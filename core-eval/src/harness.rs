@@ -18,13 +18,15 @@ use crate::base::Base;
 use crate::checks::checks;
 use crate::claims::Claims;
 use crate::curves::{self, CurveRow};
+use crate::disk::DiskPlan;
 use crate::effects::{self, EffectRow, Evidence};
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, Keep};
 use crate::gallery::{Gallery, ImageFile, MaskSource, load_images};
 use crate::image_rows::image_rows;
-use crate::images::{GenerationJob, wanted};
+use crate::images::{GenerationJob, jobs, wanted};
 use crate::kept_tokens::KeptTokens;
 use crate::lock;
+use crate::machines::mixture;
 use crate::metrics::Metric;
 use crate::missing;
 use crate::page::{self, Source};
@@ -33,10 +35,12 @@ use crate::plan::{Cell, plan};
 use crate::protocol::Protocol;
 use crate::provenance::protocol_json;
 use crate::reference::{Deviation, compare, reference_of};
+use crate::removal::Removal;
 use crate::report::figures::{FigureOptions, Foreground, draw_all, draw_foregrounds};
 use crate::report::{self, ScoreTable, Tables, TokenRow, Weighting};
 use crate::scoring::{ScoredImages, photo_files};
 use crate::tokens::TokenProbe;
+use crate::trained::Trained;
 use crate::usage::Usage;
 use crate::validation_scores;
 use crate::work::{Done, Work};
@@ -83,7 +87,8 @@ pub struct Outcome {
 /// failures keep finished work, and the next call continues from there.
 pub fn run(experiment: Experiment, results: &Path, stop: &AtomicBool) -> Result<Outcome> {
     let (experiment, model) = located(experiment)?;
-    Harness::new(&experiment, model, results, stop)?.run()
+    let cells = cells_that_fit(&experiment, &model, results)?;
+    Harness::new(&experiment, model, cells, results, stop)?.run()
 }
 
 /// Trains and generates a part, beside any number of other processes, until nothing of it is left, and
@@ -98,8 +103,9 @@ pub fn work(
     stop: &AtomicBool,
 ) -> Result<Done> {
     let (experiment, model) = located(experiment)?;
-    let mut harness = Harness::new(&experiment, model, results, stop)?;
-    harness.cells = part.of(harness.cells)?;
+    let cells = cells_that_fit(&experiment, &model, results)?;
+    let mut harness = Harness::new(&experiment, model, cells, results, stop)?;
+    harness.part = Some(part.of(harness.cells.clone())?);
     harness.work()
 }
 
@@ -110,7 +116,8 @@ pub fn work(
 /// may hide what another machine has written.
 pub fn score(experiment: Experiment, results: &Path, stop: &AtomicBool) -> Result<Outcome> {
     let (experiment, model) = located(experiment)?;
-    let harness = Harness::new(&experiment, model, results, stop)?;
+    let cells = plan(&experiment, &model)?;
+    let harness = Harness::new(&experiment, model, cells, results, stop)?;
     missing::wait(&harness.jobs(), stop)?;
     harness.tables(Done::default())
 }
@@ -135,6 +142,8 @@ struct Harness<'a> {
     gallery: Gallery,
     probe: TokenProbe<'a>,
     cells: Vec<Cell>,
+    /// The part of the cells that this process works on; `None` for all.
+    part: Option<Vec<Cell>>,
     workers: Workers,
     stop: &'a AtomicBool,
     claims: Claims,
@@ -144,6 +153,7 @@ impl<'a> Harness<'a> {
     fn new(
         experiment: &'a Experiment,
         model: ModelFolder,
+        cells: Vec<Cell>,
         results: &'a Path,
         stop: &'a AtomicBool,
     ) -> Result<Self> {
@@ -159,7 +169,6 @@ impl<'a> Harness<'a> {
         }
         gallery.release();
         let probe = TokenProbe::load(experiment, &model)?;
-        let cells = plan(experiment, &model)?;
         probe.check_prompts(&cells)?;
         let base = Base::new(model, &experiment.device);
         let claims = enter(experiment, &cells, results, &base, stop)?;
@@ -172,6 +181,7 @@ impl<'a> Harness<'a> {
             gallery,
             probe,
             cells,
+            part: None,
             workers,
             stop,
             claims,
@@ -198,6 +208,9 @@ impl<'a> Harness<'a> {
         let _lock = lock::lock(self.results, self.stop)?;
         self.claims.sweep()?;
         let tokens = self.tokens(&mut outcome.usage)?;
+        if self.experiment.keep == Keep::Images {
+            self.removal().after_prompts()?;
+        }
         let curves = self.curves()?;
         report::write_rows(&self.file("tokens.csv"), &tokens)?;
         report::write_rows(&self.file("curves.csv"), &curves)?;
@@ -274,6 +287,11 @@ impl<'a> Harness<'a> {
     fn report(&self, outcome: &mut Outcome) {
         let folders = [self.results.to_path_buf()];
         let written = Source::read(&folders).and_then(|source| {
+            let environments = source.runs.iter();
+            let environments = environments.filter_map(|run| run.environment.as_ref());
+            if let Some(warning) = mixture(environments) {
+                tracing::warn!("{warning}");
+            }
             let options = page::Options::default();
             page::write(&source, self.results, &options)
         });
@@ -301,11 +319,20 @@ impl<'a> Harness<'a> {
         )
     }
 
+    fn removal(&self) -> Removal<'_> {
+        Removal {
+            jobs: self.jobs(),
+            results: self.results,
+            claims: &self.claims,
+        }
+    }
+
     /// Trains and generates what is missing.
     fn work(&self) -> Result<Done> {
         let work = Work {
             experiment: self.experiment,
-            cells: &self.cells,
+            cells: self.part.as_ref().unwrap_or(&self.cells),
+            all_cells: &self.cells,
             results: self.results,
             base: &self.base,
             claims: &self.claims,
@@ -434,6 +461,18 @@ impl<'a> Harness<'a> {
     }
 }
 
+/// The cells of an experiment, for which the disk has room.
+fn cells_that_fit(
+    experiment: &Experiment,
+    model: &ModelFolder,
+    results: &Path,
+) -> Result<Vec<Cell>> {
+    let cells = plan(experiment, model)?;
+    let trained = Trained::for_images(experiment, model, &cells, results)?;
+    DiskPlan::new(experiment, model, &cells, &trained)?.check()?;
+    Ok(cells)
+}
+
 /// Enters this process among those that work in the folder.
 fn enter(
     experiment: &Experiment,
@@ -449,24 +488,6 @@ fn enter(
         images.insert(folder.display().to_string(), digest[..16].to_string());
     }
     Claims::enter(results, images)
-}
-
-/// The images of every cell.
-fn jobs<'a>(
-    experiment: &'a Experiment,
-    cells: &'a [Cell],
-    results: &'a Path,
-    base: &'a Base,
-    stop: &'a AtomicBool,
-) -> Vec<GenerationJob<'a>> {
-    let jobs = cells.iter().map(|cell| GenerationJob {
-        experiment,
-        cell,
-        results,
-        base,
-        stop,
-    });
-    jobs.collect()
 }
 
 /// Refuses protocols whose pairing does not fit the numbers of images and photos.

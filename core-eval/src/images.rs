@@ -29,7 +29,7 @@ pub(crate) const SOURCE: &str = "source.json";
 
 /// How a claim on the images of a cell is called.
 pub(crate) fn claim_name(experiment: &Experiment, cell: &Cell) -> String {
-    let folder = folder(experiment, cell, &experiment.concepts[cell.concept]);
+    let folder = folder_of(experiment, cell);
     let digest = hex(&Sha256::digest(folder.to_string_lossy().as_bytes()));
     format!("images-{}", &digest[..16])
 }
@@ -57,7 +57,7 @@ impl Wanted {
 /// The images of a cell, in order.
 pub fn wanted(experiment: &Experiment, cell: &Cell) -> Vec<Wanted> {
     let concept = &experiment.concepts[cell.concept];
-    let folder = folder(experiment, cell, concept);
+    let folder = folder_of(experiment, cell);
     let mut wanted = Vec::new();
     for (prompt_index, prompt) in experiment.prompts_for(concept).into_iter().enumerate() {
         for image in 0..experiment.sampling.images_per_prompt {
@@ -75,10 +75,11 @@ pub fn wanted(experiment: &Experiment, cell: &Cell) -> Vec<Wanted> {
     wanted
 }
 
-fn folder(experiment: &Experiment, cell: &Cell, concept: &ConceptConfig) -> PathBuf {
+/// The folder of a cell's images, relative to the results.
+pub(crate) fn folder_of(experiment: &Experiment, cell: &Cell) -> PathBuf {
     Path::new("images")
         .join(&experiment.variants[cell.variant].name)
-        .join(&concept.name)
+        .join(&experiment.concepts[cell.concept].name)
         .join(cell.seed.to_string())
 }
 
@@ -112,7 +113,7 @@ impl GenerationJob<'_> {
             ..
         } = *self;
         let concept = &experiment.concepts[cell.concept];
-        self.prepare(&results.join(folder(experiment, cell, concept)), concept)?;
+        self.prepare(&results.join(folder_of(experiment, cell)), concept)?;
         let mut generator: Option<Generator> = None;
         let mut generated = 0;
         // Batches do not depend on which images exist, so an interrupted experiment ends with the
@@ -168,7 +169,7 @@ impl GenerationJob<'_> {
     /// An unreadable model.
     pub(crate) fn origin(&self) -> Result<(PathBuf, String)> {
         let concept = &self.experiment.concepts[self.cell.concept];
-        let folder = folder(self.experiment, self.cell, concept);
+        let folder = folder_of(self.experiment, self.cell);
         let source = source(self.experiment, self.cell, concept, self.base.folder())?;
         Ok((folder, source))
     }
@@ -457,9 +458,22 @@ impl Drawn {
     }
 }
 
-/// Whether a run is finished.
-pub(crate) fn is_trained(run: &PlannedRun, results: &Path) -> bool {
-    run.folder(results).exists()
+/// The images of every cell.
+pub(crate) fn jobs<'a>(
+    experiment: &'a Experiment,
+    cells: &'a [Cell],
+    results: &'a Path,
+    base: &'a Base,
+    stop: &'a AtomicBool,
+) -> Vec<GenerationJob<'a>> {
+    let jobs = cells.iter().map(|cell| GenerationJob {
+        experiment,
+        cell,
+        results,
+        base,
+        stop,
+    });
+    jobs.collect()
 }
 
 #[cfg(test)]

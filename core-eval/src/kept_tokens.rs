@@ -1,10 +1,12 @@
 //! Rows of `tokens.csv`, computed once per run and kept for the next start.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use core_model::files::sha256;
 use core_train::adapters::UNET;
+use core_train::run::removed::Removed;
 
 use crate::base::Base;
 use crate::experiment::Experiment;
@@ -100,22 +102,30 @@ impl<'a> KeptTokens<'a> {
     }
 }
 
-/// The digests of the weights that a run has trained, except its U-Net, which does not encode prompts.
+/// The digests of the weights that a run has trained, except its U-Net, which does not encode prompts; of those that were
+/// removed, what is noted.
 fn trained_weights(run: &Path) -> Result<Vec<String>> {
-    let mut files = Vec::new();
+    let mut digests: BTreeMap<PathBuf, String> = BTreeMap::new();
+    let is_counted = |path: &Path| {
+        !path.starts_with(UNET) && path.extension().is_some_and(|end| end == "safetensors")
+    };
     for path in entries(run)? {
-        if path.is_dir() && !path.ends_with(UNET) {
-            files.extend(entries(&path)?);
+        let files = if path.is_dir() {
+            entries(&path)?
         } else {
-            files.push(path);
+            vec![path]
+        };
+        for file in files {
+            let name = file.strip_prefix(run)?.to_path_buf();
+            if is_counted(&name) {
+                digests.insert(name, sha256(&file)?);
+            }
         }
     }
-    files.retain(|path| path.extension().is_some_and(|end| end == "safetensors"));
-    files.sort();
-    Ok(files
-        .iter()
-        .map(|path| sha256(path))
-        .collect::<core_model::Result<_>>()?)
+    let removed = Removed::read(run)?.unwrap_or_default().files.into_iter();
+    let removed = removed.map(|(name, digest)| (PathBuf::from(name), digest));
+    digests.extend(removed.filter(|(name, _)| is_counted(name)));
+    Ok(digests.into_values().collect())
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -3,9 +3,9 @@
 //! | topic | module |
 //! |---|---|
 //! | the TOML file and what it refers to | [`experiment`] |
-//! | from file to tables | [`harness`], [`dry_run`], [`planned`], [`work_plan`] |
-//! | addresses of runs, training | [`plan`], [`training`] |
-//! | work shared between cores, processes and machines | [`work`], [`part`], [`claims`], [`workers`], [`slurm`] |
+//! | from file to tables | [`harness`], [`dry_run`], [`planned`], [`work_plan`], [`disk`] |
+//! | addresses of runs, training | [`plan`], [`trained`], [`training`] |
+//! | work shared between cores, processes and machines | [`work`], [`part`], [`claims`], [`workers`], [`machines`], [`slurm`] |
 //! | evaluation images with paired noise | [`images`] |
 //! | metrics, and how scores are computed | [`metrics`], [`protocol`], [`gallery`], [`masks`], [`scoring`], [`provenance`] |
 //! | commands that judge images | [`judge`] |
@@ -23,6 +23,7 @@ mod base64;
 pub mod checks;
 pub mod claims;
 pub mod curves;
+pub mod disk;
 pub mod dry_run;
 pub mod effects;
 pub mod experiment;
@@ -33,6 +34,7 @@ pub mod images;
 pub mod judge;
 pub mod kept_tokens;
 mod lock;
+pub mod machines;
 pub mod masks;
 pub mod merge;
 mod missing;
@@ -46,6 +48,7 @@ pub mod protocol;
 pub mod provenance;
 mod quick;
 pub mod reference;
+mod removal;
 pub mod report;
 pub mod rows;
 pub mod scoring;
@@ -54,6 +57,7 @@ pub mod slurm;
 pub mod statistics;
 pub mod study;
 pub mod tokens;
+pub mod trained;
 pub mod training;
 pub mod usage;
 pub mod validation_scores;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::images::{GenerationJob, is_trained};
+use crate::images::GenerationJob;
 
 /// How long a network file system may hide what another machine has written: clients of NFS look again
 /// after at most 60 s.
@@ -57,7 +57,7 @@ fn of(jobs: &[GenerationJob<'_>]) -> Result<Vec<String>> {
         let (folder, _) = job.origin()?;
         let folder = folder.display();
         match &job.cell.run {
-            Some(run) if !is_trained(run, job.results) => {
+            Some(run) if !run.folder(job.results).exists() => {
                 missing.push(format!("run {} for {folder}", run.address));
             }
             _ if !job.is_done()? => missing.push(folder.to_string()),

@@ -1,13 +1,12 @@
 //! The state of every cell of an experiment: what is done, what is left, and who works on it.
 
-use std::path::Path;
-
 use serde::Serialize;
 
 use crate::claims::claimed_by;
 use crate::experiment::Experiment;
-use crate::images::{claim_name, is_trained, wanted};
+use crate::images::{claim_name, wanted};
 use crate::plan::{Cell, PlannedRun};
+use crate::trained::Trained;
 use crate::training::{saved_steps, steps};
 
 /// One variant, one concept and one seed, and how far it is.
@@ -49,18 +48,26 @@ pub enum State {
     AsAbove,
     /// The run is not complete.
     ToTrain,
+    /// The weights of the run were removed, and images of it are missing.
+    ToTrainAgain,
 }
 
 /// The cells in order, without estimates.
-pub fn planned_cells(experiment: &Experiment, cells: &[Cell], results: &Path) -> Vec<PlannedCell> {
+pub fn planned_cells(
+    experiment: &Experiment,
+    cells: &[Cell],
+    trained: &Trained<'_>,
+) -> Vec<PlannedCell> {
+    let results = trained.results();
     let mut listed: Vec<&str> = Vec::new();
     let mut planned = Vec::new();
     for cell in cells {
         let address = cell.run.as_ref().map(|run| run.address.as_str());
         let state = match &cell.run {
             None => State::NothingToTrain,
-            Some(run) if is_trained(run, results) => State::Done,
+            Some(run) if trained.has(run) => State::Done,
             Some(run) if listed.contains(&run.address.as_str()) => State::AsAbove,
+            Some(run) if trained.is_wanted_again(run) => State::ToTrainAgain,
             Some(_) => State::ToTrain,
         };
         listed.extend(address);
@@ -82,7 +89,7 @@ pub fn planned_cells(experiment: &Experiment, cells: &[Cell], results: &Path) ->
             seed: cell.seed,
             address: address.map(String::from),
             state,
-            steps_done: cell.run.as_ref().map_or(0, |run| steps_done(run, results)),
+            steps_done: cell.run.as_ref().map_or(0, |run| steps_done(run, trained)),
             steps: cell.run.as_ref().map_or(0, steps),
             images_done: is_there.count(),
             images: images.len(),
@@ -93,10 +100,10 @@ pub fn planned_cells(experiment: &Experiment, cells: &[Cell], results: &Path) ->
     planned
 }
 
-fn steps_done(run: &PlannedRun, results: &Path) -> usize {
-    match is_trained(run, results) {
+fn steps_done(run: &PlannedRun, trained: &Trained<'_>) -> usize {
+    match trained.has(run) {
         true => steps(run),
-        false => saved_steps(run, results),
+        false => saved_steps(run, trained.results()),
     }
 }
 
@@ -113,6 +120,9 @@ impl PlannedCell {
                 format!("run {address}, to train, {done} of {steps} steps done")
             }
             State::ToTrain => format!("run {address}, to train"),
+            State::ToTrainAgain => {
+                format!("run {address}, to train again, since its weights were removed")
+            }
         };
         text += &format!("; {} of {} images", self.images_done, self.images);
         if let Some(worker) = &self.worker {

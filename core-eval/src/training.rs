@@ -14,8 +14,8 @@ use core_train::run::scratch;
 
 use crate::base::Base;
 use crate::claims::Claim;
-use crate::images::is_trained;
 use crate::plan::{Cell, PlannedRun};
+use crate::trained::Trained;
 
 /// A run to be trained.
 #[derive(Debug, Clone, Copy)]
@@ -43,12 +43,17 @@ impl Task<'_> {
     /// Whether it can begin: the run that it goes on from is there.
     pub(crate) fn is_ready(&self, results: &Path) -> bool {
         self.earlier
-            .is_none_or(|earlier| is_trained(earlier, results))
+            .is_none_or(|earlier| earlier.folder(results).exists())
     }
 
     /// Whether it is complete.
     pub(crate) fn is_trained(&self, results: &Path) -> bool {
-        is_trained(self.run, results)
+        self.run.folder(results).exists()
+    }
+
+    /// Whether it keeps the state of its last step, from which others go on.
+    pub fn keeps_state(&self) -> bool {
+        self.keep_state
     }
 
     /// The steps that it takes itself.
@@ -59,8 +64,9 @@ impl Task<'_> {
 
 /// The runs that are missing, each once, in rounds: a run goes on only from those of earlier rounds, or
 /// from finished ones. Stages that several of them begin with are runs of their own.
-pub fn rounds<'a>(cells: &'a [Cell], results: &Path) -> Vec<Vec<Task<'a>>> {
-    let is_missing = |run: &&PlannedRun| !is_trained(run, results);
+pub fn rounds<'a>(cells: &'a [Cell], trained: &Trained<'_>) -> Vec<Vec<Task<'a>>> {
+    let results = trained.results();
+    let is_missing = |run: &&PlannedRun| !trained.has(run);
     let wanted = distinct(
         cells
             .iter()
@@ -74,7 +80,7 @@ pub fn rounds<'a>(cells: &'a [Cell], results: &Path) -> Vec<Vec<Task<'a>>> {
             *users.entry(&run.address).or_default() += 1;
         }
     }
-    let is_useful = |run: &PlannedRun| match is_trained(run, results) {
+    let is_useful = |run: &PlannedRun| match trained.has(run) {
         true => has_state(&run.folder(results)),
         false => {
             users
@@ -113,6 +119,13 @@ pub fn rounds<'a>(cells: &'a [Cell], results: &Path) -> Vec<Vec<Task<'a>>> {
     rounds
 }
 
+/// The steps of all runs that are missing, if each trained all of its stages itself.
+pub(crate) fn steps_without_sharing(cells: &[Cell], trained: &Trained<'_>) -> usize {
+    let runs = cells.iter().filter_map(|cell| cell.run.as_ref());
+    let missing = distinct(runs.filter(|run| !trained.has(run)));
+    missing.into_iter().map(steps).sum()
+}
+
 /// Every run once, by its address.
 fn distinct<'a>(runs: impl Iterator<Item = &'a PlannedRun>) -> Vec<&'a PlannedRun> {
     let mut found: Vec<&PlannedRun> = Vec::new();
@@ -148,14 +161,21 @@ pub(crate) fn train(
     let of_concept = |error: core_train::Error| {
         anyhow::Error::new(error).context(format!("concept `{}`", run.config.concept.name))
     };
-    let begin = || -> core_train::Result<usize> {
+    let begin = || -> core_train::Result<Option<usize>> {
         scratch::adopt(&output, &scratch)?;
-        if let Some(earlier) = task.earlier {
-            begin_from(&earlier.folder(results), &run.config, &scratch)?;
+        if let Some(earlier) = task.earlier.filter(|_| !scratch.exists()) {
+            let earlier = earlier.folder(results);
+            if !has_state(&earlier) {
+                return Ok(None);
+            }
+            begin_from(&earlier, &run.config, &scratch)?;
         }
-        Ok(rows(&scratch).saturating_sub(task.first_step()))
+        Ok(Some(rows(&scratch).saturating_sub(task.first_step())))
     };
-    let before = begin().map_err(|error| Failure::OfAll(of_concept(error)))?;
+    // Another process has removed the state of the earlier run; the next look finds what can be done without it.
+    let Some(before) = begin().map_err(|error| Failure::OfAll(of_concept(error)))? else {
+        return Ok(None);
+    };
     let options = RunOptions {
         output: &output,
         scratch: Some(&scratch),

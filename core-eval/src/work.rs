@@ -11,9 +11,11 @@ use anyhow::{Error, Result, bail};
 
 use crate::base::Base;
 use crate::claims::{Claim, Claims};
-use crate::experiment::Experiment;
-use crate::images::{GenerationJob, claim_name};
+use crate::experiment::{Experiment, Keep};
+use crate::images::{GenerationJob, claim_name, jobs};
 use crate::plan::{Cell, PlannedRun};
+use crate::removal::Removal;
+use crate::trained::{Trained, wanted_again};
 use crate::training::{self, Failure, Task};
 use crate::work_progress::WorkProgress;
 use crate::workers::Workers;
@@ -25,7 +27,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Work<'a> {
     pub(crate) experiment: &'a Experiment,
+    /// The cells that this process works on.
     pub(crate) cells: &'a [Cell],
+    /// Those of the whole experiment.
+    pub(crate) all_cells: &'a [Cell],
     pub(crate) results: &'a Path,
     pub(crate) base: &'a Base,
     pub(crate) claims: &'a Claims,
@@ -80,12 +85,16 @@ impl Work<'_> {
     /// others are done.
     pub(crate) fn run(&self) -> Result<Done> {
         std::fs::create_dir_all(self.results.join("runs"))?;
+        self.removal().set_aside()?;
         let state = Mutex::new(State {
             drawn: vec![false; self.cells.len()],
             ..State::default()
         });
         let progress = WorkProgress::new(self.experiment, self.cells, self.results);
         progress.watch_while(|| self.workers.repeat(|| self.next_piece(&state, &progress)))?;
+        if self.experiment.keep == Keep::Images {
+            self.removal().after_all()?;
+        }
         let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
         match state.failed.into_values().next() {
             Some(error) => Err(error),
@@ -103,14 +112,9 @@ impl Work<'_> {
             let next = self.next(&mut lock(state), progress)?;
             match next {
                 Next::Nothing => return Ok(false),
-                Next::Train(task, claim) => return self.train(task, &claim, state).map(|()| true),
+                Next::Train(task, claim) => return self.train(task, claim, state).map(|()| true),
                 Next::Draw(cell, claim) => {
-                    let images = self.job(cell).run(&|| progress.on_image())?;
-                    drop(claim);
-                    let mut state = lock(state);
-                    state.done.images += images;
-                    state.drawn[cell] = true;
-                    return Ok(true);
+                    return self.draw(cell, claim, state, progress).map(|()| true);
                 }
                 Next::Wait(what) => {
                     progress.waits(&what);
@@ -121,13 +125,69 @@ impl Work<'_> {
         }
     }
 
-    fn train(&self, task: Task<'_>, claim: &Claim, state: &Mutex<State>) -> Result<()> {
-        match training::train(task, claim, self.base, self.results, self.stop) {
+    fn draw(
+        &self,
+        cell: usize,
+        claim: Claim,
+        state: &Mutex<State>,
+        progress: &WorkProgress<'_>,
+    ) -> Result<()> {
+        let job = self.job(cell);
+        let drawn = job.run(&|| progress.on_image());
+        drop(claim);
+        let images = match drawn {
+            Ok(images) => images,
+            // A process that knows only a part of the experiment has removed the weights meanwhile.
+            Err(_) if wanted_again(&job)?.is_some() => {
+                std::thread::sleep(LONGEST_WAIT / 32);
+                return self.removal().set_aside();
+            }
+            Err(error) => return Err(error),
+        };
+        {
+            let mut state = lock(state);
+            state.done.images += images;
+            state.drawn[cell] = true;
+        }
+        match &self.cells[cell].run {
+            Some(run) => self.has_used(run),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what nothing needs any more of a run and of those from which it went on, if only images are kept.
+    fn has_used(&self, run: &PlannedRun) -> Result<()> {
+        match self.experiment.keep {
+            Keep::Images => self.removal().after(run),
+            Keep::Everything => Ok(()),
+        }
+    }
+
+    fn removal(&self) -> Removal<'_> {
+        let Self {
+            experiment,
+            all_cells,
+            results,
+            base,
+            ..
+        } = *self;
+        Removal {
+            jobs: jobs(experiment, all_cells, results, base, self.stop),
+            results,
+            claims: self.claims,
+        }
+    }
+
+    fn train(&self, task: Task<'_>, claim: Claim, state: &Mutex<State>) -> Result<()> {
+        match training::train(task, &claim, self.base, self.results, self.stop) {
             Ok(Some(steps)) => {
-                let mut state = lock(state);
-                state.done.runs += 1;
-                state.done.steps += steps;
-                Ok(())
+                {
+                    let mut state = lock(state);
+                    state.done.runs += 1;
+                    state.done.steps += steps;
+                }
+                drop(claim);
+                self.has_used(task.run)
             }
             Ok(None) => Ok(()),
             Err(Failure::OfAll(error)) => Err(error),
@@ -143,7 +203,29 @@ impl Work<'_> {
     /// Chooses under the lock, so that threads of one process do not compete for claims.
     fn next(&self, state: &mut State, progress: &WorkProgress<'_>) -> Result<Next<'_>> {
         let mut waits_for = None;
-        let rounds = training::rounds(self.cells, self.results);
+        // Where weights are removed, images come first, so that few weights lie there at once.
+        let runs_come_first = self.experiment.keep == Keep::Everything;
+        for is_of_runs in [runs_come_first, !runs_come_first] {
+            let next = match is_of_runs {
+                true => self.next_run(state, &mut waits_for)?,
+                false => self.next_images(state, progress, &mut waits_for)?,
+            };
+            if let Some(next) = next {
+                return Ok(next);
+            }
+        }
+        let Some(name) = waits_for else {
+            return Ok(Next::Nothing);
+        };
+        let holder = self.claims.holder(name.trim_start_matches("run "))?;
+        Ok(Next::Wait(match holder {
+            Some(holder) => format!("{name}, which {} works on", holder.describe()),
+            None => name,
+        }))
+    }
+
+    fn next_run(&self, state: &State, waits_for: &mut Option<String>) -> Result<Option<Next<'_>>> {
+        let rounds = training::rounds(self.cells, &Trained::all(self.results));
         for task in rounds.iter().flatten() {
             let address = &task.run.address;
             if state.has_failed(task.run) || !task.is_ready(self.results) {
@@ -151,10 +233,19 @@ impl Work<'_> {
             }
             match self.claims.claim(address)? {
                 Some(claim) if task.is_trained(self.results) => drop(claim),
-                Some(claim) => return Ok(Next::Train(*task, claim)),
-                None => waits_for = Some(format!("run {address}")),
+                Some(claim) => return Ok(Some(Next::Train(*task, claim))),
+                None => *waits_for = Some(format!("run {address}")),
             }
         }
+        Ok(None)
+    }
+
+    fn next_images(
+        &self,
+        state: &mut State,
+        progress: &WorkProgress<'_>,
+        waits_for: &mut Option<String>,
+    ) -> Result<Option<Next<'_>>> {
         for (index, cell) in self.cells.iter().enumerate() {
             if state.drawn[index] {
                 continue;
@@ -176,18 +267,11 @@ impl Work<'_> {
             }
             let name = claim_name(self.experiment, cell);
             match self.claims.claim(&name)? {
-                Some(claim) => return Ok(Next::Draw(index, claim)),
-                None => waits_for = Some(name),
+                Some(claim) => return Ok(Some(Next::Draw(index, claim))),
+                None => *waits_for = Some(name),
             }
         }
-        let Some(name) = waits_for else {
-            return Ok(Next::Nothing);
-        };
-        let holder = self.claims.holder(name.trim_start_matches("run "))?;
-        Ok(Next::Wait(match holder {
-            Some(holder) => format!("{name}, which {} works on", holder.describe()),
-            None => name,
-        }))
+        Ok(None)
     }
 
     fn job(&self, cell: usize) -> GenerationJob<'_> {

@@ -11,11 +11,13 @@ use core_train::phrase::SLOT;
 use serde::Serialize;
 
 use crate::base::Base;
+use crate::disk::DiskPlan;
 use crate::experiment::Experiment;
 use crate::images::{time_image, wanted};
 use crate::plan::Cell;
-use crate::planned::{PlannedCell, planned_cells};
-use crate::training::rounds;
+use crate::planned::PlannedCell;
+use crate::trained::Trained;
+use crate::training::{Task, rounds, steps_without_sharing};
 use crate::workers::Workers;
 
 /// What is left of an experiment, and its cost as measured on this machine.
@@ -42,27 +44,34 @@ pub struct WorkPlan {
     pub threads: usize,
     /// The peak memory of one of them in bytes, where the system tells.
     pub memory_bytes: Option<u64>,
-    /// The bytes that finished runs and images will take beside what is there, about.
+    /// The number of optimiser steps to take.
+    pub steps_to_train: usize,
+    /// The same if each of these runs trained all of its stages itself.
+    pub steps_without_sharing: usize,
+    /// The bytes that are still to be written, at the most at one moment, about.
     pub disk_bytes: u64,
+    /// What takes them.
+    pub disk: DiskPlan,
     /// Every variant, concept and seed.
     pub cells: Vec<PlannedCell>,
 }
 
 impl WorkPlan {
-    /// Measures a few real steps and one image.
+    /// Measures a few real steps and one image; `planned` are the [states](crate::planned::planned_cells) of the cells.
     ///
     /// # Errors
-    /// What a real run would refuse.
+    /// What a real run would refuse, but for a disk that is too small.
     pub fn measure(
         experiment: &Experiment,
         model: ModelFolder,
         cells: &[Cell],
-        results: &Path,
+        mut planned: Vec<PlannedCell>,
+        trained: &Trained<'_>,
     ) -> Result<Self> {
-        let mut planned = planned_cells(experiment, cells, results);
+        let results = trained.results();
         let base = Base::new(model, &experiment.device);
         let workers = Workers::for_model(base.folder().path(), &experiment.device);
-        let training = TrainingCost::measure(&base, cells, results, workers)?;
+        let training = TrainingCost::measure(&base, cells, trained, workers)?;
         for cell in &mut planned {
             let of_run = cell
                 .address
@@ -80,10 +89,9 @@ impl WorkPlan {
             }
             _ => 0.0,
         };
-        let runs = rounds(cells, results).concat();
-        let of_runs = runs
-            .iter()
-            .map(|task| run_bytes(&task.run.config, base.folder()));
+        let runs = rounds(cells, trained).concat();
+        let own_steps = runs.iter().map(Task::own_steps);
+        let disk = DiskPlan::new(experiment, base.folder(), cells, trained)?;
         Ok(Self {
             experiment: experiment.name.clone(),
             runs_to_train: runs.len(),
@@ -95,44 +103,20 @@ impl WorkPlan {
             at_once: workers.count,
             threads: workers.threads,
             memory_bytes: training.memory,
-            disk_bytes: of_runs.sum::<u64>(),
+            steps_to_train: own_steps.sum(),
+            steps_without_sharing: steps_without_sharing(cells, trained),
+            disk_bytes: disk.needed(),
+            disk,
             cells: planned,
         })
     }
 }
 
 /// How many pieces of work are left: runs to train, or folders of images to fill, whichever are more.
-pub fn pieces_of_work(experiment: &Experiment, cells: &[Cell], results: &Path) -> usize {
-    let planned = planned_cells(experiment, cells, results);
+pub fn pieces_of_work(planned: &[PlannedCell], cells: &[Cell], trained: &Trained<'_>) -> usize {
     let incomplete = planned.iter().filter(|cell| cell.images_done < cell.images);
-    let runs: usize = rounds(cells, results).iter().map(Vec::len).sum();
+    let runs: usize = rounds(cells, trained).iter().map(Vec::len).sum();
     runs.max(incomplete.count())
-}
-
-/// About what a finished run takes on the disk: the weights of every network that it trains as a whole.
-/// What is learned beside, as an embedding or a LoRA, is small.
-fn run_bytes(config: &core_train::RunConfig, model: &ModelFolder) -> u64 {
-    let entries = config.stages.iter().flat_map(|stage| &stage.train);
-    let mut files: Vec<&str> = entries
-        .map(|entry| entry.adapter.adapter().file())
-        .collect();
-    files.sort_unstable();
-    files.dedup();
-    files
-        .iter()
-        .map(|file| folder_bytes(&model.path().join(file)))
-        .sum()
-}
-
-fn folder_bytes(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return 0;
-    };
-    let sizes = entries.flatten().filter_map(|entry| entry.metadata().ok());
-    sizes
-        .filter(std::fs::Metadata::is_file)
-        .map(|file| file.len())
-        .sum()
 }
 
 /// What the runs that are missing cost.
@@ -149,11 +133,16 @@ impl TrainingCost {
     ///
     /// # Errors
     /// As a run before the first step.
-    fn measure(base: &Base, cells: &[Cell], results: &Path, workers: Workers) -> Result<Self> {
+    fn measure(
+        base: &Base,
+        cells: &[Cell],
+        trained: &Trained<'_>,
+        workers: Workers,
+    ) -> Result<Self> {
         let mut all = Self::default();
         // All concepts cost the same; variants with equal stages too.
         let mut measured: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-        for task in rounds(cells, results).concat() {
+        for task in rounds(cells, trained).concat() {
             let config = &task.run.config;
             let of_step = match measured.entry(format!("{:?}", config.stages)) {
                 Entry::Occupied(known) => known.into_mut(),

@@ -21,7 +21,7 @@ pub(crate) struct ExperimentArgs {
     /// The device, instead of the file's `device`: cpu, wgpu, wgpu:1, cuda, cuda:1.
     #[arg(long)]
     device: Option<String>,
-    /// Only list the runs, with estimated time and memory.
+    /// Only list the runs, with estimated time, memory and disk.
     #[arg(long)]
     dry_run: bool,
     /// The folder of all results; each experiment has a folder in it.

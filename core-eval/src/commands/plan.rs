@@ -6,6 +6,8 @@ use anyhow::Result;
 use clap::Args;
 use core_eval::dry_run;
 use core_eval::plan::plan;
+use core_eval::planned::planned_cells;
+use core_eval::trained::Trained;
 use core_eval::work_plan::WorkPlan;
 
 use super::{load_experiment, say};
@@ -35,7 +37,8 @@ pub(crate) struct PlanArgs {
 /// Prints the plan.
 ///
 /// # Errors
-/// What a real run would refuse, apart from what is absent, which only the text tells.
+/// What a real run would refuse, apart from what is absent, which only the text tells; a disk that is too small, after
+/// the plan.
 pub(crate) fn run(args: &PlanArgs) -> Result<()> {
     let device = args.device.as_ref();
     let experiment = load_experiment(&args.experiment, device, args.quick, &args.variants)?;
@@ -43,9 +46,11 @@ pub(crate) fn run(args: &PlanArgs) -> Result<()> {
     if args.json {
         let (experiment, model) = experiment.located()?;
         let cells = plan(&experiment, &model)?;
-        let plan = WorkPlan::measure(&experiment, model, &cells, &results)?;
+        let trained = Trained::for_images(&experiment, &model, &cells, &results)?;
+        let planned = planned_cells(&experiment, &cells, &trained);
+        let plan = WorkPlan::measure(&experiment, model, &cells, planned, &trained)?;
         say(&serde_json::to_string_pretty(&plan)?);
-        return Ok(());
+        return plan.disk.check();
     }
     dry_run::describe(&experiment, &results, &say)
 }

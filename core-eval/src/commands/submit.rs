@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf, absolute};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use core_eval::disk::DiskPlan;
 use core_eval::plan::plan;
+use core_eval::planned::planned_cells;
 use core_eval::slurm::{Jobs, submit, time_limit};
+use core_eval::trained::Trained;
 use core_eval::work_plan::{WorkPlan, pieces_of_work};
 use core_eval::workers::cores;
 use core_model::files::write_atomically;
@@ -63,16 +66,19 @@ pub(crate) fn run(args: &SubmitArgs) -> Result<()> {
     let results = absolute(args.results.join(&experiment.name))?;
     let (experiment, model) = experiment.located()?;
     let cells = plan(&experiment, &model)?;
-    let pieces = pieces_of_work(&experiment, &cells, &results);
+    let trained = Trained::for_images(&experiment, &model, &cells, &results)?;
+    let planned = planned_cells(&experiment, &cells, &trained);
+    let pieces = pieces_of_work(&planned, &cells, &trained);
     if pieces == 0 {
         bail!(
             "there is nothing left to train or to generate; `core-eval {}` scores",
             args.experiment.display()
         );
     }
+    DiskPlan::new(&experiment, &model, &cells, &trained)?.check()?;
     let time = match args.time.as_deref() {
         Some("auto") => {
-            let plan = WorkPlan::measure(&experiment, model, &cells, &results)?;
+            let plan = WorkPlan::measure(&experiment, model, &cells, planned, &trained)?;
             let optimising = plan.optimisations.map_or(0.0, |(_, seconds)| seconds);
             let all = plan.training_seconds + plan.image_seconds + optimising;
             let share = all / (pieces * plan.at_once) as f64;

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Evaluation, Experiment, Sampling, Validation, Variant, read_prompts};
+use super::{Evaluation, Experiment, Keep, Sampling, Validation, Variant, read_prompts};
 use crate::effects::Effect;
 
 /// Variants of a method, trained on the same concepts and compared with the same prompts and noise.
@@ -48,6 +48,9 @@ pub(super) struct File {
     /// Claims about the result, each with a 95 % interval.
     #[serde(default)]
     effects: Vec<Effect>,
+    /// What stays on disk of a run whose images are drawn: everything, or what the tables and figures need.
+    #[serde(default)]
+    keep: Keep,
 }
 
 fn cpu() -> String {
@@ -151,6 +154,7 @@ impl File {
             validation: self.validation,
             report_to: self.report_to,
             effects: self.effects,
+            keep: self.keep,
         })
     }
 }

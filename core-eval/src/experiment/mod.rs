@@ -3,6 +3,7 @@
 mod check;
 mod evaluation;
 mod file;
+mod keep;
 mod validation;
 
 use std::borrow::Cow;
@@ -27,6 +28,7 @@ use crate::protocol::is_unrelated;
 use crate::rows::read_rows;
 pub use evaluation::{Evaluation, OneOrMore};
 use file::File;
+pub use keep::Keep;
 pub use validation::Validation;
 
 /// An experiment. The files that it names are read and checked.
@@ -58,6 +60,8 @@ pub struct Experiment {
     pub report_to: Vec<ReportTo>,
     /// Claims about the results.
     pub effects: Vec<Effect>,
+    /// What stays on disk of a run whose images are drawn.
+    pub keep: Keep,
 }
 
 /// The keys are those of the file that an experiment is read from.

@@ -4,12 +4,17 @@ use std::collections::BTreeSet;
 
 use super::data::Page;
 use crate::checks::PHOTOS;
+use crate::machines::mixture;
 use crate::report::ALL_CONCEPTS;
 use crate::statistics::ENOUGH_CONCEPTS;
 
 /// The warnings of a page, in whole sentences.
 pub(super) fn warnings(page: &Page) -> Vec<String> {
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = mixture(page.environments.iter()).into_iter().collect();
+    if warnings.is_empty() && page.environments.len() > 1 {
+        warnings
+            .push("The runs were made on different machines or versions; see Runs.".to_string());
+    }
     if page.seeds.len() == 1 {
         warnings.push("One seed: the intervals do not cover another training.".to_string());
     }
@@ -46,10 +51,6 @@ pub(super) fn warnings(page: &Page) -> Vec<String> {
                 protocol.name
             ));
         }
-    }
-    if page.devices.len() > 1 || page.environments.len() > 1 {
-        warnings
-            .push("The runs were made on different machines or versions; see Runs.".to_string());
     }
     warnings
 }

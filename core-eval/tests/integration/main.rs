@@ -8,10 +8,13 @@ mod configuration;
 mod coverage;
 #[path = "../../../core-model/tests/integration/damage.rs"]
 mod damage;
+mod disk;
 mod experiments;
 mod figures;
 mod for_programs;
+mod keep;
 mod key_tables;
+mod machines;
 mod merge;
 mod plan;
 mod readers;
