@@ -3,7 +3,7 @@
 //!
 //! | part | module |
 //! |---|---|
-//! | parameters: from a checkpoint or fresh, named as in the file | [`params`], [`checkpoint`] |
+//! | parameters: from a checkpoint or fresh, named as in the file | [`params`], [`checkpoint`], [`changed_weights`] |
 //! | networks in folders, read and written | [`network`] |
 //! | learned concepts, as every tool writes them | [`learned_embedding`] |
 //! | changes and rotations of layers in files of their own | [`lora`], [`oft`] |
