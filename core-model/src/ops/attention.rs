@@ -6,7 +6,8 @@
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
-use super::gemm::gemm;
+use super::gemm::{Right, gemm, gemm_by};
+use super::kernel::MANY;
 use super::memory::{Output, View, buffer, dims, run, strided, tensor, values, with_scratch};
 use super::plain;
 use super::softmax::{softmax_gradient_rows, softmax_rows};
@@ -16,8 +17,11 @@ use super::transpose::transpose;
 /// Queries whose scores exist at a time.
 const TILE: usize = 64;
 
-/// Queries of a task, for which the keys are transposed once.
+/// Queries of a task, for which keys and values are packed once.
 const TASK: usize = 512;
+
+/// Elements of a matrix that products read as it lies.
+const SMALL: usize = 8192;
 
 /// Scaled dot-product attention on [batch, heads, n, d]; with `causal`, position i sees 0..=i.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, causal: bool, scale: f64) -> Tensor<4> {
@@ -25,7 +29,8 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, causal: bool, scale: 
         return plain::attention(q, k, v, causal, scale);
     }
     let operands = [Operand::from(q), k.into(), v.into()];
-    record(operands, |[q, k, v]| {
+    record(operands, |operands| {
+        let [q, k, v] = operands.map(adjacent);
         let sizes = Sizes::of(&q, &k, &v);
         let scale = scale as f32;
         let heads = Heads::new(sizes.queries, sizes.values, sizes);
@@ -37,18 +42,20 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, causal: bool, scale: 
             let [q, k, v] = [&q, &k, &v].map(|x| sizes.matrix(x, head));
             let tiles = Tile::between(sizes, first, first + TASK);
             let turned = sizes.keys * sizes.channels;
-            with_scratch(turned + TILE.min(sizes.queries) * sizes.keys, |scratch| {
-                let (turned, p) = scratch.split_at_mut(turned);
-                turn(k, sizes.keys, sizes.channels, turned);
+            let tile = TILE.min(sizes.queries) * sizes.tile_row();
+            with_scratch(turned + sizes.keys * sizes.values + tile, |scratch| {
+                let (turned, scratch) = scratch.split_at_mut(turned);
+                let (packed, p) = scratch.split_at_mut(sizes.keys * sizes.values);
+                let k = sizes.factor(Right::Turned(k), sizes.channels, sizes.keys, turned);
+                let v = sizes.factor(Right::Rows(v), sizes.keys, sizes.values, packed);
                 for tile in tiles {
-                    let p = &mut p[..tile.rows * sizes.keys];
-                    tile.probabilities(q, turned, causal, scale, p);
-                    let p = View::rows(p, sizes.keys);
+                    tile.probabilities(q, k, causal, scale, p);
+                    let p = View::rows(p, tile.row);
                     #[expect(unsafe_code, reason = "each task writes its own queries")]
                     // SAFETY: these queries of this head belong to this task; inputs are alive.
                     unsafe {
                         let target = heads.view(target, head).from(tile.first, 0);
-                        gemm([tile.rows, sizes.values, sizes.keys], target, false, p, v);
+                        gemm_by([tile.rows, sizes.values, sizes.keys], target, false, p, v);
                     }
                 }
             });
@@ -74,7 +81,8 @@ pub fn attention_with_probabilities(
     if !(is_fused(&q) && is_fused(&k) && is_fused(&v)) {
         return plain::attention_with_probabilities(q, k, v, scale);
     }
-    let probabilities: Tensor<4> = record([Operand::from(q), k.into()], |[q, k]| {
+    let probabilities: Tensor<4> = record([Operand::from(q), k.into()], |operands| {
+        let [q, k] = operands.map(adjacent);
         let sizes = Sizes::of(&q, &k, &k);
         let len = sizes.queries * sizes.keys;
         let mut p = buffer(sizes.count() * len);
@@ -85,8 +93,8 @@ pub fn attention_with_probabilities(
             let p = unsafe { target.part(head * len, len) };
             let [q, k] = [&q, &k].map(|x| sizes.matrix(x, head));
             with_scratch(sizes.keys * sizes.channels, |turned| {
-                turn(k, sizes.keys, sizes.channels, turned);
-                Tile::whole(sizes).probabilities(q, turned, false, scale as f32, p);
+                let k = sizes.factor(Right::Turned(k), sizes.channels, sizes.keys, turned);
+                Tile::whole(sizes).probabilities(q, k, false, scale as f32, p);
             });
         });
         let p = tensor(p, [sizes.batch, sizes.heads, sizes.queries, sizes.keys]);
@@ -117,6 +125,15 @@ pub fn attention_with_probabilities(
         (heads.tensor(output), WeighingGradient { p, v })
     });
     (output, probabilities)
+}
+
+/// The tensor with channels side by side and no other order than that of its sizes.
+fn adjacent(x: FlexTensor) -> FlexTensor {
+    let strides = x.layout().strides();
+    match strides.last() == Some(&1) && strides.iter().all(|&stride| stride >= 0) {
+        true => x,
+        false => x.to_contiguous(),
+    }
 }
 
 /// Into `target` the transposed of a matrix of one head.
@@ -183,6 +200,28 @@ impl Sizes {
         self.count() * self.queries * self.keys * (1 + (self.channels + self.values) / 32)
     }
 
+    /// Floats from one row of a tile's scores to the next: rows that are a multiple of a page apart
+    /// would compete for the same places of a cache where columns are read.
+    fn tile_row(&self) -> usize {
+        self.keys + if self.keys >= 1024 { 16 } else { 0 }
+    }
+
+    /// A factor [rows, columns] of products with many queries, in `buffer` where it is not read as it
+    /// lies: in panels if it is large, otherwise turned as a whole.
+    fn factor(self, x: Right, rows: usize, columns: usize, buffer: &mut [f32]) -> Right {
+        let is_large = self.queries >= MANY && rows * columns > SMALL;
+        match x {
+            // SAFETY: views are of tensors that the callers hold, with these sizes.
+            #[expect(unsafe_code, reason = "matrices of one head with their own strides")]
+            _ if is_large => unsafe { x.packed([rows, columns], buffer) },
+            Right::Turned(turned) => {
+                turn(turned, columns, rows, buffer);
+                Right::Rows(View::rows(buffer, columns))
+            }
+            read => read,
+        }
+    }
+
     /// The matrix of one head.
     fn matrix(&self, x: &FlexTensor, head: usize) -> View {
         View::of(x, 2, 3, &[(0, head / self.heads), (1, head % self.heads)])
@@ -233,14 +272,18 @@ struct Tile {
     sizes: Sizes,
     first: usize,
     rows: usize,
+    /// Floats from one row of scores to the next.
+    row: usize,
 }
 
 impl Tile {
+    /// All queries, with one row of scores after the other.
     fn whole(sizes: Sizes) -> Self {
         Self {
             sizes,
             first: 0,
             rows: sizes.queries,
+            row: sizes.keys,
         }
     }
 
@@ -251,28 +294,29 @@ impl Tile {
             sizes,
             first,
             rows: TILE.min(end - first),
+            row: sizes.tile_row(),
         })
     }
 
-    /// Into `p` [rows, keys] the probabilities of these queries; `k` is transposed,
-    /// [channels, keys].
-    fn probabilities(&self, q: View, k: &[f32], causal: bool, scale: f32, p: &mut [f32]) {
+    /// Into `p` [rows, keys] the probabilities of these queries; `k` is [channels, keys]. `p` may be
+    /// longer than they are.
+    fn probabilities(&self, q: View, k: Right, causal: bool, scale: f32, p: &mut [f32]) {
         let keys = self.sizes.keys;
-        let scores = Output::new(p).view(0, keys, 1);
+        let p = &mut p[..self.rows * self.row];
+        let scores = Output::new(p).view(0, self.row, 1);
         #[expect(unsafe_code, reason = "matrices of one head with their own strides")]
         // SAFETY: `p` is this task's own; the views are of live tensors with these sizes.
         unsafe {
             let shape = [self.rows, keys, self.sizes.channels];
-            let k = View::rows(k, keys);
-            gemm(shape, scores, false, q.from(self.first, 0), k);
+            gemm_by(shape, scores, false, q.from(self.first, 0), k);
         }
         if causal {
-            for (i, row) in p.chunks_exact_mut(keys).enumerate() {
+            for (i, row) in p.chunks_exact_mut(self.row).enumerate() {
                 let seen = (self.first + i + 1).min(keys);
-                row[seen..].fill(f32::NEG_INFINITY);
+                row[seen..keys].fill(f32::NEG_INFINITY);
             }
         }
-        softmax_rows(p, keys, scale);
+        softmax_rows(p, keys, self.row, scale);
     }
 }
 
@@ -288,6 +332,7 @@ struct AttentionGradient {
 impl Gradient<3> for AttentionGradient {
     /// Computes the probabilities again, a tile at a time.
     fn backward(self, grad: FlexTensor, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
+        let grad = adjacent(grad);
         let sizes = Sizes::of(&self.q, &self.k, &self.v);
         let shapes = [
             Heads::new(sizes.queries, sizes.channels, sizes),
@@ -300,28 +345,30 @@ impl Gradient<3> for AttentionGradient {
         });
         let targets = results.each_mut().map(|result| Output::new(result));
         run(sizes.count(), 3 * sizes.work(), |head| {
-            let [q, k, v, g] = [&self.q, &self.k, &self.v, &grad].map(|x| sizes.matrix(x, head));
+            let inputs = [&self.q, &self.k, &self.v, &grad];
+            let [q, k, v, g] = inputs.map(|x| sizes.matrix(x, head));
             let views: [View; 3] = std::array::from_fn(|i| shapes[i].view(targets[i], head));
-            let tile = TILE.min(sizes.queries) * sizes.keys;
-            let turned = [sizes.keys * sizes.channels, sizes.keys * sizes.values];
-            with_scratch(2 * tile + turned[0] + turned[1], |scratch| {
+            let tile = TILE.min(sizes.queries) * sizes.tile_row();
+            let (keys, values) = (sizes.keys * sizes.channels, sizes.keys * sizes.values);
+            with_scratch(2 * tile + 2 * keys + values, |scratch| {
                 let (p, scratch) = scratch.split_at_mut(tile);
                 let (ds, scratch) = scratch.split_at_mut(tile);
-                let (turned_k, turned_v) = scratch.split_at_mut(turned[0]);
-                turn(k, sizes.keys, sizes.channels, turned_k);
-                turn(v, sizes.keys, sizes.values, turned_v);
+                let (turned_k, scratch) = scratch.split_at_mut(keys);
+                let (packed_k, turned_v) = scratch.split_at_mut(keys);
+                let factors = Factors {
+                    turned_k: sizes.factor(Right::Turned(k), sizes.channels, sizes.keys, turned_k),
+                    turned_v: sizes.factor(Right::Turned(v), sizes.values, sizes.keys, turned_v),
+                    k: sizes.factor(Right::Rows(k), sizes.keys, sizes.channels, packed_k),
+                };
                 for tile in Tile::between(sizes, 0, sizes.queries) {
-                    let len = tile.rows * sizes.keys;
-                    let (p, ds) = (&mut p[..len], &mut ds[..len]);
-                    tile.probabilities(q, turned_k, self.causal, self.scale, p);
+                    tile.probabilities(q, factors.turned_k, self.causal, self.scale, p);
                     let gradients = TileGradient {
                         tile,
                         views,
                         wanted,
                         scale: self.scale,
                     };
-                    let v = View::rows(turned_v, sizes.keys);
-                    gradients.add([q, k, v, g], p, ds);
+                    gradients.add([q, g], factors, p, ds);
                 }
             });
         });
@@ -333,6 +380,17 @@ impl Gradient<3> for AttentionGradient {
     }
 }
 
+/// What the products of a backward pass read of one head's keys and values.
+#[derive(Debug, Clone, Copy)]
+struct Factors {
+    /// [channels, keys].
+    turned_k: Right,
+    /// [values, keys].
+    turned_v: Right,
+    /// [keys, channels].
+    k: Right,
+}
+
 /// Where one tile's share of the gradients of q, k and v goes.
 struct TileGradient {
     tile: Tile,
@@ -342,11 +400,17 @@ struct TileGradient {
 }
 
 impl TileGradient {
-    /// Adds the share; `v` is transposed.
-    fn add(&self, [q, k, v, g]: [View; 4], p: &[f32], ds: &mut [f32]) {
-        let Tile { sizes, first, rows } = self.tile;
+    /// Adds the share.
+    fn add(&self, [q, g]: [View; 2], factors: Factors, p: &[f32], ds: &mut [f32]) {
+        let Tile {
+            sizes,
+            first,
+            rows,
+            row,
+        } = self.tile;
+        let (p, ds) = (&p[..rows * row], &mut ds[..rows * row]);
         let (q, g) = (q.from(first, 0), g.from(first, 0));
-        let probabilities = View::rows(p, sizes.keys);
+        let probabilities = View::rows(p, row);
         let add = first > 0;
         #[expect(unsafe_code, reason = "matrices of one head with their own strides")]
         // SAFETY: these heads of the gradients belong to this task alone; all inputs are alive.
@@ -358,13 +422,14 @@ impl TileGradient {
             if !(self.wanted[0] || self.wanted[1]) {
                 return;
             }
-            let scores = Output::new(ds).view(0, sizes.keys, 1);
+            let scores = Output::new(ds).view(0, row, 1);
             let shape = [rows, sizes.keys, sizes.values];
-            gemm(shape, scores, false, g, v);
-            softmax_gradient_rows(p, ds, sizes.keys, self.scale);
+            gemm_by(shape, scores, false, g, factors.turned_v);
+            softmax_gradient_rows(p, ds, sizes.keys, row, self.scale);
             if self.wanted[0] {
                 let shape = [rows, sizes.channels, sizes.keys];
-                gemm(shape, self.views[0].from(first, 0), false, scores, k);
+                let target = self.views[0].from(first, 0);
+                gemm_by(shape, target, false, scores, factors.k);
             }
             if self.wanted[1] {
                 let shape = [sizes.keys, sizes.channels, rows];
@@ -399,7 +464,7 @@ impl Gradient<2> for ProbabilitiesGradient {
             with_scratch(len, |ds| {
                 ds.copy_from_slice(&g[head * len..][..len]);
                 let p = &p[head * len..][..len];
-                softmax_gradient_rows(p, ds, sizes.keys, self.scale);
+                softmax_gradient_rows(p, ds, sizes.keys, sizes.keys, self.scale);
                 let ds = View::rows(ds, sizes.keys);
                 #[expect(unsafe_code, reason = "each task writes its own head")]
                 // SAFETY: this head of the gradients belongs to this task; the inputs are alive.

@@ -53,6 +53,8 @@ pub(super) enum Right {
     Rows(View),
     /// Its transposed, with adjacent columns: it is turned a panel at a time.
     Turned(View),
+    /// The panels that products read, one after the other from the view's address.
+    Packed(View),
 }
 
 /// [`gemm`] with a right matrix of either kind.
@@ -67,11 +69,8 @@ pub(super) unsafe fn gemm_by(sizes: [usize; 3], target: View, add: bool, left: V
     // SAFETY: the caller vouches for the matrices.
     match right {
         Right::Rows(right) => unsafe { gemm(sizes, target, add, left, right) },
-        Right::Turned(turned) => {
-            assert!(
-                turned.column == 1 && target.column == 1,
-                "columns lie apart"
-            );
+        Right::Turned(View { column, .. }) | Right::Packed(View { column, .. }) => {
+            assert!(column == 1 && target.column == 1, "columns lie apart");
             unsafe { by_rows(sizes, target, add, left, right) };
         }
     }
@@ -79,11 +78,33 @@ pub(super) unsafe fn gemm_by(sizes: [usize; 3], target: View, add: bool, left: V
 
 impl Right {
     /// Without the first columns.
+    ///
+    /// # Panics
+    /// For panels, which are read as a whole.
     pub(super) fn skip_columns(self, column: usize) -> Self {
         match self {
             Right::Rows(right) => Right::Rows(right.from(0, column)),
             Right::Turned(turned) => Right::Turned(turned.from(column, 0)),
+            Right::Packed(_) => panic!("panels are read as a whole"),
         }
+    }
+
+    /// The same [k, n] matrix for several products: its panels in `target`, which is as large.
+    ///
+    /// # Safety
+    /// The matrix is alive, with adjacent columns of what it was given as, and no stride is negative.
+    #[expect(unsafe_code, reason = "a matrix given by its address")]
+    pub(super) unsafe fn packed(self, [k, n]: [usize; 2], target: &mut [f32]) -> Self {
+        for first_row in (0..k).step_by(DEPTH) {
+            let depth = DEPTH.min(k - first_row);
+            for (first_column, columns) in panels(n) {
+                let start = panel_start(first_row, depth, first_column, n);
+                let panel = &mut target[start..][..depth * columns];
+                // SAFETY: a part of the caller's matrix.
+                unsafe { self.pack([first_row, first_column], columns, panel) };
+            }
+        }
+        Right::Packed(View::rows(target, n))
     }
 
     /// Copies `rows` rows from `row` of `columns` columns from `column` into rows that are `columns`
@@ -107,8 +128,14 @@ impl Right {
                 // SAFETY: these columns are rows of the transposed matrix.
                 unsafe { transpose(turned.from(column, row), columns, rows, panel) };
             }
+            Right::Packed(_) => unreachable!("panels are not packed again"),
         }
     }
+}
+
+/// Where the panel of a packed matrix of `n` columns begins.
+fn panel_start(first_row: usize, depth: usize, first_column: usize, n: usize) -> usize {
+    first_row * n + depth * first_column
 }
 
 /// [`gemm`] of a right matrix and target with adjacent columns.
@@ -155,15 +182,24 @@ unsafe fn by_rows([m, n, k]: [usize; 3], target: View, add: bool, left: View, ri
         }
         return;
     }
-    // A right matrix larger than the cache is copied a panel at a time, to be read in sequence.
+    // A right matrix larger than the cache is read in panels, each copied to lie in sequence.
     with_scratch(DEPTH * panel_width(), |scratch| {
         for (first_row, part) in parts {
             for (first_column, columns) in panels(n) {
-                let panel = &mut scratch[..part.depth * columns];
-                // SAFETY: a part of the caller's matrix.
-                unsafe { right.pack([first_row, first_column], columns, panel) };
+                let panel = match right {
+                    Right::Packed(panels) => {
+                        let start = panel_start(first_row, part.depth, first_column, n);
+                        panels.at.wrapping_add(start)
+                    }
+                    right => {
+                        let panel = &mut scratch[..part.depth * columns];
+                        // SAFETY: a part of the caller's matrix.
+                        unsafe { right.pack([first_row, first_column], columns, panel) };
+                        panel.as_ptr()
+                    }
+                };
                 let part = Product {
-                    right: panel.as_ptr(),
+                    right: panel,
                     right_rows: Steps::Stride(columns),
                     columns: Columns::First(columns),
                     target: target.from(0, first_column).at.cast_mut(),

@@ -24,7 +24,7 @@ pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
         let mut output = buffer(input.len());
         chunks(&mut output, chunk, 2 * input.len(), |i, part| {
             part.copy_from_slice(&input[i * chunk..][..part.len()]);
-            softmax_rows(part, width, 1.0);
+            softmax_rows(part, width, width, 1.0);
         });
         let y = tensor(output, x.shape());
         (y.clone(), SoftmaxGradient { y })
@@ -32,14 +32,20 @@ pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 }
 
 vectorised! {
-    /// Each row of scores times `scale` to its softmax, in place.
-    pub(super) fn softmax_rows<const FMA: bool>(x: &mut [f32], width: usize, scale: f32) {
-        for row in x.chunks_exact_mut(width) {
+    /// Each row of `width` scores times `scale` to its softmax, in place; rows begin `stride` floats
+    /// apart.
+    pub(super) fn softmax_rows<const FMA: bool>(
+        x: &mut [f32],
+        width: usize,
+        stride: usize,
+        scale: f32,
+    ) {
+        for row in x.chunks_exact_mut(stride) {
+            let row = &mut row[..width];
             let shift = -scale * max(row);
             for x in row.iter_mut() {
                 *x = exp::<FMA>(fma::<FMA>(scale, *x, shift));
             }
-            let row = &mut row[..width];
             let total = 1.0 / sum_by(width, |i| row[i]);
             for x in row.iter_mut() {
                 *x *= total;
@@ -49,14 +55,16 @@ vectorised! {
 }
 
 vectorised! {
-    /// From probabilities and their gradients, `scale` times the gradient of the scores; into the latter.
+    /// From probabilities and their gradients, `scale` times the gradient of the scores; into the
+    /// latter. Rows of `width` begin `stride` floats apart in both.
     pub(super) fn softmax_gradient_rows<const FMA: bool>(
         y: &[f32],
         g: &mut [f32],
         width: usize,
+        stride: usize,
         scale: f32,
     ) {
-        for (y, g) in y.chunks_exact(width).zip(g.chunks_exact_mut(width)) {
+        for (y, g) in y.chunks_exact(stride).zip(g.chunks_exact_mut(stride)) {
             let (y, g) = (&y[..width], &mut g[..width]);
             let inner = sum_by(width, |i| y[i] * g[i]);
             for (g, &y) in g.iter_mut().zip(y) {
@@ -82,7 +90,7 @@ impl Gradient<1> for SoftmaxGradient {
         chunks(&mut dx, chunk, 2 * y.len(), |i, part| {
             let range = i * chunk..i * chunk + part.len();
             part.copy_from_slice(&g[range.clone()]);
-            softmax_gradient_rows(&y[range], part, width, 1.0);
+            softmax_gradient_rows(&y[range], part, width, width, 1.0);
         });
         [Some(tensor(dx, shape))]
     }
