@@ -61,7 +61,7 @@ pub(crate) fn attention_maps(
         let noise = Tensor::from_data(TensorData::new(values, shape), device);
         let noisy = scheduler.add_noise(latents.clone(), noise, &[timestep]);
         let unet = pipeline.model.unet();
-        let (_, maps) = unet.forward_with_attention(noisy, &[timestep as f32], states.clone());
+        let (_, maps) = unet.forward_some(noisy, &[timestep as f32], states.clone(), 0);
         for map in maps {
             add(&mut sums, map, [height, width]);
             layers += 1;

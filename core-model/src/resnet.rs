@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::nn::{Conv2d, Conv2dConfig, GroupNorm, Linear};
 use crate::ops;
 use crate::params::ParamBuilder;
-use crate::unet::spread;
+use crate::unet::fit_batch;
 
 /// The sizes of a residual block.
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +94,7 @@ impl ResnetBlock {
         let mut h = self.conv1.forward(self.norm1.forward_silu(x.clone()));
         if let (Some(project), Some(time)) = (&self.time_emb_proj, time) {
             let [batch, channels, ..] = h.dims();
-            let time = spread(project.forward(time.clone()), batch);
+            let time = fit_batch(project.forward(time.clone()), batch);
             h = h + time.reshape([batch, channels, 1, 1]);
         }
         let h = self.conv2.forward(self.norm2.forward_silu(h));

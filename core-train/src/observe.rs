@@ -93,16 +93,16 @@ pub fn observe(
     let mut parts = Vec::new();
     if let Some(states) = &encoded.photos {
         let maps = reads.any(&[Reading::PhotoAttention]);
-        parts.push(photos.part(states.clone(), maps));
+        parts.push(photos.part(states.clone()).with_attention(maps));
     }
     let prior = batch.prior.as_ref();
     let noisy_prior = prior.map(|samples| Noisy::new(samples, noise_scheduler));
     if let Some((hidden, noisy)) = encoded.prior.as_ref().zip(noisy_prior.as_ref()) {
-        parts.push(noisy.part(hidden.clone(), false));
+        parts.push(noisy.part(hidden.clone()));
     }
     let template_maps = reads.any(&[Reading::TemplateAttention]);
     if let Some(hidden) = encoded.template.as_ref().filter(|_| template_maps) {
-        parts.push(photos.part(hidden.clone(), true));
+        parts.push(photos.part(hidden.clone()).attention_alone());
     }
     let mut outputs = run(model.unet(), parts).into_iter();
     let target = |samples: &Samples| {
@@ -138,9 +138,9 @@ pub fn observe(
     // 2. y_cat, what they should attend to
     observed.class_template = encoded.class_template.map(|hidden| {
         let maps = reads.any(&[Reading::ClassAttention]).then(|| {
-            let Part { noisy, prompt, .. } = photos.part(hidden.clone(), true);
+            let Part { noisy, prompt, .. } = photos.part(hidden.clone());
             let (latents, frozen) = (noisy.latents.clone(), model.unet().valid());
-            let (_, maps) = frozen.forward_with_attention(latents, &noisy.timesteps, prompt);
+            let (_, maps) = frozen.forward_some(latents, &noisy.timesteps, prompt, 0);
             maps
         });
         Pass {
@@ -190,22 +190,42 @@ impl Noisy {
         }
     }
 
-    /// These samples with one prompt per sample, or one for all.
-    fn part(&self, states: impl Into<Conditioning>, maps: bool) -> Part<'_> {
+    /// These samples with one prompt per sample, or one for all; a prediction is wanted of them.
+    fn part(&self, states: impl Into<Conditioning>) -> Part<'_> {
         Part {
             noisy: self,
             prompt: states.into().repeat(self.timesteps.len()),
-            maps,
+            prediction: true,
+            maps: false,
         }
     }
 }
 
-/// What the U-Net is to be run on, and whether its attention is wanted.
+/// What the U-Net is to be run on, and what is wanted of it.
 struct Part<'a> {
     noisy: &'a Noisy,
     /// One prompt per sample.
     prompt: Conditioning,
+    prediction: bool,
     maps: bool,
+}
+
+impl Part<'_> {
+    fn with_attention(self, maps: bool) -> Self {
+        Self { maps, ..self }
+    }
+
+    fn attention_alone(self) -> Self {
+        Self {
+            prediction: false,
+            maps: true,
+            ..self
+        }
+    }
+
+    fn size(&self) -> usize {
+        self.noisy.timesteps.len()
+    }
 }
 
 /// What the U-Net gave for one part.
@@ -215,11 +235,9 @@ struct UnetOutput {
     attention: Option<Vec<Tensor<4>>>,
 }
 
-/// All parts as one batch; where they are prompts over the same samples, the samples are given once.
+/// All parts as one batch; those of which no prediction is wanted come last. Where they are prompts
+/// over the same samples, the samples are given once.
 fn run(unet: &UNet2DConditionModel, parts: Vec<Part<'_>>) -> Vec<UnetOutput> {
-    let maps_wanted = parts.iter().any(|part| part.maps);
-    let size = |part: &Part<'_>| (part.noisy.timesteps.len(), part.maps);
-    let sizes: Vec<(usize, bool)> = parts.iter().map(size).collect();
     let Some(first) = parts.first().map(|part| part.noisy) else {
         return Vec::new();
     };
@@ -231,27 +249,28 @@ fn run(unet: &UNet2DConditionModel, parts: Vec<Part<'_>>) -> Vec<UnetOutput> {
             (Tensor::cat(latents.collect(), 0), timesteps.collect())
         }
     };
-    let mut prompts: Vec<Conditioning> = parts.into_iter().map(|part| part.prompt).collect();
+    let prompts: Vec<Conditioning> = parts.iter().map(|part| part.prompt.clone()).collect();
     let prompt = match prompts.len() {
-        1 => prompts.remove(0),
+        1 => parts[0].prompt.clone(),
         _ => Conditioning::cat(prompts),
     };
-    let (prediction, all_maps) = match maps_wanted {
-        true => unet.forward_with_attention(latents, &timesteps, prompt),
-        false => (unet.forward(latents, &timesteps, prompt), Vec::new()),
+    let predicted = parts.iter().filter(|part| part.prediction);
+    let predictions = predicted.map(Part::size).sum();
+    let (prediction, all_maps) = match parts.iter().any(|part| part.maps) {
+        true => unet.forward_some(latents, &timesteps, prompt, predictions),
+        false => (Some(unet.forward(latents, &timesteps, prompt)), Vec::new()),
     };
     let mut start = 0;
-    let alone = sizes.len() == 1;
-    let outputs = sizes.into_iter().map(|(size, maps)| {
-        let narrow = |tensor: &Tensor<4>| match alone {
+    let outputs = parts.iter().map(|part| {
+        let narrow = |tensor: &Tensor<4>| match tensor.dims()[0] == part.size() {
             true => tensor.clone(),
-            false => tensor.clone().narrow(0, start, size),
+            false => tensor.clone().narrow(0, start, part.size()),
         };
         let output = UnetOutput {
-            prediction: Some(narrow(&prediction)),
-            attention: maps.then(|| all_maps.iter().map(narrow).collect()),
+            prediction: prediction.as_ref().filter(|_| part.prediction).map(narrow),
+            attention: part.maps.then(|| all_maps.iter().map(narrow).collect()),
         };
-        start += size;
+        start += part.size();
         output
     });
     outputs.collect()

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::nn::{GroupNorm, LayerNorm, Linear};
 use crate::ops;
 use crate::params::ParamBuilder;
-use crate::unet::spread;
+use crate::unet::fit_batch;
 
 /// Epsilon of a transformer's group norm; diffusers does not take it from the config.
 const GROUP_NORM_EPS: f64 = 1e-6;
@@ -67,7 +67,7 @@ impl Attention {
             let n = x.dims()[1];
             x.reshape([batch, n, self.heads, width]).swap_dims(1, 2)
         };
-        let q = split(spread(self.to_q.forward(x), batch));
+        let q = split(fit_batch(self.to_q.forward(x), batch));
         let k = split(self.stopped(self.to_k.forward(keys)));
         let v = split(self.stopped(self.to_v.forward(values)));
         let scale = 1.0 / (width as f64).sqrt();
@@ -223,12 +223,12 @@ impl Transformer2D {
                 .forward(tokens)
                 .swap_dims(1, 2)
                 .reshape([prompt.batch(), channels, h, w]);
-        ops::add(out, spread(x, prompt.batch()))
+        ops::add(out, fit_batch(x, prompt.batch()))
     }
 }
 
-/// `x + change`, with `x` spread over the batch of `change`.
+/// `x + change`, with `x` repeated for the batch of `change`.
 fn add<const D: usize>(x: Tensor<D>, change: Tensor<D>) -> Tensor<D> {
     let batch = change.dims()[0];
-    ops::add(spread(x, batch), change)
+    ops::add(fit_batch(x, batch), change)
 }

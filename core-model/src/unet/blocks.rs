@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use super::attention::{Maps, Transformer2D, TransformerConfig};
-use super::spread;
+use super::fit_batch;
 use crate::conditioning::Conditioning;
 use crate::error::Result;
 use crate::ops::recompute;
@@ -252,23 +252,35 @@ impl UpBlock {
         })
     }
 
-    /// The result, brought to the size of the next result that the way down left.
+    /// Whether it has cross-attention.
+    pub(crate) fn attends(&self) -> bool {
+        !self.attentions.is_empty()
+    }
+
+    /// The result, brought to the size of the next result that the way down left; of the first
+    /// `kept` entries of the batch alone, where that is said, and unfinished if that is none.
     pub(crate) fn forward(
         &self,
         mut x: Tensor<4>,
         step: Step,
         skips: &mut Vec<Tensor<4>>,
         mut maps: Maps,
+        kept: Option<usize>,
     ) -> Tensor<4> {
         for (index, resnet) in self.resnets.iter().enumerate() {
             if let Some(skip) = skips.pop() {
-                let skip = spread(skip, x.dims()[0]);
+                let skip = fit_batch(skip, x.dims()[0]);
                 x = Tensor::cat(vec![x, skip], 1);
             }
             x = step.resnet(resnet, x);
             if let Some(attention) = self.attentions.get(index) {
                 x = step.attention(attention, x, maps.as_deref_mut());
             }
+        }
+        match kept {
+            Some(0) => return x,
+            Some(kept) => x = fit_batch(x, kept),
+            None => {}
         }
         match &self.upsampler {
             Some(upsampler) => {

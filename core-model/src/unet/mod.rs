@@ -7,6 +7,7 @@ pub(crate) mod config;
 mod embeddings;
 
 use std::cell::Cell;
+use std::cmp::Ordering;
 use std::path::Path;
 
 use burn::module::Module;
@@ -152,7 +153,10 @@ impl UNet2DConditionModel {
         timesteps: &[f32],
         encoder_hidden_states: impl Into<Conditioning>,
     ) -> Tensor<4> {
-        self.predict(sample, timesteps, &encoder_hidden_states.into(), None)
+        let prompt = encoder_hidden_states.into();
+        let predictions = prompt.batch();
+        let prediction = self.predict(sample, timesteps, &prompt, predictions, None);
+        prediction.expect("a prediction for every prompt")
     }
 
     /// The same, with the probabilities [batch, heads, pixels, tokens] of every cross-attention
@@ -163,9 +167,23 @@ impl UNet2DConditionModel {
         timesteps: &[f32],
         encoder_hidden_states: impl Into<Conditioning>,
     ) -> (Tensor<4>, Vec<Tensor<4>>) {
-        let mut maps = Vec::new();
         let prompt = encoder_hidden_states.into();
-        let prediction = self.predict(sample, timesteps, &prompt, Some(&mut maps));
+        let predictions = prompt.batch();
+        let (prediction, maps) = self.forward_some(sample, timesteps, prompt, predictions);
+        (prediction.expect("a prediction for every prompt"), maps)
+    }
+
+    /// The same, with predictions for the first `predictions` prompts alone, if there are any: for
+    /// the others nothing is computed after the last cross-attention.
+    pub fn forward_some(
+        &self,
+        sample: Tensor<4>,
+        timesteps: &[f32],
+        encoder_hidden_states: impl Into<Conditioning>,
+        predictions: usize,
+    ) -> (Option<Tensor<4>>, Vec<Tensor<4>>) {
+        let (mut maps, prompt) = (Vec::new(), encoder_hidden_states.into());
+        let prediction = self.predict(sample, timesteps, &prompt, predictions, Some(&mut maps));
         (prediction, maps)
     }
 
@@ -174,8 +192,9 @@ impl UNet2DConditionModel {
         sample: Tensor<4>,
         timesteps: &[f32],
         prompt: &Conditioning,
+        predictions: usize,
         mut maps: Maps,
-    ) -> Tensor<4> {
+    ) -> Option<Tensor<4>> {
         let config = &self.config;
         let (samples, prompts) = (sample.dims()[0], prompt.batch());
         assert_eq!(timesteps.len(), samples, "one timestep per sample");
@@ -185,9 +204,13 @@ impl UNet2DConditionModel {
         );
 
         // Where weights are trained, their gradients are added up in the order of the prompts.
-        if prompts > samples && is_trained(self) {
+        if (prompts > samples || prompts > predictions) && is_trained(self) {
             let timesteps = timesteps.repeat(prompts / samples);
-            return self.predict(spread(sample, prompts), &timesteps, prompt, maps);
+            let sample = fit_batch(sample, prompts);
+            let all = self.predict(sample, &timesteps, prompt, prompts, maps);
+            return all
+                .filter(|_| predictions > 0)
+                .map(|all| fit_batch(all, predictions));
         }
 
         // 1. time
@@ -224,21 +247,34 @@ impl UNet2DConditionModel {
         x = self.mid_block.forward(x, step, maps.as_deref_mut());
 
         // 5. up
-        for block in &self.up_blocks {
-            x = block.forward(x, step, &mut skips, maps.as_deref_mut());
+        let last = self.up_blocks.iter().rposition(UpBlock::attends);
+        for (index, block) in self.up_blocks.iter().enumerate() {
+            if last.is_none_or(|last| index > last) {
+                if predictions == 0 {
+                    return None;
+                }
+                x = fit_batch(x, predictions);
+            }
+            let kept = (last == Some(index)).then_some(predictions);
+            x = block.forward(x, step, &mut skips, maps.as_deref_mut(), kept);
+        }
+        if predictions == 0 {
+            return None;
         }
 
         // 6. post-process
-        self.conv_out.forward(self.conv_norm_out.forward_silu(x))
+        let x = self.conv_norm_out.forward_silu(x);
+        Some(self.conv_out.forward(x))
     }
 }
 
-/// `x` repeated until its batch has `batch` entries.
-pub(crate) fn spread<const D: usize>(x: Tensor<D>, batch: usize) -> Tensor<D> {
+/// `x` with a batch of `batch` entries: repeated until there are so many, or the first so many.
+pub(crate) fn fit_batch<const D: usize>(x: Tensor<D>, batch: usize) -> Tensor<D> {
     let given = x.dims()[0];
-    match given == batch {
-        true => x,
-        false => x.repeat_dim(0, batch / given),
+    match given.cmp(&batch) {
+        Ordering::Equal => x,
+        Ordering::Less => x.repeat_dim(0, batch / given),
+        Ordering::Greater => x.narrow(0, 0, batch),
     }
 }
 

@@ -294,6 +294,38 @@ fn several_prompts_of_a_sample_have_the_bits_of_a_repeated_sample() {
 }
 
 #[test]
+fn predictions_that_nobody_reads_change_no_bit_of_the_others() {
+    for (case, checkpointing) in with_and_without_checkpointing() {
+        let golden = Golden::open(&format!("unet/{case}"));
+        let unet = load(case).with_gradient_checkpointing(checkpointing);
+        let (sample, times) = (golden.tensor::<4>("sample"), timesteps(&golden));
+        let states = golden.tensor::<3>("states");
+        let states = Tensor::cat(vec![states.clone(), states * 0.5], 0);
+        let samples = times.len();
+        let names = unet.names().clone();
+        for (trained, kept) in [(false, samples), (true, samples), (false, 0), (true, 0)] {
+            let unet = set_trainable(unet.clone(), &names, |_| trained);
+            let run = |predictions: usize| {
+                let states = states.clone().autodiff().require_grad();
+                let (sample, states_in) = (sample.clone(), states.clone());
+                let (prediction, maps) = unet.forward_some(sample, &times, states_in, predictions);
+                let prediction = match prediction {
+                    Some(prediction) if kept > 0 => prediction.narrow(0, 0, kept),
+                    _ => golden.tensor::<4>("sample") * 0.0,
+                };
+                let values = to_vec(prediction.clone().inner());
+                let weight = prediction.clone().inner().sin();
+                let grads = loss(prediction, &maps, weight).backward();
+                let mut all = vec![values, to_vec(states.grad(&grads).unwrap())];
+                all.extend(maps.into_iter().map(to_vec));
+                all
+            };
+            assert!(run(kept) == run(2 * samples), "{case}, {trained}, {kept}");
+        }
+    }
+}
+
+#[test]
 fn every_sample_has_its_own_timestep() {
     let golden = Golden::open("unet/sd1-like");
     let (sample, states) = (golden.tensor::<4>("sample"), golden.tensor::<3>("states"));
