@@ -259,11 +259,12 @@ impl<'a> Harness<'a> {
             let concepts = experiment.concepts.iter();
             let concepts = concepts.map(|c| (c.name.as_str(), c.images.as_path()));
             let encoders = &experiment.evaluation.encoders;
+            let base_prompt = experiment.evaluation.base_prompt.as_deref();
             let tables = Tables {
                 scores: &scores,
                 checks: &checks(&images, protocol, &scores),
                 weighting,
-                protocol: &protocol_json(protocol, encoders, concepts)?,
+                protocol: &protocol_json(protocol, encoders, base_prompt, concepts)?,
             };
             let written = tables.write(self.results, &suffix)?;
             outcome.files.extend(written.files);

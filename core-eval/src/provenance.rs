@@ -12,14 +12,15 @@ use crate::masks::MASKS;
 use crate::metrics::EncoderFolders;
 use crate::protocol::Protocol;
 
-/// The text of `protocol.json`: the protocol, and the SHA-256 of every file of the networks and of
-/// every photo in the folders of concepts.
+/// The text of `protocol.json`: the protocol, the prompt of base images where a metric reads them, and the
+/// SHA-256 of every file of the networks and of every photo in the folders of concepts.
 ///
 /// # Errors
 /// Unreadable files of a network or photos.
 pub fn protocol_json<'a>(
     protocol: &Protocol,
     folders: &EncoderFolders,
+    base_prompt: Option<&str>,
     concepts: impl IntoIterator<Item = (&'a str, &'a Path)>,
 ) -> Result<String> {
     let (mut photos, mut photos_masks) = (Map::new(), Map::new());
@@ -51,6 +52,9 @@ pub fn protocol_json<'a>(
         if let Some(clipseg) = &folders.clipseg {
             text.insert("clipseg".into(), network(clipseg)?);
         }
+    }
+    if let Some(prompt) = base_prompt {
+        text.insert("base_prompt".into(), json!(prompt));
     }
     Ok(serde_json::to_string_pretty(&text)? + "\n")
 }

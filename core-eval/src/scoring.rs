@@ -300,7 +300,7 @@ impl<'a> ScoredImages<'a> {
         let others = Others {
             text: &self.texts[&text(protocol, &prompt.prompt, concept)?],
             photos: Some(&self.photos[cell.concept]),
-            base: self.base(image),
+            base: self.base(protocol, image)?,
         };
         let scores = scores(protocol, &self.metrics, &image.features, place, others);
         Ok(ScoreRow {
@@ -322,14 +322,24 @@ impl<'a> ScoredImages<'a> {
         (cell.concept, cell.seed, of.prompt_index, of.image)
     }
 
-    /// The base model's image on the same noise.
-    fn base(&self, image: &ScoredImage) -> Option<BaseImage<'_>> {
-        let index = *self.bases.get(&self.noise(image))?;
-        Some(BaseImage {
-            features: &self.images[index].features,
-            text: None,
-            unrelated: is_unrelated(&image.image.prompt.kind),
-        })
+    /// The base model's image that an image is compared with: of an unrelated prompt the one on the same
+    /// noise, else that of the base prompt with the same concept, seed and number.
+    fn base(&self, protocol: &Protocol, image: &ScoredImage) -> Result<Option<BaseImage<'_>>> {
+        let unrelated = is_unrelated(&image.image.prompt.kind);
+        let (mut noise, mut of_text) = (self.noise(image), None);
+        let base_prompt = self.experiment.evaluation.base_prompt.as_ref();
+        if let Some(prompt) = base_prompt.filter(|_| !unrelated) {
+            let concept = &self.experiment.concepts[noise.0];
+            let prompts = self.experiment.prompts_for(concept);
+            let place = prompts.iter().position(|of| of.prompt == *prompt);
+            noise.2 = place.context("the base prompt is one of the concept's")?;
+            of_text = self.texts.get(&text(protocol, prompt, concept)?);
+        }
+        Ok(self.bases.get(&noise).map(|index| BaseImage {
+            features: &self.images[*index].features,
+            text: of_text,
+            unrelated,
+        }))
     }
 
     /// The images of a variant whose prompts name the concept.

@@ -37,6 +37,7 @@ impl Experiment {
         self.evaluation.check_masks()?;
         self.check_kinds()?;
         self.check_drift()?;
+        self.check_base_prompt()?;
         self.effects.iter().try_for_each(|e| self.check_effect(e))
     }
 
@@ -152,6 +153,31 @@ impl Experiment {
         Ok(())
     }
 
+    /// Refuses a base prompt of which the base model generates no images.
+    fn check_base_prompt(&self) -> Result<()> {
+        let Some(base) = &self.evaluation.base_prompt else {
+            return Ok(());
+        };
+        ensure!(
+            self.variants.iter().any(|variant| variant.recipe.is_none()),
+            "`evaluation.base_prompt` names images of the base model; add a variant with `untuned = true`"
+        );
+        for concept in &self.concepts {
+            let prompts = self.prompts_for(concept);
+            ensure!(
+                prompts
+                    .iter()
+                    .any(|prompt| prompt.prompt == *base && !is_unrelated(&prompt.kind)),
+                "`evaluation.base_prompt` is `{base}`, which is none of the prompts for concept `{}` in {}; \
+                 name one of them, as `{}`",
+                concept.name,
+                self.sampling.prompts.display(),
+                prompts.first().map_or("", |prompt| prompt.prompt.as_str())
+            );
+        }
+        Ok(())
+    }
+
     /// Refuses kinds of prompts that a protocol does not know.
     fn check_kinds(&self) -> Result<()> {
         let prompts = self.sampling.prompts.display();
@@ -181,7 +207,7 @@ impl Experiment {
                 metric.column(),
                 match metric.compared_with() {
                     Compared::BaseImage => "needs prompts of the kind `unrelated`",
-                    _ => "no experiment measures; `core-eval score` does",
+                    _ => "needs a `base_prompt` below [evaluation]",
                 }
             );
         }

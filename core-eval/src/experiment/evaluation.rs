@@ -14,6 +14,9 @@ use serde_json::Map;
 use crate::metrics::{EncoderFolders, EncoderKind};
 use crate::protocol::Protocol;
 
+/// The key of the prompt of base images.
+const BASE_PROMPT: &str = "base_prompt";
+
 /// `[evaluation]`.
 #[derive(Debug, Clone)]
 pub struct Evaluation {
@@ -22,6 +25,9 @@ pub struct Evaluation {
     /// The folders of the image encoders, under the keys of the table of metrics, and `clipseg`,
     /// which makes the masks that masked protocols need.
     pub encoders: EncoderFolders,
+    /// The prompt of the base model's images from which the directions of directional CLIP begin.
+    /// Absent: that metric does not run.
+    pub base_prompt: Option<String>,
 }
 
 impl Evaluation {
@@ -81,6 +87,11 @@ impl JsonSchema for Evaluation {
             }
         }
         properties.insert("clipseg".into(), folder(segmenter).into());
+        let about = "Adds the metric `clip_direction`: one of the prompts, whose images by the base \
+                     model are where its directions begin, as in \"a photo of a {}\". Absent: it does \
+                     not run.";
+        let prompt = json_schema!({ "type": "string", "description": about });
+        properties.insert(BASE_PROMPT.into(), prompt.into());
         json_schema!({
             "type": "object",
             "description": "The image encoders and the protocols that images are scored with.",
@@ -108,11 +119,12 @@ impl<'de> Visitor<'de> for TableVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Evaluation, A::Error> {
-        let mut protocol = None;
+        let (mut protocol, mut base_prompt) = (None, None);
         let mut encoders = EncoderFolders::default();
         while let Some(key) = map.next_key::<Key>()? {
             match key {
                 Key::Protocol => protocol = Some(map.next_value()?),
+                Key::BasePrompt => base_prompt = Some(map.next_value()?),
                 Key::Segmenter => {
                     let folder = map.next_value::<PathBuf>()?;
                     encoders.clipseg = Some(EncoderFolder::new(folder));
@@ -128,6 +140,7 @@ impl<'de> Visitor<'de> for TableVisitor {
         Ok(Evaluation {
             protocol: protocol.ok_or_else(|| A::Error::missing_field("protocol"))?,
             encoders,
+            base_prompt,
         })
     }
 }
@@ -135,6 +148,7 @@ impl<'de> Visitor<'de> for TableVisitor {
 /// A key of the table.
 enum Key {
     Protocol,
+    BasePrompt,
     Segmenter,
     Encoder(&'static EncoderKind),
 }
@@ -146,10 +160,11 @@ impl<'de> Deserialize<'de> for Key {
         match (key.as_str(), kinds.iter().find(|kind| kind.key == key)) {
             ("protocol", _) => Ok(Self::Protocol),
             ("clipseg", _) => Ok(Self::Segmenter),
+            (BASE_PROMPT, _) => Ok(Self::BasePrompt),
             (_, Some(kind)) => Ok(Self::Encoder(kind)),
             (_, None) => {
                 let encoders = kinds.iter().map(|kind| kind.key);
-                let known: Vec<&str> = ["protocol", "clipseg"]
+                let known: Vec<&str> = ["protocol", BASE_PROMPT, "clipseg"]
                     .into_iter()
                     .chain(encoders)
                     .collect();
@@ -207,7 +222,7 @@ mod tests {
         for part in [
             "line 5",
             "unknown key `clips`",
-            "protocol, clipseg, clip, dino",
+            "protocol, base_prompt, clipseg, clip, dino",
         ] {
             assert!(unknown.contains(part), "{part}: {unknown}");
         }

@@ -202,7 +202,8 @@ impl Experiment {
             && encoders.all(|folder| EncoderSource::from(folder).is_obtainable())
     }
 
-    /// The metrics that run: those whose encoders are named, and drift where there are unrelated prompts.
+    /// The metrics that run: those whose encoders are named, drift where there are unrelated prompts, and
+    /// directional CLIP where a base prompt is named.
     pub fn metrics(&self) -> Vec<Metric> {
         let mut prompts = self.prompts.iter();
         let drifts = prompts.any(|prompt| is_unrelated(&prompt.kind));
@@ -210,7 +211,7 @@ impl Experiment {
         encoders.metrics_where(|metric| match metric.compared_with() {
             Compared::Text | Compared::Photos => true,
             Compared::BaseImage => drifts,
-            Compared::Direction => false,
+            Compared::Direction => self.evaluation.base_prompt.is_some(),
         })
     }
 

@@ -20,7 +20,7 @@ use core_model::files::write_atomically;
 use core_model::folder::EncoderFolder;
 use core_model::photos::PhotoFolder;
 use core_model::source::EncoderSource;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::say;
 use core_eval::gallery::{Gallery, ImageFeatures};
@@ -309,11 +309,8 @@ impl ScoreArgs {
             .map(|name| (name.as_str(), input.photos(name)));
         let concepts: Vec<(&str, PathBuf)> = concepts.collect();
         let concepts = concepts.iter().map(|(name, path)| (*name, path.as_path()));
-        let text = protocol_json(protocol, folders, concepts)?;
+        let text = protocol_json(protocol, folders, self.base_prompt.as_deref(), concepts)?;
         let mut object: Map<String, Value> = serde_json::from_str(&text)?;
-        if let Some(prompt) = &self.base_prompt {
-            object.insert("base_prompt".into(), json!(prompt));
-        }
         if let Some(judge) = judge {
             object.insert("judge".into(), judge.provenance()?);
         }
