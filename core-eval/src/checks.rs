@@ -39,6 +39,8 @@ pub const PHOTOS: &str = "photos";
 /// * `lowest_M`: the lowest mean score of a prompt, and the prompt.
 /// * `nothing_found`: the share of images in which the segmenter found no foreground; they are
 ///   compared as black images. Under masked protocols only.
+/// * `small_foregrounds`: the number of images of which the mask shows less than 3 %, those without
+///   foreground included. Such a foreground is too small to be recognised. Under masked protocols only.
 /// * `closest`: the highest similarity between an image and a photo by the instance metric, and the
 ///   image. Near 1, the photo was copied.
 pub fn checks(
@@ -55,6 +57,7 @@ pub fn checks(
             rows.extend(lowest(scores, name, *metric));
         }
         rows.extend(empty_masks(images, protocol, name));
+        rows.extend(small_foregrounds(images, protocol, name));
         rows.extend(instances.and_then(|metric| closest(images, protocol, metric, name)));
     }
     rows
@@ -159,6 +162,31 @@ fn empty_masks(images: &ScoredImages<'_>, protocol: &Protocol, variant: &str) ->
     Some(check(variant, "nothing_found", share, ""))
 }
 
+/// The share of an image below which its foreground is too small to be recognised.
+const SMALL_FOREGROUND: f64 = 0.03;
+
+fn small_foregrounds(
+    images: &ScoredImages<'_>,
+    protocol: &Protocol,
+    variant: &str,
+) -> Option<CheckRow> {
+    let images = images.of_variant(variant).filter(|_| protocol.masked);
+    let shares = images.filter_map(|image| Some(image.features.outline.as_ref()?.share));
+    Some(check(
+        variant,
+        "small_foregrounds",
+        count_small(shares)?,
+        "",
+    ))
+}
+
+/// How many shares are below the limit; `None` where there is no share.
+fn count_small(shares: impl Iterator<Item = f64>) -> Option<f64> {
+    let small: Vec<bool> = shares.map(|share| share < SMALL_FOREGROUND).collect();
+    let count = small.iter().filter(|small| **small).count();
+    (!small.is_empty()).then_some(count as f64)
+}
+
 fn closest(
     images: &ScoredImages<'_>,
     protocol: &Protocol,
@@ -199,6 +227,14 @@ mod tests {
         assert!((value("dino_other") - 0.3).abs() < 1e-6);
         let alone = of_photos(metric("dino"), &concepts[..1]);
         assert_eq!(alone.len(), 1, "nothing to compare with");
+    }
+
+    #[test]
+    fn foregrounds_under_three_per_cent_are_counted() {
+        let shares = [0.0, 0.0299, 0.03, 0.5];
+        assert_eq!(count_small(shares.into_iter()), Some(2.0));
+        assert_eq!(count_small([0.5].into_iter()), Some(0.0));
+        assert_eq!(count_small([].into_iter()), None);
     }
 
     #[test]

@@ -19,6 +19,30 @@ pub(super) struct Breakdown {
     pub(super) rows: Vec<(String, Vec<Option<SummaryRow>>)>,
 }
 
+impl Breakdown {
+    /// How many cells have a paired difference.
+    pub(super) fn compared(&self) -> usize {
+        let cells = self.rows.iter().flat_map(|(_, cells)| cells).flatten();
+        cells.filter(|row| row.difference.is_some()).count()
+    }
+}
+
+/// What chance alone does in so many comparisons, for readers; none where there are no comparisons.
+pub(in crate::report) fn by_chance(comparisons: usize) -> Option<String> {
+    // One of 20 intervals at 95 % does not hold the true value.
+    let expected = comparisons as f64 / 20.0;
+    let expected = match expected < 3.0 {
+        true => format!("{expected:.1}"),
+        false => format!("{expected:.0}"),
+    };
+    (comparisons > 0).then(|| {
+        format!(
+            "Even if no method differed from another, about {expected} of these {comparisons} \
+             intervals at 95 % would exclude 0 by chance."
+        )
+    })
+}
+
 /// The tables by kind of prompt: means over concepts of the prompts of each kind; none where all prompts
 /// are of one kind.
 pub(super) fn by_kind(
@@ -119,6 +143,18 @@ mod tests {
     }
 
     #[test]
+    fn one_of_twenty_intervals_excludes_zero_by_chance() {
+        let sentence = by_chance(108).expect("a sentence");
+        assert!(
+            sentence.contains("about 5 of these 108 intervals"),
+            "{sentence}"
+        );
+        let few = by_chance(18).expect("a sentence");
+        assert!(few.contains("about 0.9 of these 18"), "{few}");
+        assert_eq!(by_chance(0), None);
+    }
+
+    #[test]
     fn means_by_kind_and_by_concept_are_those_computed_by_hand() {
         let dino = metric("dino");
         let row =
@@ -162,6 +198,8 @@ mod tests {
         let plain = kinds[0].rows[1].1[0].as_ref().expect("a row");
         // Dog .5 - .8, cup .5 - .6.
         assert!((plain.difference.expect("a difference") + 0.2).abs() < 1e-12);
+        // The baseline is compared with nothing.
+        assert_eq!(kinds[0].compared(), 2);
 
         let summary = summarize(&table, &variants, weighting);
         let concepts = by_concept(&table.metrics, &summary, &variants);

@@ -1,6 +1,6 @@
 //! `table.md`: the summary for readers.
 
-use super::breakdown::Breakdown;
+use super::breakdown::{Breakdown, by_chance};
 use super::summary::{ALL_CONCEPTS, SummaryRow, Verdict};
 use crate::checks::{CheckRow, PHOTOS};
 use crate::metrics::Metric;
@@ -103,9 +103,12 @@ fn breakdowns_markdown(table: &Table<'_>, breakdowns: &[Breakdown]) -> String {
     }
     if !breakdowns.is_empty() {
         text += &format!(
-            "\n↑ and ↓: the 95 % interval of the paired difference to {} excludes 0.\n",
+            "\n↑ and ↓: the 95 % interval of the paired difference to {} excludes 0.",
             escaped(baseline)
         );
+        let cells = breakdowns.iter().map(Breakdown::compared).sum();
+        text += &by_chance(cells).map_or(String::new(), |sentence| format!(" {sentence}"));
+        text.push('\n');
     }
     text
 }
@@ -165,6 +168,9 @@ fn header(titles: &[&str]) -> String {
     )
 }
 
+/// The measure that is a count.
+const SMALL_FOREGROUNDS: &str = "small_foregrounds";
+
 /// The measures that the second table may have, each with its title.
 fn check_columns(metrics: &[Metric]) -> Vec<(String, String)> {
     let mut columns = vec![("diversity".to_string(), "diversity".to_string())];
@@ -184,6 +190,10 @@ fn check_columns(metrics: &[Metric]) -> Vec<(String, String)> {
         "nothing_found".to_string(),
         "images without foreground".to_string(),
     ));
+    columns.push((
+        SMALL_FOREGROUNDS.to_string(),
+        "foregrounds under 3 %".to_string(),
+    ));
     columns
 }
 
@@ -200,6 +210,7 @@ fn checks_markdown(table: &Table<'_>) -> String {
             let row = table.check(variant, measure);
             row.map_or("–".to_string(), |row| match row.place.as_str() {
                 prompt if measure.starts_with("lowest") => format!("{:.4} ({prompt})", row.value),
+                _ if measure == SMALL_FOREGROUNDS => format!("{:.0}", row.value),
                 _ => format!("{:.4}", row.value),
             })
         };
@@ -222,6 +233,12 @@ fn checks_markdown(table: &Table<'_>) -> String {
         text.push_str(
             " Images without foreground: the share in which the segmenter did not find the class \
              word; they are compared as black images.",
+        );
+    }
+    if measured(SMALL_FOREGROUNDS) {
+        text.push_str(
+            " Foregrounds under 3 %: the number of images of which the mask shows less than that, \
+             those without foreground included.",
         );
     }
     text.push('\n');

@@ -7,6 +7,7 @@ use plotters::prelude::*;
 
 use super::canvas::{Anchor, Area, GRAY, color, drawing_error, rule, span, write};
 use crate::metrics::Metric;
+use crate::report::breakdown::by_chance;
 use crate::report::font::wrapped;
 use crate::report::{SummaryRow, Verdict};
 
@@ -63,9 +64,13 @@ pub(super) fn draw_forest(
         draw_panel(area, left, (metric.title(), baseline), &of_metric, variants)?;
     }
     let bottom = TOP + ROW * variants.len() as i32 + BOTTOM - 14;
+    let compared = rows.iter().filter(|row| row.difference.is_some()).count();
+    if let Some(sentence) = by_chance(compared) {
+        write(area, &sentence, (10, bottom), 13, Anchor::Left)?;
+    }
     let note = "filled: the 95 % interval of the paired difference excludes 0; hollow: no difference \
                 shown; arrow: outside the panel, see its number";
-    write(area, note, (10, bottom), 13, Anchor::Left)
+    write(area, note, (10, bottom - 18), 13, Anchor::Left)
 }
 
 /// The height of the middle of a row.
