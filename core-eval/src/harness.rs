@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, ensure};
 use core_model::device::parse_device;
@@ -14,13 +14,14 @@ use core_train::phrase::SLOT;
 use core_train::run::folder::METRICS;
 use sha2::{Digest, Sha256};
 
+use crate::attention_file::ATTENTION;
 use crate::base::Base;
 use crate::checks::checks;
 use crate::claims::Claims;
 use crate::curves::{self, CurveRow};
 use crate::disk::DiskPlan;
 use crate::effects::{self, EffectRow, Evidence};
-use crate::experiment::{Experiment, Keep};
+use crate::experiment::{EvaluationPrompt, Experiment, Keep};
 use crate::gallery::{Gallery, ImageFile, MaskSource, load_images};
 use crate::image_rows::image_rows;
 use crate::images::{GenerationJob, jobs, wanted};
@@ -36,10 +37,12 @@ use crate::protocol::Protocol;
 use crate::provenance::protocol_json;
 use crate::reference::{Deviation, compare, reference_of};
 use crate::removal::Removal;
-use crate::report::figures::{FigureOptions, Foreground, draw_all, draw_foregrounds};
+use crate::report::figures::{
+    FigureOptions, Foreground, draw_all, draw_foregrounds, update_attention,
+};
 use crate::report::{self, ScoreTable, Tables, TokenRow, Weighting};
 use crate::scoring::{ScoredImages, photo_files};
-use crate::tokens::TokenProbe;
+use crate::tokens::{TokenProbe, related};
 use crate::trained::Trained;
 use crate::usage::Usage;
 use crate::validation_scores;
@@ -225,6 +228,7 @@ impl<'a> Harness<'a> {
             outcome.files.push(name.display().to_string());
         }
         outcome.usage.add(self.gallery.usage());
+        self.attention(&mut outcome)?;
         self.report(&mut outcome);
         if let Some(reference) = reference_of(self.results) {
             outcome.deviation = Some(compare(self.results, &reference)?);
@@ -279,6 +283,33 @@ impl<'a> Harness<'a> {
         if !outcome.effects.is_empty() {
             report::write_rows(&self.file("effects.csv"), &outcome.effects)?;
             outcome.files.push("effects.csv".to_string());
+        }
+        Ok(())
+    }
+
+    /// Keeps the attention maps of the longest prompt of the first concept for the report page. Where they
+    /// cannot be computed, which all other results can do without, that is said. Runs whose weights were removed
+    /// (`keep = "images"`) have none, which the page says.
+    fn attention(&self, outcome: &mut Outcome) -> Result<()> {
+        let concept = &self.experiment.concepts[0];
+        let prompts = related(self.experiment, concept);
+        let words = |prompt: &EvaluationPrompt| prompt.prompt.split_whitespace().count();
+        let Some(longest) = prompts.max_by_key(words) else {
+            return Ok(());
+        };
+        let choice = (longest.prompt.as_str(), concept.name.as_str());
+        match update_attention(self.results, choice, &self.base, self.stop) {
+            Ok(images) => outcome.usage.count("sets of attention maps", images as u64),
+            Err(error) if self.stop.load(Ordering::Relaxed) => return Err(error),
+            Err(error) => tracing::warn!(
+                "no attention maps for the report, all other results are there: {error:#}; \
+                 `core-eval figures {} --prompt \"{}\"` tries again",
+                self.results.display(),
+                longest.prompt
+            ),
+        }
+        if self.file(ATTENTION).is_file() {
+            outcome.files.push(ATTENTION.to_string());
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 //! | addresses of runs, training | [`plan`], [`trained`], [`training`] |
 //! | work shared between cores, processes and machines | [`work`], [`part`], [`claims`], [`workers`], [`machines`], [`slurm`] |
 //! | evaluation images with paired noise | [`images`] |
+//! | attention maps of tokens | [`attention_file`] |
 //! | metrics, and how scores are computed | [`metrics`], [`protocol`], [`gallery`], [`masks`], [`scoring`], [`provenance`] |
 //! | commands that judge images | [`judge`] |
 //! | diversity, copied photos, lowest prompts, scores of photos | [`checks`], [`image_rows`] |
@@ -18,6 +19,7 @@
 //! | required size of an experiment, distance to the committed reference | [`precision`], [`mod@reference`] |
 
 mod attention;
+pub mod attention_file;
 pub mod base;
 mod base64;
 pub mod checks;

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod addresses;
+mod attention;
+mod base_images;
 mod common;
 mod configuration;
 mod coverage;

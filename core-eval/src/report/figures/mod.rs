@@ -7,6 +7,7 @@ mod learning;
 mod losses;
 mod norm;
 mod placed;
+mod probe;
 mod prompt;
 mod runs;
 mod sheets;
@@ -16,15 +17,21 @@ mod tradeoff;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail, ensure};
 use indexmap::IndexSet;
 
 use super::{ALL_CONCEPTS, ScoreTable, SummaryRow, TokenRow, font, read_rows};
+use crate::attention_file::{
+    ATTENTION, AttentionFile, AttentionRow, PromptAttention, data_address, map_text, small_size,
+};
+use crate::base::Base;
 use crate::curves::CurveRow;
 use crate::metrics::Metric;
 use canvas::Figure;
-use prompt::{Choice, PromptFigure};
+use probe::{Choice, PromptProbe, RowOf, TrainedVariants};
+use prompt::PromptFigure;
 use runs::Sources;
 use sheets::{Images, overview_columns};
 
@@ -127,6 +134,20 @@ impl<'a> ResultTables<'a> {
             );
         }
         Ok(tables)
+    }
+
+    /// The concept of this name, or the first.
+    fn concept<'b>(&'b self, name: Option<&'b str>) -> Result<&'b str> {
+        let rows = self.scores.rows.iter();
+        let concepts: IndexSet<&str> = rows.map(|row| row.concept.as_str()).collect();
+        let first = concepts.first().copied();
+        let concept = name.or(first).context("there is no scores.csv")?;
+        ensure!(
+            concepts.contains(concept),
+            "there is no concept `{concept}`; it has: {}",
+            concepts.into_iter().collect::<Vec<_>>().join(", ")
+        );
+        Ok(concept)
     }
 
     /// Whether a variant is to be drawn.
@@ -266,12 +287,10 @@ impl Drawing<'_> {
             return Ok(());
         };
         let name = format!("tokens-{}", slug(prompt));
-        let failed = match self.prompt_figure(prompt) {
-            Ok(prompt_figure) => {
-                let figure = Self::figure(&self.folder, &name, prompt_figure.size())?;
-                let images = prompt_figure.images();
-                let files = figure.draw(&images, |area| prompt_figure.draw(area))?;
-                self.drawn.files.extend(files);
+        let failed = match self.compare(prompt, &name) {
+            Ok(drawn) => {
+                self.drawn.files.extend(drawn.files);
+                self.drawn.left_out.extend(drawn.left_out);
                 return Ok(());
             }
             Err(error) => error,
@@ -292,34 +311,32 @@ impl Drawing<'_> {
         Ok(())
     }
 
-    fn prompt_figure(&self, prompt: &str) -> Result<PromptFigure> {
-        let rows = &self.tables.scores.rows;
-        let concepts: IndexSet<&str> = rows.iter().map(|row| row.concept.as_str()).collect();
-        let concept = match &self.options.concept {
-            Some(concept) => concept.as_str(),
-            None => concepts
-                .first()
-                .copied()
-                .context("there is no scores.csv")?,
-        };
-        ensure!(
-            concepts.contains(concept),
-            "there is no concept `{concept}`; it has: {}",
-            concepts.into_iter().collect::<Vec<_>>().join(", ")
-        );
+    /// Compares a prompt in every chosen method, as a figure and in `attention.json`.
+    fn compare(&self, prompt: &str, name: &str) -> Result<Drawn> {
+        let tables = &self.tables;
         let mut sources = Sources::default();
-        for (place, source) in &self.tables.sources.0 {
-            if self.tables.is_chosen(&place.0, self.options) {
+        for (place, source) in &tables.sources.0 {
+            if tables.is_chosen(&place.0, self.options) {
                 sources.0.insert(place.clone(), source.clone());
             }
         }
         let choice = Choice {
             prompt,
-            concept,
+            concept: tables.concept(self.options.concept.as_deref())?,
             sibling: self.options.sibling.as_deref(),
-            variants: &self.tables.variants,
         };
-        PromptFigure::compute(&sources, choice)
+        let trained = TrainedVariants::find(&sources, choice)?;
+        let probe = trained.probe(None, &AtomicBool::new(false))?;
+        let drawing = PromptFigure::new(&probe, choice, &tables.variants);
+        let figure = Self::figure(&self.folder, name, drawing.size())?;
+        let mut files = figure.draw(&drawing.images(), |area| drawing.draw(area))?;
+        add_attention(tables.results, &trained, &probe, choice)?;
+        files.push(tables.results.join(ATTENTION));
+        let left_out = probe.left_out.iter();
+        Ok(Drawn {
+            files,
+            left_out: left_out.map(|what| format!("{name}: {what}")).collect(),
+        })
     }
 
     /// Photos and images side by side.
@@ -386,6 +403,71 @@ impl Drawing<'_> {
         }
         Ok(())
     }
+}
+
+/// Adds a prompt to `attention.json`, in the place of what the file had of it, and returns how many images were
+/// generated for it: none where the file is up to date, where nothing was trained, and where the weights were removed.
+///
+/// # Errors
+/// Runs or a model that are gone; unreadable or damaged files; a request to stop.
+pub fn update_attention(
+    results: &Path,
+    (prompt, concept): (&str, &str),
+    base: &Base,
+    stop: &AtomicBool,
+) -> Result<usize> {
+    let scores = ScoreTable::read(&results.join("scores.csv"))?;
+    let sources = Sources::read(results, &scores.rows)?;
+    let choice = Choice {
+        prompt,
+        concept,
+        sibling: None,
+    };
+    let trained = TrainedVariants::find(&sources, choice)?;
+    let is_known = AttentionFile::read(results)?.holds(&trained.key());
+    if is_known || trained.is_empty() || trained.are_removed()? {
+        return Ok(0);
+    }
+    let probe = trained.probe(Some(base), stop)?;
+    add_attention(results, &trained, &probe, choice)?;
+    Ok(probe.rows.len())
+}
+
+fn add_attention(
+    results: &Path,
+    trained: &TrainedVariants<'_>,
+    probe: &PromptProbe,
+    choice: Choice<'_>,
+) -> Result<()> {
+    let scales = probe.scales();
+    let mut rows = Vec::new();
+    for row in &probe.rows {
+        let (variant, name) = match &row.of {
+            RowOf::ClassWord(word) => (None, format!("class word: {word}")),
+            RowOf::SiblingWord(word) => (None, format!("sibling word: {word}")),
+            RowOf::Variant(name) => (Some(name.clone()), name.clone()),
+        };
+        let maps = row.maps.iter().zip(&scales);
+        rows.push(AttentionRow {
+            variant,
+            name,
+            image: data_address(&row.image)?,
+            cosines: row.cosines.clone(),
+            maps: maps
+                .map(|(map, ends)| map_text(map, row.size, *ends))
+                .collect(),
+        });
+    }
+    let prompt = PromptAttention {
+        prompt: choice.prompt.to_string(),
+        concept: choice.concept.to_string(),
+        seed: trained.seed,
+        key: trained.key(),
+        tokens: probe.tokens.clone(),
+        size: small_size(probe.rows.first().map_or([0, 0], |row| row.size)),
+        rows,
+    };
+    AttentionFile::read(results)?.add(prompt, results)
 }
 
 /// A prompt as part of a file's name.
