@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use core_model::files::read_to_string;
 use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
@@ -12,7 +11,7 @@ use crate::checks::{CheckRow, PHOTOS};
 use crate::metrics::{Metric, Scores};
 use crate::protocol::{Averaging, Protocol};
 use crate::report::figures::{FigureOptions, draw_all};
-use crate::report::{ScoreRow, ScoreTable, Tables, Weighting, read_rows};
+use crate::report::{ScoreRow, ScoreTable, Tables, Weighting, read_protocol, read_rows};
 
 /// Writes scores, summary, checks, tables, protocol and figures of all variants into the folder `out` and
 /// returns the table. The first variant of the first folder is the baseline. Without `protocol`, the first
@@ -69,7 +68,7 @@ pub fn join(folders: &[PathBuf], protocol: Option<&str>) -> Result<Joined> {
     let mut wanted = protocol.map(str::to_string);
     for folder in folders {
         let part = Part::read(folder, wanted.as_deref())?;
-        wanted.get_or_insert(part.protocol_name()?.to_string());
+        wanted.get_or_insert_with(|| part.name.clone());
         parts.push(part);
     }
     let (first, others) = parts.split_first().context("no folders")?;
@@ -91,7 +90,7 @@ pub fn join(folders: &[PathBuf], protocol: Option<&str>) -> Result<Joined> {
     }
     Ok(Joined {
         checks: all_checks(&parts, &variants),
-        averaging: Protocol::named(first.protocol_name()?)?.averaging,
+        averaging: Protocol::named(&first.name)?.averaging,
         photos: first.photo_counts(),
         protocol: first.protocol.clone(),
         scores,
@@ -118,6 +117,8 @@ fn all_checks(parts: &[Part], variants: &[&str]) -> Vec<CheckRow> {
 /// The scores of one folder under one protocol.
 struct Part {
     folder: PathBuf,
+    /// The name of the protocol.
+    name: String,
     protocol: Value,
     scores: ScoreTable,
     checks: Vec<CheckRow>,
@@ -134,10 +135,8 @@ impl Part {
             if !file.exists() {
                 continue;
             }
-            let protocol: Value = serde_json::from_str(&read_to_string(&file)?)
-                .with_context(|| file.display().to_string())?;
-            let found = protocol["protocol"]["name"].as_str();
-            if name.is_some() && found != name {
+            let (found, protocol) = read_protocol(&file)?;
+            if name.is_some_and(|name| name != found) {
                 continue;
             }
             let scores_file = folder.join(format!("scores{suffix}.csv"));
@@ -153,6 +152,7 @@ impl Part {
             }
             return Ok(Self {
                 folder: folder.to_path_buf(),
+                name: found,
                 protocol,
                 scores,
                 checks: read_rows(&folder.join(format!("checks{suffix}.csv")))?,
@@ -164,11 +164,6 @@ impl Part {
             folder.display(),
             name.map_or(String::new(), |name| format!(" under protocol `{name}`"))
         )
-    }
-
-    fn protocol_name(&self) -> Result<&str> {
-        let name = self.protocol["protocol"]["name"].as_str();
-        name.with_context(|| format!("{}: its protocol has no name", self.folder.display()))
     }
 
     /// How many photos each concept has.

@@ -56,6 +56,8 @@ impl Arranged {
                 .iter()
                 .map(|p| gallery.protocol(p))
                 .collect(),
+            attention: source.attention.clone(),
+            scoring: source.scoring,
             tokens: diagnostics::tokens(source, &mut names.variants),
             curves: diagnostics::curves(source, &mut names.variants),
             validation: diagnostics::validation(source, &mut names.variants),
@@ -127,6 +129,8 @@ fn runs(source: &Source, names: &mut Vocabulary, environments: &IndexSet<&Value>
             seed: run.seed,
             address: run.address.clone(),
             sampling: run.sampling.clone(),
+            training: run.training,
+            generation: run.generation,
             environment: environment.and_then(|of| environments.get_index_of(of)),
             config: run.config.clone().filter(|_| is_first),
         });

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::attention_file::PromptAttention;
 use crate::effects::EffectRow;
 use crate::report::{SummaryRow, Verdict};
 
@@ -34,11 +35,14 @@ pub(super) struct Page {
     pub(super) images: Images,
     pub(super) photos: Photos,
     pub(super) tokens: Vec<Tokens>,
+    pub(super) attention: Vec<PromptAttention>,
     pub(super) curves: Vec<Curve>,
     pub(super) validation: Vec<ValidationCurve>,
     pub(super) effects: Vec<EffectRow>,
     pub(super) runs: Vec<RunData>,
     pub(super) environments: Vec<Value>,
+    /// Seconds; null where the times of the files do not tell.
+    pub(super) scoring: Option<u64>,
     /// Rows of `study.csv`; empty without a study.
     pub(super) study: Value,
     pub(super) thumbnails: Thumbnails,
@@ -172,6 +176,9 @@ pub(super) struct RunData {
     pub(super) seed: u64,
     pub(super) address: Option<String>,
     pub(super) sampling: Value,
+    /// Seconds; null where the times of the files do not tell.
+    pub(super) training: Option<u64>,
+    pub(super) generation: Option<u64>,
     /// The number of its environment.
     pub(super) environment: Option<usize>,
     /// Its configuration, for the first run of each variant.

@@ -6,6 +6,7 @@
 mod arrange;
 mod data;
 mod diagnostics;
+mod durations;
 mod html;
 mod images;
 mod links;

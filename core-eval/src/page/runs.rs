@@ -1,12 +1,14 @@
 //! The training runs behind the images: configuration and environment.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use core_model::files::read_to_string;
 use core_model::photos::PhotoFolder;
 use core_train::run::folder::{CONFIG, ENVIRONMENT};
 use serde_json::Value;
 
+use super::durations::{between, newest_image, training, written};
 use crate::images::SOURCE;
 
 /// What is kept of a run and of the images that were generated with it.
@@ -28,6 +30,12 @@ pub struct RunFiles {
     pub config: Option<String>,
     /// The content of `environment.json`.
     pub environment: Option<Value>,
+    /// Seconds that training took, where the times of the files tell.
+    pub training: Option<u64>,
+    /// Seconds that generating the images took.
+    pub generation: Option<u64>,
+    /// When the last image was written.
+    pub newest_image: Option<SystemTime>,
     folder: PathBuf,
 }
 
@@ -41,7 +49,10 @@ impl RunFiles {
                     let Ok(seed) = seed.parse() else { continue };
                     let source = json(&folder.join(SOURCE));
                     let source = source.unwrap_or_default();
-                    runs.push(Self::read(results, &variant, &concept, seed, source));
+                    let mut run = Self::read(results, &variant, &concept, seed, source);
+                    run.newest_image = newest_image(&folder);
+                    run.generation = between(written(&folder.join(SOURCE)), run.newest_image);
+                    runs.push(run);
                 }
             }
         }
@@ -64,6 +75,9 @@ impl RunFiles {
             word: word.unwrap_or_default(),
             config: kept(CONFIG).and_then(|path| read_to_string(&path).ok()),
             environment: kept(ENVIRONMENT).and_then(|path| json(&path)),
+            training: address.as_ref().and_then(|_| training(&folder)),
+            generation: None,
+            newest_image: None,
             address,
             sampling,
             folder,

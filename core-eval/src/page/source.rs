@@ -4,19 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, ensure};
-use core_model::files::read_to_string;
+use anyhow::{Result, ensure};
 use indexmap::{IndexMap, IndexSet};
 use serde_json::{Map, Value};
 
+use super::durations::scoring;
 use super::runs::RunFiles;
+use crate::attention_file::{AttentionFile, PromptAttention};
 use crate::checks::CheckRow;
 use crate::curves::CurveRow;
 use crate::effects::EffectRow;
 use crate::image_rows::ImageRow;
 use crate::merge::join;
 use crate::protocol::Averaging;
-use crate::report::{ScoreTable, SummaryRow, TokenRow, Weighting, read_rows, summarize};
+use crate::report::{
+    ScoreTable, SummaryRow, TokenRow, Weighting, protocol_suffixes, read_rows, summarize,
+};
 use crate::validation_scores::ValidationRow;
 
 /// The table of a preference study, in a results folder.
@@ -47,6 +50,10 @@ pub struct Source {
     pub effects: Vec<EffectRow>,
     /// The training runs.
     pub runs: Vec<RunFiles>,
+    /// Seconds that scoring took, where the times of the files tell.
+    pub scoring: Option<u64>,
+    /// Images and attention maps of some prompts in every method.
+    pub attention: Vec<PromptAttention>,
     /// Rows of `study/study.csv`.
     pub study: Vec<Map<String, Value>>,
     /// When the newest table was written.
@@ -170,7 +177,12 @@ impl Source {
         });
         self.effects.extend(read_rows(&folder.join("effects.csv"))?);
         self.study.extend(read_rows(&folder.join(STUDY))?);
-        for run in RunFiles::read_all(folder) {
+        self.attention.extend(AttentionFile::read(folder)?.prompts);
+        let runs = RunFiles::read_all(folder);
+        let images = runs.iter().filter_map(|run| run.newest_image).max();
+        let scoring = scoring(folder, images);
+        self.scoring = self.scoring.into_iter().chain(scoring).reduce(|a, b| a + b);
+        for run in runs {
             self.words
                 .entry(run.concept.clone())
                 .or_insert_with(|| run.word.clone());
@@ -205,6 +217,11 @@ impl Source {
                 "No tokens.csv: the cosines of context tokens are not shown.",
             ),
             (
+                self.attention.is_empty() && !self.tokens.is_empty(),
+                "No attention.json: where images attend to the tokens of a prompt is not shown; \
+                 `core-eval figures FOLDER --prompt TEMPLATE` computes it from the runs.",
+            ),
+            (
                 self.curves.is_empty(),
                 "No curves.csv: losses and norms are not shown.",
             ),
@@ -232,10 +249,16 @@ fn protocols(folders: &[PathBuf], missing: &mut Vec<String>) -> Result<Vec<Proto
         return Ok(Vec::new());
     };
     let files = folders.iter();
-    let files = files.map(|folder| Ok((folder, protocol_files(folder)?)));
+    let files = files.map(|folder| Ok((folder, protocol_suffixes(folder)?)));
     let files: Vec<(&PathBuf, IndexMap<String, String>)> = files.collect::<Result<_>>()?;
     let mut found = Vec::new();
-    for (name, _) in protocol_files(first)? {
+    for (name, suffix) in protocol_suffixes(first)? {
+        if !first.join(format!("scores{suffix}.csv")).is_file() {
+            missing.push(format!(
+                "No scores{suffix}.csv beside protocol{suffix}.json: protocol {name} is left out."
+            ));
+            continue;
+        }
         if let Some((folder, _)) = files.iter().find(|(_, of)| !of.contains_key(&name)) {
             let folder = folder.display();
             missing.push(format!(
@@ -260,29 +283,6 @@ fn protocols(folders: &[PathBuf], missing: &mut Vec<String>) -> Result<Vec<Proto
         found.extend(without_protocol(folder, missing)?);
     }
     Ok(found)
-}
-
-/// The suffixes of the protocols of a folder by their names; the first is the one without suffix.
-fn protocol_files(folder: &Path) -> Result<IndexMap<String, String>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        let suffix = name.strip_prefix("protocol");
-        let suffix = suffix.and_then(|name| name.strip_suffix(".json"));
-        if let Some(suffix) = suffix.filter(|suffix| suffix.is_empty() || suffix.starts_with('-')) {
-            files.push(suffix.to_string());
-        }
-    }
-    files.sort();
-    let named = files.into_iter().map(|suffix| {
-        let path = folder.join(format!("protocol{suffix}.json"));
-        let at = || path.display().to_string();
-        let protocol: Value = serde_json::from_str(&read_to_string(&path)?).with_context(at)?;
-        let name = protocol["protocol"]["name"].as_str();
-        let name = name.with_context(|| format!("{}: its protocol has no name", at()))?;
-        Ok((name.to_string(), suffix))
-    });
-    named.collect()
 }
 
 /// Scores without the file that says how they were computed.

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use scores::{ScoreRow, ScoreTable};
 pub use summary::{ALL_CONCEPTS, Grouped, SummaryRow, Verdict, Weighting, grouped, summarize};
 pub use tables::{Tables, Written, redraw_tables};
+pub(crate) use tables::{protocol_suffixes, read_protocol};
 
 /// A row of `tokens.csv`: one context token of one prompt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,11 +72,11 @@ pub fn read_rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
         .collect()
 }
 
-/// The message for a file that is not a table of this version.
+/// The message for a file that this version did not write.
 fn other_version(path: &Path) -> String {
     format!(
-        "{}: not a table as this version writes it; run the experiment again, which writes a new \
-         one from what is there",
+        "{}: not as this version writes it; run the experiment again, which writes a new one from what \
+         is there",
         path.display()
     )
 }

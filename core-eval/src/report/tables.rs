@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use core_model::files::{read_to_string, write_atomically};
-use indexmap::IndexSet;
+use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
 use super::breakdown::{by_concept, by_kind};
 use super::latex::table_latex;
 use super::table::{Table, table_markdown};
-use super::{ScoreTable, SummaryRow, Weighting, summarize, write_rows};
+use super::{ScoreTable, SummaryRow, Weighting, other_version, summarize, write_rows};
 use crate::checks::CheckRow;
 use crate::merge::join;
+use crate::protocol::Protocol;
 
 /// What the files are made of.
 #[derive(Debug, Clone, Copy)]
@@ -101,7 +102,10 @@ struct Rendered {
 /// Damaged files, or files of another version; an unwritable folder.
 pub fn redraw_tables(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for (suffix, name) in protocols(folder)? {
+    for (name, suffix) in protocol_suffixes(folder)? {
+        if !folder.join(format!("scores{suffix}.csv")).is_file() {
+            continue;
+        }
         let joined = join(&[folder.to_path_buf()], Some(&name))?;
         let rendered = Tables {
             scores: &joined.scores,
@@ -119,28 +123,41 @@ pub fn redraw_tables(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The protocols of a results folder: the ends of the names of their files, and their names.
-fn protocols(folder: &Path) -> Result<Vec<(String, String)>> {
+/// The protocols of a results folder: their names, and the ends of the names of their files. The first is the one
+/// whose files have no such end.
+///
+/// # Errors
+/// An unreadable folder; a `protocol.json` that is damaged or of another version.
+pub(crate) fn protocol_suffixes(folder: &Path) -> Result<IndexMap<String, String>> {
     let at = || folder.display().to_string();
-    let mut protocols = Vec::new();
+    let mut suffixes = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(at)? {
-        let path = entry.with_context(at)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let suffix = name
-            .strip_prefix("protocol")
-            .and_then(|n| n.strip_suffix(".json"));
-        let Some(suffix) = suffix.map(str::to_string) else {
-            continue;
-        };
-        if !folder.join(format!("scores{suffix}.csv")).is_file() {
-            continue;
+        let name = entry.with_context(at)?.file_name();
+        let name = name.to_string_lossy();
+        let suffix = name.strip_prefix("protocol");
+        let suffix = suffix.and_then(|name| name.strip_suffix(".json"));
+        let is_end = |end: &&str| end.is_empty() || end.starts_with('-');
+        if let Some(suffix) = suffix.filter(is_end) {
+            suffixes.push(suffix.to_string());
         }
-        let protocol: Value = serde_json::from_str(&read_to_string(&path)?)
-            .with_context(|| path.display().to_string())?;
-        let name = protocol["protocol"]["name"].as_str();
-        let name = name.with_context(|| format!("{}: its protocol has no name", path.display()))?;
-        protocols.push((suffix, name.to_string()));
     }
-    protocols.sort();
-    Ok(protocols)
+    suffixes.sort();
+    let named = suffixes.into_iter().map(|suffix| {
+        let path = folder.join(format!("protocol{suffix}.json"));
+        Ok((read_protocol(&path)?.0, suffix))
+    });
+    named.collect()
+}
+
+/// The name in a `protocol.json`, and all of its content.
+///
+/// # Errors
+/// A file that is damaged or of another version.
+pub(crate) fn read_protocol(path: &Path) -> Result<(String, Value)> {
+    let protocol = serde_json::from_str(&read_to_string(path)?);
+    let protocol: Value = protocol.with_context(|| other_version(path))?;
+    let name = protocol["protocol"]["name"].as_str();
+    let name = name.with_context(|| other_version(path))?.to_string();
+    Protocol::named(&name).with_context(|| path.display().to_string())?;
+    Ok((name, protocol))
 }

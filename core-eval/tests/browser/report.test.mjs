@@ -225,11 +225,84 @@ test("images that alternate by themselves stand still where motion is unwanted",
   }
 });
 
-test("a print holds all rows of the chosen filter", () => use(async (page) => {
+test("a print holds all rows of the chosen filter with their images, none of which was in view before", () => use(async (page) => {
   await page.locator('#filters [data-key="kind"]').selectOption("plain");
-  await page.evaluate(() => dispatchEvent(new Event("beforeprint")));
   const expected = rows.filter((row) => row.kind === "plain" && row.variant === "CoRe").length;
-  assert.equal(await page.locator(".body [role=row]").count(), expected);
+  // Images of other sections would be counted too.
+  await page.evaluate(() => document.getElementById("diagnostics").remove());
+  await page.evaluate(() => addEventListener("afterprint", () => { globalThis.after = document.querySelectorAll(".body .part").length; }));
+  await page.evaluate(() => addEventListener("beforeprint", () => { globalThis.before = document.querySelectorAll(".body [role=row]").length; }));
+  const pdf = await page.pdf();
+  assert.equal(await page.evaluate(() => before), expected);
+  assert.equal(await page.evaluate(() => after), 0, "the page is as it was");
+  const sheets = new Set(await page.evaluate(() => { dispatchEvent(new Event("beforeprint")); return [...document.querySelectorAll(".body .part img")].map((e) => e.src); }));
+  await page.evaluate(() => dispatchEvent(new Event("afterprint")));
+  const images = pdf.toString("latin1").match(/\/Subtype \/Image/g)?.length ?? 0;
+  assert.ok(sheets.size > 1 && images >= sheets.size, `${images} images in the PDF, ${sheets.size} sheets`);
+}));
+
+test("a print of more rows than its limit says so", async () => {
+  const many = join(folder, "printed", "many");
+  const prompts = Array.from({ length: 31 }, (_, i) => ({ kind: "plain", prompt: `a {} number ${i}` }));
+  const variants = Array.from({ length: 7 }, (_, i) => `variant ${i}`);
+  results(many, { variants, concepts: ["dog"], prompts, images: 10, side: 16, patterns: 10 });
+  coreEval("report", many);
+  await use(async (page) => {
+    assert.match(await count(page), /^310 rows, 2170 images; a print holds the first 300 rows$/);
+    await page.evaluate(() => dispatchEvent(new Event("beforeprint")));
+    await page.emulateMedia({ media: "print" });
+    assert.equal(await page.locator(".body [role=row]").count(), 300);
+    assert.ok(await page.locator("#count").isVisible(), "the limit is on the paper");
+    await page.setViewportSize({ width: 700, height: 900 });
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+    assert.ok(wide <= 700, `${wide} pixels are wider than paper`);
+    await page.emulateMedia({ media: null });
+    await page.evaluate(() => dispatchEvent(new Event("afterprint")));
+    await page.locator("#filters").getByLabel("search").fill("number 3");
+    assert.doesNotMatch(await count(page), /print/);
+  }, { file: join(many, "report.html") });
+});
+
+test("attention maps are those of the chosen prompt, token by token, in colours from black to pale yellow", () => use(async (page) => {
+  const table = page.locator("#attention table");
+  const heads = async () => (await table.locator("thead th").allTextContents()).slice(2);
+  assert.deepEqual(await heads(), ["a", "S*"]);
+  await page.locator("#diagnostics").getByLabel("prompt and concept").selectOption("1");
+  assert.deepEqual(await heads(), ["a", "photo", "of", "a", "S*"]);
+  assert.equal(await table.locator("tbody tr").count(), 1 + VARIANTS.length);
+  // Row 1 is CoRe; token 0 is brightest at point 0, and of the second prompt row 1 is darkest at point 2.
+  const map = table.locator("tbody tr").nth(1).locator("canvas").nth(0);
+  assert.equal(await map.getAttribute("aria-label"), "CoRe, a");
+  const pixels = await map.evaluate((e) => [...e.getContext("2d").getImageData(0, 0, 2, 2).data]);
+  assert.deepEqual(pixels.slice(0, 4), [252, 255, 164, 255]);
+  assert.deepEqual(pixels.slice(8, 12), [0, 0, 4, 255]);
+  const cells = await table.locator("tbody tr").nth(1).locator("td").allTextContents();
+  assert.deepEqual(cells, ["", "0.9000", "0.8900", "0.8800", "0.8700", ""]);
+  await page.locator("#diagnostics .legend button", { hasText: "Textual Inversion" }).click();
+  assert.deepEqual(await table.locator("tbody th").allTextContents(), ["class word: dog", "CoRe", HOSTILE]);
+}));
+
+test("small foregrounds are counted, and what chance does is said where many intervals are compared", () => use(async (page) => {
+  await page.locator("#results").getByLabel("protocol").selectOption("1");
+  const table = page.locator('#diagnostics [aria-label="Checks"] table');
+  const column = (await table.locator("thead th").allTextContents()).indexOf("foregrounds under 3 %");
+  for (const [index, variant] of VARIANTS.entries()) {
+    const expected = rows.filter((row, i) => row.variant === variant && (i % 40) / 100 < 0.03).length;
+    const cells = await table.locator("tbody tr").nth(index).locator("th, td").allTextContents();
+    assert.deepEqual([cells[0], cells[column]], [variant, String(expected)]);
+  }
+  // Two variants are compared with the baseline by three metrics; by concept and kind, by one metric in 2 + 3 columns.
+  assert.match(await page.locator("#differences").textContent(), /about 0\.3 of these 6 intervals at 95 %/);
+  assert.match(await page.locator("#diagnostics").textContent(), /about 0\.5 of these 10 intervals at 95 %/);
+}));
+
+test("durations are those of the files, and what they do not tell is said", () => use(async (page) => {
+  const text = await page.locator("#durations").textContent();
+  // Two of three variants with two concepts, 90 s each.
+  assert.match(text, /^Training: 6\.0 min without 2 unknown ones, 6 runs\. Generating images: not known\. Scoring: not known\./);
+  await page.locator("summary", { hasText: "sets of images" }).click();
+  const row = page.locator("#runs tbody tr").first();
+  assert.deepEqual((await row.locator("td").allTextContents()).slice(-2), ["90 s", "not known"]);
 }));
 
 for (const scheme of ["light", "dark"]) {

@@ -184,6 +184,49 @@ fn a_folder_of_another_version_is_refused_and_its_old_page_stays() {
 }
 
 #[test]
+fn a_protocol_that_is_damaged_or_unknown_is_refused_by_the_name_of_its_file() {
+    for (name, other) in [
+        ("dreambooth", "{"),
+        ("dreambooth", r#"{"protocol": {}}"#),
+        ("theirs", r#"{"protocol": {"name": "theirs"}}"#),
+    ] {
+        let sandbox = Sandbox::empty();
+        results(&sandbox, "one", &[("CoRe", 0.5)], false);
+        sandbox.write("one/protocol.json", other);
+        let message = refused(&sandbox, &["one"]);
+        assert!(message.contains("one/protocol.json: "), "{message}");
+        match name {
+            "theirs" => assert!(
+                message.contains("protocol `theirs` is none of"),
+                "{message}"
+            ),
+            _ => assert!(message.contains("run the experiment again"), "{message}"),
+        }
+        assert!(!sandbox.path("one/report.html").exists());
+    }
+}
+
+#[test]
+fn a_protocol_without_scores_is_left_out_and_named() {
+    let sandbox = Sandbox::empty();
+    results(&sandbox, "one", &[("CoRe", 0.5)], false);
+    sandbox.write(
+        "one/protocol-core.json",
+        r#"{"protocol": {"name": "core"}}"#,
+    );
+    let printed = written(&sandbox, &["one"]);
+    let text = "No scores-core.csv beside protocol-core.json: protocol core is left out.";
+    assert!(printed.contains(text), "{printed}");
+    assert_eq!(
+        summary(&sandbox, "one")["protocols"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+#[test]
 fn names_that_look_like_markup_are_data() {
     let sandbox = Sandbox::empty();
     results(&sandbox, "one", &[("CoRe", 0.5), (HOSTILE, 0.25)], true);
