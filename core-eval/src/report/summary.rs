@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{ScoreRow, ScoreTable};
@@ -154,13 +155,22 @@ pub fn summarize(
     variants: &[String],
     weighting: Weighting<'_>,
 ) -> Vec<SummaryRow> {
-    let mut summary = Vec::new();
-    for (index, variant) in variants.iter().enumerate() {
-        for metric in scores.metrics.iter().copied() {
+    let metrics = || scores.metrics.iter().copied();
+    let variants = variants.iter().enumerate();
+    let cells: Vec<(usize, &String, Metric)> = variants
+        .flat_map(|(index, variant)| metrics().map(move |metric| (index, variant, metric)))
+        .collect();
+    let Some(&(_, first, _)) = cells.first() else {
+        return Vec::new();
+    };
+    // Every interval draws ten thousand resamples from a generator of its own.
+    let rows = cells
+        .into_par_iter()
+        .flat_map_iter(|(index, variant, metric)| {
             let ours = values(&scores.rows, variant, metric);
             let baseline = match index {
                 0 => Vec::new(),
-                _ => values(&scores.rows, &variants[0], metric),
+                _ => values(&scores.rows, first, metric),
             };
             let of = Comparison {
                 variant,
@@ -169,15 +179,12 @@ pub fn summarize(
                 weighting,
             };
             let all: Vec<&Values<'_>> = ours.iter().collect();
-            if !all.is_empty() {
-                summary.push(of.row(ALL_CONCEPTS, &all, all.len()));
-            }
-            for values in &ours {
-                summary.push(of.row(values.concept, &[values], values.prompts.len()));
-            }
-        }
-    }
-    summary
+            let whole = (!all.is_empty()).then(|| of.row(ALL_CONCEPTS, &all, all.len()));
+            let each = ours.iter();
+            let each = each.map(|values| of.row(values.concept, &[values], values.prompts.len()));
+            whole.into_iter().chain(each).collect::<Vec<_>>()
+        });
+    rows.collect()
 }
 
 /// A variant under one metric beside the baseline.
