@@ -2,7 +2,7 @@
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::Tensor;
+use burn::tensor::{Shape, Tensor};
 
 use super::gemm::{Right, gemm, gemm_by};
 use super::memory::{
@@ -10,7 +10,7 @@ use super::memory::{
 };
 use super::plain;
 use super::simd::vectorised;
-use super::tape::{Gradient, Operand, is_fused, is_fused_weight, record};
+use super::tape::{Gradient, Operand, is_fused, is_fused_weight, record_for};
 use super::transpose::transpose;
 
 /// Multiplications that make a task worth its start.
@@ -45,17 +45,20 @@ pub fn linear<const D: usize>(
     match bias {
         Some(bias) => {
             let operands = [Operand::from(x), weight.into(), bias.into()];
-            record(operands, |[x, weight, bias]| {
+            record_for(operands, |[x, weight, bias], [_, wanted, _]| {
                 let x = Rows::new(x);
                 let y = x.times(&widened(&weight), Some(&bias.to_contiguous()));
-                (y, LinearGradient { x, weight })
+                (y, LinearGradient::new(x, weight, wanted))
             })
         }
-        None => record([Operand::from(x), weight.into()], |[x, weight]| {
-            let x = Rows::new(x);
-            let y = x.times(&widened(&weight), None);
-            (y, LinearGradient { x, weight })
-        }),
+        None => record_for(
+            [Operand::from(x), weight.into()],
+            |[x, weight], [_, wanted]| {
+                let x = Rows::new(x);
+                let y = x.times(&widened(&weight), None);
+                (y, LinearGradient::new(x, weight, wanted))
+            },
+        ),
     }
 }
 
@@ -244,23 +247,36 @@ fn column_sums(x: &[f32], columns: usize) -> FlexTensor {
 
 #[derive(Debug, Clone)]
 struct LinearGradient {
-    x: Rows,
+    /// The sizes of the input.
+    shape: Shape,
+    /// The input, which the gradient of the weight alone needs.
+    x: Option<Rows>,
     /// As it is stored, in half precision or not.
     weight: FlexTensor,
 }
 
 impl LinearGradient {
+    /// `trained` says whether the gradient of the weight will be wanted.
+    fn new(x: Rows, weight: FlexTensor, trained: bool) -> Self {
+        Self {
+            shape: x.x.shape(),
+            x: trained.then_some(x),
+            weight,
+        }
+    }
+
     fn gradients(&self, grad: &FlexTensor, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
         let [outputs, inputs] = dims(&self.weight);
         let grad = grad.to_contiguous();
         let dx = wanted[0].then(|| {
-            let mut dx = buffer(self.x.batches * self.x.rows * inputs);
+            let mut dx = buffer(self.shape.num_elements());
             let weight = widened(&self.weight);
             let right = View::of(&weight, 0, 1, &[]);
             Rows::new(grad.clone()).multiply(Right::Rows(right), inputs, None, &mut dx);
-            tensor(dx, self.x.x.shape())
+            tensor(dx, self.shape.clone())
         });
-        let dw = wanted[1].then(|| self.x.outer(&grad, outputs));
+        let x = self.x.as_ref().filter(|_| wanted[1]);
+        let dw = x.map(|x| x.outer(&grad, outputs));
         let db = wanted[2].then(|| column_sums(values(&grad), outputs));
         [dx, dw, db]
     }

@@ -104,21 +104,30 @@ pub(super) fn record<const N: usize, const D: usize, G: Gradient<N>>(
     operands: [Operand; N],
     forward: impl FnOnce([FlexTensor; N]) -> (FlexTensor, G),
 ) -> Tensor<D> {
+    record_for(operands, |operands, _| forward(operands))
+}
+
+/// [`record`] of an operation that keeps less when the gradients of some operands are not wanted:
+/// `forward` is told which ones are.
+pub(super) fn record_for<const N: usize, const D: usize, G: Gradient<N>>(
+    operands: [Operand; N],
+    forward: impl FnOnce([FlexTensor; N], [bool; N]) -> (FlexTensor, G),
+) -> Tensor<D> {
     let context = operands
         .iter()
         .fold(DispatchAutodiffContext::Disabled, |context, operand| {
             context.merge(operand.context)
         });
-    let tracked = operands.iter().any(|operand| operand.node.is_some());
-    if !tracked {
-        let (output, _) = forward(operands.map(|operand| operand.value));
+    let wanted = operands.each_ref().map(|operand| operand.node.is_some());
+    if !wanted.contains(&true) {
+        let (output, _) = forward(operands.map(|operand| operand.value), wanted);
         return wrap(output, context);
     }
     let guards = operands.each_ref().map(|operand| match &operand.node {
         Some(node) => node.node(),
         None => Node::new(operand.value.clone()).node(),
     });
-    let (output, gradient) = forward(operands.map(|operand| operand.value));
+    let (output, gradient) = forward(operands.map(|operand| operand.value), wanted);
     let step = Step(PhantomData)
         .prepare::<NoCheckpointing>(guards)
         .compute_bound()

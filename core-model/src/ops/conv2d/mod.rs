@@ -15,7 +15,7 @@ use super::gemm::gemm;
 use super::memory::{Output, View, buffer, run, tensor, values, widened, with_scratch};
 use super::plain;
 use super::simd::{sum_by, vectorised};
-use super::tape::{Gradient, Operand, is_fused, is_fused_weight, record};
+use super::tape::{Gradient, Operand, is_fused, is_fused_weight, record_for};
 use geometry::Geometry;
 
 /// Convolution of [batch, in, height, width] with `weight` [out, in, kernel, kernel] and `bias`
@@ -31,12 +31,12 @@ pub fn conv2d(
         return plain::conv2d(x, weight, bias, stride, padding);
     }
     let geometry = Geometry::new(x.dims(), weight.dims(), stride, padding);
-    let forward = move |x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>| {
+    let forward = move |x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>, trained| {
         let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
         let bias = bias.map(|bias| bias.to_contiguous());
         let y = convolve(&x, &widened(&weight), false, bias.as_ref(), &geometry);
         let gradient = ConvolutionGradient {
-            x,
+            x: Some(x).filter(|_| trained),
             weight,
             geometry,
         };
@@ -45,11 +45,14 @@ pub fn conv2d(
     match bias {
         Some(bias) => {
             let operands = [Operand::from(x), weight.into(), bias.into()];
-            record(operands, |[x, weight, bias]| forward(x, weight, Some(bias)))
+            record_for(operands, |[x, weight, bias], [_, trained, _]| {
+                forward(x, weight, Some(bias), trained)
+            })
         }
-        None => record([Operand::from(x), weight.into()], |[x, weight]| {
-            forward(x, weight, None)
-        }),
+        None => record_for(
+            [Operand::from(x), weight.into()],
+            |[x, weight], [_, trained]| forward(x, weight, None, trained),
+        ),
     }
 }
 
@@ -123,7 +126,8 @@ fn convolve(
 
 #[derive(Debug, Clone)]
 struct ConvolutionGradient {
-    x: FlexTensor,
+    /// The input, which the gradient of the weight alone needs.
+    x: Option<FlexTensor>,
     /// As it is stored, in half precision or not.
     weight: FlexTensor,
     geometry: Geometry,
@@ -134,7 +138,7 @@ impl Gradient<3> for ConvolutionGradient {
         let grad = grad.to_contiguous();
         [
             wanted[0].then(|| self.input_gradient(&grad)),
-            wanted[1].then(|| self.weight_gradient(&grad)),
+            self.weight_gradient(&grad, wanted[1]),
             wanted[2].then(|| self.bias_gradient(&grad)),
         ]
     }
@@ -145,7 +149,7 @@ impl Gradient<2> for ConvolutionGradient {
         let grad = grad.to_contiguous();
         [
             wanted[0].then(|| self.input_gradient(&grad)),
-            wanted[1].then(|| self.weight_gradient(&grad)),
+            self.weight_gradient(&grad, wanted[1]),
         ]
     }
 }
@@ -219,19 +223,20 @@ impl ConvolutionGradient {
     }
 
     /// A task is a few input channels, so that nothing is unfolded twice or added up afterwards.
-    fn weight_gradient(&self, grad: &FlexTensor) -> FlexTensor {
+    fn weight_gradient(&self, grad: &FlexTensor, wanted: bool) -> Option<FlexTensor> {
+        let x = self.x.as_ref().filter(|_| wanted)?;
         let geometry = &self.geometry;
         let Geometry {
             inputs, outputs, ..
         } = *geometry;
-        let (input, g) = (values(&self.x), values(grad));
+        let (input, g) = (values(x), values(grad));
         let (depth, pixels) = (geometry.depth(), geometry.pixels());
         let taps = depth / inputs;
         let size = inputs.div_ceil(4).clamp(1, 16);
         let mut dw = buffer(outputs * depth);
         if geometry.is_stencil() {
             weight_gradient::weight_gradient(input, g, geometry, &mut dw);
-            return tensor(dw, self.weight.shape());
+            return Some(tensor(dw, self.weight.shape()));
         }
         let target = Output::new(&mut dw);
         let blocks = geometry.blocks();
@@ -269,7 +274,7 @@ impl ConvolutionGradient {
                 });
             }
         });
-        tensor(dw, self.weight.shape())
+        Some(tensor(dw, self.weight.shape()))
     }
 
     fn bias_gradient(&self, grad: &FlexTensor) -> FlexTensor {
