@@ -7,6 +7,7 @@ use core_model::noise_scheduler::DdpmScheduler;
 use core_model::params::to_vec;
 use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::standard_normal;
+use core_model::unet::Probabilities;
 use image::RgbImage;
 
 use crate::metrics::dot;
@@ -61,7 +62,8 @@ pub(crate) fn attention_maps(
         let noise = Tensor::from_data(TensorData::new(values, shape), device);
         let noisy = scheduler.add_noise(latents.clone(), noise, &[timestep]);
         let unet = pipeline.model.unet();
-        let (_, maps) = unet.forward_some(noisy, &[timestep as f32], states.clone(), 0);
+        let whole = Probabilities::Whole;
+        let (_, maps) = unet.forward_some(noisy, &[timestep as f32], states.clone(), 0, whole);
         for map in maps {
             add(&mut sums, map, [height, width]);
             layers += 1;

@@ -69,7 +69,7 @@ pub struct Pass {
     /// The U-Net's prediction and its target, [batch, channels, h, w] each.
     pub prediction: Option<[Tensor<4>; 2]>,
     /// Cross-attention probabilities, one tensor [batch, heads, pixels, tokens] per layer in the
-    /// order of the forward pass.
+    /// order of the forward pass; of templates it may be their means, [batch, 1, 1, tokens].
     pub attention: Option<Vec<Tensor<4>>>,
 }
 

@@ -1,6 +1,8 @@
 //! What the cross-attention layers of a U-Net read of the prompts.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
+
+use crate::ops;
 
 /// The text encoder's hidden states as the cross-attention layers read them: the same for all
 /// layers, as in most methods, or other states for every layer, and for keys and values.
@@ -85,6 +87,14 @@ impl Conditioning {
                 [pick(keys), pick(values.as_ref().unwrap_or(keys))]
             }
         }
+    }
+
+    /// The same states in another number format.
+    pub(crate) fn cast(self, to: DType) -> Self {
+        self.map(
+            |states| ops::cast(states, to),
+            |states| ops::cast(states, to),
+        )
     }
 
     /// The number of prompts.

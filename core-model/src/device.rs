@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use burn::backend::DispatchDevice;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 use burn::tensor::DeviceType;
 use burn::tensor::{Device, Tensor};
@@ -65,6 +66,18 @@ fn cuda(index: usize) -> std::result::Result<Device, String> {
 #[cfg(not(feature = "cuda"))]
 fn cuda(_: usize) -> std::result::Result<Device, String> {
     Err("not compiled in; build with `--features cuda`, or use cpu".into())
+}
+
+/// Whether tensors of this device are in the memory of the cpu, which has the fused operations.
+pub fn is_cpu(device: &Device) -> bool {
+    match device.clone().inner().as_dispatch() {
+        DispatchDevice::Flex(_) => true,
+        #[allow(
+            unreachable_patterns,
+            reason = "depends on the features of other crates"
+        )]
+        _ => false,
+    }
 }
 
 /// A GPU, as its runtime and its driver describe it.

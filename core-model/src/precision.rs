@@ -1,14 +1,16 @@
-//! The number format of weights, in memory and in files.
+//! The number format of weights, in memory and in files, and of what GPUs compute with them.
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Device};
 
+use crate::device::is_cpu;
 use crate::error::{Error, Result};
 use crate::named::named;
 
 named! {
     "precision",
-    /// The number format of weights. Everything is computed in float32: a weight is widened for the
-    /// operation that uses it.
+    /// The number format of frozen weights. The cpu computes everything in float32: a weight is widened
+    /// for the operation that uses it. GPUs compute products and convolutions in this format, which add
+    /// up in float32 where the backend can, and everything else in float32.
     #[derive(Default)]
     pub enum Precision {
         /// 4 bytes per weight.
@@ -34,6 +36,14 @@ impl Precision {
             )));
         }
         Ok(())
+    }
+
+    /// The format in which products and convolutions of such a network are computed on a device.
+    pub fn computed_on(self, device: &Device) -> DType {
+        match is_cpu(device) {
+            true => DType::F32,
+            false => self.dtype(),
+        }
     }
 
     pub(crate) fn dtype(self) -> DType {

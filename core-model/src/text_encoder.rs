@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -13,6 +13,7 @@ use crate::config::{apply_config_dicts, from_object, read_object};
 use crate::error::Result;
 use crate::network::{Class, Network};
 use crate::nn::{Embedding, LayerNorm};
+use crate::ops;
 use crate::params::{ParamBuilder, ParamNames, to_vec};
 use crate::vit::{Activation, CLIP_KEYS, Norm, Transformer, TransformerConfig};
 
@@ -75,6 +76,9 @@ pub struct TextTransformer {
     final_layer_norm: LayerNorm,
     #[module(skip)]
     config: TextEncoderConfig,
+    /// The format of the transformer; hidden states are given in float32.
+    #[module(skip)]
+    format: DType,
 }
 
 impl TextTransformer {
@@ -101,6 +105,7 @@ impl TextTransformer {
             encoder: Transformer::new(&sizes, &CLIP_KEYS, &pb.pp("encoder.layers"))?,
             final_layer_norm: LayerNorm::new(d, config.layer_norm_eps, &pb.pp("final_layer_norm"))?,
             config: config.clone(),
+            format: pb.computes_in(),
         })
     }
 
@@ -123,7 +128,8 @@ impl TextTransformer {
             .val()
             .narrow(0, 0, n)
             .reshape([1, n, d]);
-        self.encoder.forward(embedded + positions)
+        let embedded = ops::cast(embedded + positions, self.format);
+        ops::cast(self.encoder.forward(embedded), DType::F32)
     }
 
     fn embed(&self, ids: &[Vec<u32>], placeholder_rows: Option<Tensor<2>>) -> Tensor<3> {

@@ -4,9 +4,10 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use core_losses::{LossTerm, Observed, Pass, PromptSpan, Reading, Term};
 use core_model::conditioning::Conditioning;
+use core_model::device::is_cpu;
 use core_model::noise_scheduler::DdpmScheduler;
 use core_model::personalized::{ConceptEmbedding, PersonalizedModel};
-use core_model::unet::UNet2DConditionModel;
+use core_model::unet::{Probabilities, UNet2DConditionModel};
 
 use crate::data::batch::{Batch, Samples};
 use crate::data::prompts::StagePrompts;
@@ -104,7 +105,16 @@ pub fn observe(
     if let Some(hidden) = encoded.template.as_ref().filter(|_| template_maps) {
         parts.push(photos.part(hidden.clone()).attention_alone());
     }
-    let mut outputs = run(model.unet(), parts).into_iter();
+    // The cpu keeps probabilities, whose means have bits of their own.
+    let class_attention = match is_cpu(&batch.photos.latents.device()) {
+        true => Probabilities::Whole,
+        false => Probabilities::Means,
+    };
+    let attention = match reads.any(&[Reading::PhotoAttention]) {
+        true => Probabilities::Whole,
+        false => class_attention,
+    };
+    let mut outputs = run(model.unet(), parts, attention).into_iter();
     let target = |samples: &Samples| {
         let (latents, noise) = (samples.latents.clone(), samples.noise.clone());
         noise_scheduler.target(latents, noise, &samples.timesteps)
@@ -140,7 +150,8 @@ pub fn observe(
         let maps = reads.any(&[Reading::ClassAttention]).then(|| {
             let Part { noisy, prompt, .. } = photos.part(hidden.clone());
             let (latents, frozen) = (noisy.latents.clone(), model.unet().valid());
-            let (_, maps) = frozen.forward_some(latents, &noisy.timesteps, prompt, 0);
+            let times = &noisy.timesteps;
+            let (_, maps) = frozen.forward_some(latents, times, prompt, 0, class_attention);
             maps
         });
         Pass {
@@ -237,7 +248,11 @@ struct UnetOutput {
 
 /// All parts as one batch; those of which no prediction is wanted come last. Where they are prompts
 /// over the same samples, the samples are given once.
-fn run(unet: &UNet2DConditionModel, parts: Vec<Part<'_>>) -> Vec<UnetOutput> {
+fn run(
+    unet: &UNet2DConditionModel,
+    parts: Vec<Part<'_>>,
+    attention: Probabilities,
+) -> Vec<UnetOutput> {
     let Some(first) = parts.first().map(|part| part.noisy) else {
         return Vec::new();
     };
@@ -257,7 +272,7 @@ fn run(unet: &UNet2DConditionModel, parts: Vec<Part<'_>>) -> Vec<UnetOutput> {
     let predicted = parts.iter().filter(|part| part.prediction);
     let predictions = predicted.map(Part::size).sum();
     let (prediction, all_maps) = match parts.iter().any(|part| part.maps) {
-        true => unet.forward_some(latents, &timesteps, prompt, predictions),
+        true => unet.forward_some(latents, &timesteps, prompt, predictions, attention),
         false => (Some(unet.forward(latents, &timesteps, prompt)), Vec::new()),
     };
     let mut start = 0;

@@ -2,10 +2,11 @@
 //! block, so that norms and angles of its rows stay what they are.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::ops;
 use crate::params::{Added, Init, ParamBuilder, ROTATION, to_vec};
 
 /// `W' = W blockdiag(Q)^T` with `Q = (I - S)(I + S)^-1` and `S = (R - R^T) / 2` for every block.
@@ -39,6 +40,7 @@ impl Rotation {
 
     /// The rotated weight, [out, in].
     pub(super) fn rotate(&self, weight: Tensor<2>) -> Tensor<2> {
+        let weight = ops::cast(weight, DType::F32);
         rotate(weight, cayley(skew(self.r.val())))
     }
 }

@@ -10,6 +10,7 @@ use super::gemm::{Right, gemm, gemm_by};
 use super::kernel::MANY;
 use super::memory::{Output, View, buffer, dims, run, strided, tensor, values, with_scratch};
 use super::plain;
+use super::recomputed_attention;
 use super::softmax::{softmax_gradient_rows, softmax_rows};
 use super::tape::{Gradient, Operand, is_fused, record};
 use super::transpose::transpose;
@@ -26,7 +27,7 @@ const SMALL: usize = 8192;
 /// Scaled dot-product attention on [batch, heads, n, d]; with `causal`, position i sees 0..=i.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, causal: bool, scale: f64) -> Tensor<4> {
     if !(is_fused(&q) && is_fused(&k) && is_fused(&v)) {
-        return plain::attention(q, k, v, causal, scale);
+        return recomputed_attention::attention(q, k, v, causal, scale);
     }
     let operands = [Operand::from(q), k.into(), v.into()];
     record(operands, |operands| {

@@ -1,34 +1,54 @@
 //! Every operation as a composition of Burn's own.
+//!
+//! An operation computes in the format of its input, to which weights are cast: float32, or half
+//! precision inside a network that [`Precision`](crate::Precision) makes compute so. Activations,
+//! norms and softmax are computed in float32 either way.
 
 use burn::tensor::module;
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{Bool, DType, FloatDType, Tensor, activation};
 
+/// A tensor in another number format; nothing happens to one that has it already.
+pub(crate) fn cast<const D: usize>(x: Tensor<D>, to: DType) -> Tensor<D> {
+    match x.dtype() == to {
+        true => x,
+        false => x.cast(FloatDType::from(to)),
+    }
+}
+
+/// What `f` makes of `x` in float32, in the format of `x`.
+fn in_float32<const D: usize>(x: Tensor<D>, f: impl FnOnce(Tensor<D>) -> Tensor<D>) -> Tensor<D> {
+    let format = x.dtype();
+    cast(f(cast(x, DType::F32)), format)
+}
+
 /// `x * sigmoid(x)`, Hendrycks and Gimpel 2016.
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::silu(x)
+    in_float32(x, activation::silu)
 }
 
 /// `x * Phi(x)` with the exact normal distribution function. Burn's own has the derivative of the
 /// tanh approximation.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    let phi = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0;
-    x * phi * 0.5
+    in_float32(x, |x| {
+        let phi = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0;
+        x * phi * 0.5
+    })
 }
 
 /// GELU in its tanh approximation.
 pub fn gelu_approximate<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::gelu_approximate(x)
+    in_float32(x, activation::gelu_approximate)
 }
 
 /// `x * sigmoid(1.702 x)`, the activation of OpenAI's CLIP.
 pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    x.clone() * activation::sigmoid(x * 1.702)
+    in_float32(x, |x| x.clone() * activation::sigmoid(x * 1.702))
 }
 
 /// Softmax over the last dimension.
 pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::softmax(x, D - 1)
+    in_float32(x, |x| activation::softmax(x, D - 1))
 }
 
 /// `a * gelu(b)` where `a`, `b` are the halves of the last dimension: [.., 2d] to [.., d].
@@ -45,10 +65,12 @@ pub fn layer_norm<const D: usize>(
     beta: Tensor<1>,
     eps: f64,
 ) -> Tensor<D> {
-    let mean = x.clone().mean_dim(D - 1);
-    let centred = x - mean;
-    let variance = centred.clone().square().mean_dim(D - 1);
-    centred / (variance + eps).sqrt() * gamma.unsqueeze() + beta.unsqueeze()
+    in_float32(x, |x| {
+        let mean = x.clone().mean_dim(D - 1);
+        let centred = x - mean;
+        let variance = centred.clone().square().mean_dim(D - 1);
+        centred / (variance + eps).sqrt() * gamma.unsqueeze() + beta.unsqueeze()
+    })
 }
 
 /// Group normalisation of [batch, channels, ..]; `gamma`, `beta` `[channels]`.
@@ -61,13 +83,15 @@ pub fn group_norm<const D: usize>(
 ) -> Tensor<D> {
     let shape = x.dims();
     let (batch, channels) = (shape[0], shape[1]);
-    let x: Tensor<3> = x.reshape([batch as i64, groups as i64, -1]);
-    let mean = x.clone().mean_dim(2);
-    let centred = x - mean;
-    let variance = centred.clone().square().mean_dim(2);
-    let x: Tensor<3> =
-        (centred / (variance + eps).sqrt()).reshape([batch as i64, channels as i64, -1]);
-    (x * gamma.reshape([1, channels, 1]) + beta.reshape([1, channels, 1])).reshape(shape)
+    in_float32(x, |x| {
+        let x: Tensor<3> = x.reshape([batch as i64, groups as i64, -1]);
+        let mean = x.clone().mean_dim(2);
+        let centred = x - mean;
+        let variance = centred.clone().square().mean_dim(2);
+        let x: Tensor<3> =
+            (centred / (variance + eps).sqrt()).reshape([batch as i64, channels as i64, -1]);
+        (x * gamma.reshape([1, channels, 1]) + beta.reshape([1, channels, 1])).reshape(shape)
+    })
 }
 
 /// [`group_norm`] followed by [`silu`].
@@ -78,7 +102,7 @@ pub fn group_norm_silu<const D: usize>(
     beta: Tensor<1>,
     eps: f64,
 ) -> Tensor<D> {
-    silu(group_norm(x, groups, gamma, beta, eps))
+    in_float32(x, |x| silu(group_norm(x, groups, gamma, beta, eps)))
 }
 
 /// `x W^T + b`: [.., in] with `weight` [out, in] to [.., out].
@@ -87,15 +111,9 @@ pub fn linear<const D: usize>(
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    module::linear(x, widened(weight).transpose(), bias)
-}
-
-/// A weight in float32, in which everything is computed, whatever it is stored in.
-fn widened<const D: usize>(weight: Tensor<D>) -> Tensor<D> {
-    match weight.dtype() {
-        DType::F16 | DType::BF16 => weight.cast(FloatDType::F32),
-        _ => weight,
-    }
+    let format = x.dtype();
+    let bias = bias.map(|bias| cast(bias, format));
+    module::linear(x, cast(weight, format).transpose(), bias)
 }
 
 /// Convolution of [batch, in, height, width] with `weight` [out, in, kernel, kernel]; `padding`
@@ -110,56 +128,49 @@ pub fn conv2d(
     let [top, left, bottom, right] = padding;
     let options =
         ConvOptions::new_with_padding([stride; 2], [(top, bottom), (left, right)], [1, 1], 1);
-    module::conv2d(x, widened(weight), bias, options)
+    let format = x.dtype();
+    let bias = bias.map(|bias| cast(bias, format));
+    module::conv2d(x, cast(weight, format), bias, options)
 }
-
-/// Scores that exist at a time, 1 GiB of them.
-const SCORES: usize = 1 << 28;
 
 /// Scaled dot-product attention on [batch, heads, n, d]; with `causal`, position i sees 0..=i.
-/// Where the scores of all queries would take too much memory, some queries come after others.
+/// Scores are in the format of queries and keys, softmax in float32, and the result in that of the
+/// values.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, causal: bool, scale: f64) -> Tensor<4> {
-    let ([batch, heads, ..], [_, _, keys, _]) = (q.dims(), k.dims());
-    let queries = SCORES / (batch * heads * keys).max(1);
-    attention_in_slices(q, k, v, causal, scale, queries.max(1))
+    attention_of_slice(q, k, v, causal.then_some(0), scale)
 }
 
-/// [`attention`] of at most `slice` queries at a time.
-pub fn attention_in_slices(
+/// [`attention`] of some queries; `first` is the position of the first one where it is causal.
+pub(super) fn attention_of_slice(
     q: Tensor<4>,
     k: Tensor<4>,
     v: Tensor<4>,
-    causal: bool,
+    first: Option<usize>,
     scale: f64,
-    slice: usize,
 ) -> Tensor<4> {
-    let n = q.dims()[2];
-    let keys = k.swap_dims(2, 3);
-    let part = |first: usize| {
-        let rows = slice.min(n - first);
-        let mut scores = q.clone().narrow(2, first, rows).matmul(keys.clone()) * scale;
-        if causal {
-            let shape = [rows, scores.dims()[3]];
-            let mask = Tensor::<2, Bool>::tril_mask(shape, first as i64, &scores.device());
-            scores = scores.mask_fill(mask.unsqueeze(), f32::NEG_INFINITY);
-        }
-        softmax(scores).matmul(v.clone())
-    };
-    if n <= slice {
-        return part(0);
+    // Before the product, as scores of large networks leave the range of float16.
+    let scores = (q * scale).matmul(k.swap_dims(2, 3));
+    let mut scores = cast(scores, DType::F32);
+    if let Some(first) = first {
+        let [_, _, rows, keys] = scores.dims();
+        let mask = Tensor::<2, Bool>::tril_mask([rows, keys], first as i64, &scores.device());
+        scores = scores.mask_fill(mask.unsqueeze(), f32::NEG_INFINITY);
     }
-    Tensor::cat((0..n).step_by(slice).map(part).collect(), 2)
+    cast(softmax(scores), v.dtype()).matmul(v)
 }
 
-/// Attention that also gives its probabilities [batch, heads, n, m]; both are differentiable.
+/// Attention that also gives its probabilities [batch, heads, n, m], in float32; both are
+/// differentiable.
 pub fn attention_with_probabilities(
     q: Tensor<4>,
     k: Tensor<4>,
     v: Tensor<4>,
     scale: f64,
 ) -> (Tensor<4>, Tensor<4>) {
-    let probabilities = softmax(q.matmul(k.swap_dims(2, 3)) * scale);
-    (probabilities.clone().matmul(v), probabilities)
+    let scores = (q * scale).matmul(k.swap_dims(2, 3));
+    let probabilities = softmax(cast(scores, DType::F32));
+    let weights = cast(probabilities.clone(), v.dtype());
+    (weights.matmul(v), probabilities)
 }
 
 /// `x + y`.

@@ -15,7 +15,9 @@ use burn::backend::{
     DispatchTensorKind, Flex,
 };
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
+
+use super::plain::cast;
 
 /// What [`recompute`] computes, of a part and its two inputs.
 pub(crate) type Forward<M, const D: usize> = fn(&M, Tensor<4>, Tensor<D>) -> Vec<Tensor<4>>;
@@ -162,7 +164,7 @@ where
         constant::<B, 4>(x.clone()),
         constant::<B, D>(with.clone()),
     );
-    let shapes: Vec<[usize; 4]> = outputs.iter().map(Tensor::dims).collect();
+    let kinds: Vec<_> = outputs.iter().map(|x| (x.dims(), x.dtype())).collect();
     let joined = join(outputs);
     let nodes = [x_node, with_node, anchor].map(|node| match node {
         Some(node) => node.node(),
@@ -193,27 +195,30 @@ where
         kind: DispatchTensorKind::Autodiff(Box::new(kind)),
         autodiff: context,
     });
-    split(joined, &shapes)
+    split(joined, &kinds)
 }
 
-/// All values one after another, as the tape's steps have one result.
+/// All values one after another, as the tape's steps have one result; several in float32, as they may
+/// be in different formats.
 fn join(mut outputs: Vec<Tensor<4>>) -> Tensor<1> {
     if outputs.len() == 1 {
         return outputs.remove(0).flatten(0, 3);
     }
-    Tensor::cat(outputs.into_iter().map(|x| x.flatten(0, 3)).collect(), 0)
+    let flat = |x: Tensor<4>| cast(x, DType::F32).flatten(0, 3);
+    Tensor::cat(outputs.into_iter().map(flat).collect(), 0)
 }
 
 /// The other way round.
-fn split(joined: Tensor<1>, shapes: &[[usize; 4]]) -> Vec<Tensor<4>> {
-    if let [shape] = shapes {
+fn split(joined: Tensor<1>, kinds: &[([usize; 4], DType)]) -> Vec<Tensor<4>> {
+    if let [(shape, _)] = kinds {
         return vec![joined.reshape(*shape)];
     }
     let mut start = 0;
     let mut outputs = Vec::new();
-    for shape in shapes {
+    for (shape, format) in kinds {
         let len = shape.iter().product();
-        outputs.push(joined.clone().narrow(0, start, len).reshape(*shape));
+        let one = joined.clone().narrow(0, start, len).reshape(*shape);
+        outputs.push(cast(one, *format));
         start += len;
     }
     outputs

@@ -143,10 +143,16 @@ impl ParamBuilder {
     ) -> Self {
         let mut source = Source::Shapes;
         let mut device = Device::flex();
+        let mut precision = Precision::Float32;
         if !is_of_shapes(network) {
             let mut tensors = HashMap::new();
             names.read(network, |param| {
                 device = param.value.device();
+                match param.value.dtype() {
+                    DType::F16 => precision = Precision::Float16,
+                    DType::BF16 => precision = Precision::Bfloat16,
+                    _ => {}
+                }
                 tensors.insert(param.name.to_string(), param.value);
             });
             source = Source::Network(tensors);
@@ -154,7 +160,7 @@ impl ParamBuilder {
         let shared = Shared {
             source,
             device,
-            precision: Precision::Float32,
+            precision,
             extensions,
             used: RefCell::default(),
             names: RefCell::default(),
@@ -201,6 +207,11 @@ impl ParamBuilder {
                 && extension.layers.contains(&self.prefix)
         });
         found.next().map(|extension| extension.added)
+    }
+
+    /// The format in which the network computes products and convolutions.
+    pub(crate) fn computes_in(&self) -> DType {
+        self.shared.precision.computed_on(&self.shared.device)
     }
 
     /// A parameter that an extension adds, in float32: the network's own where it has it already.

@@ -1,7 +1,7 @@
 //! Transformers inside the U-Net (`Transformer2DModel`, `BasicTransformerBlock` in diffusers).
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use crate::conditioning::Conditioning;
 use crate::error::Result;
@@ -16,9 +16,39 @@ const GROUP_NORM_EPS: f64 = 1e-6;
 /// Epsilon of a block's layer norms, torch's default.
 const LAYER_NORM_EPS: f64 = 1e-5;
 
-/// Where the cross-attention probabilities of a forward pass are collected, if anywhere: one
-/// [batch, heads, pixels, tokens] per layer, in the order in which the layers are passed.
-pub(crate) type Maps<'a> = Option<&'a mut Vec<Tensor<4>>>;
+/// The cross-attention of a forward pass, one tensor per layer in the order in which the layers are
+/// passed.
+#[derive(Debug, Default)]
+pub(crate) struct Collected {
+    /// Probabilities [batch, heads, pixels, tokens], or their means [batch, 1, 1, tokens].
+    pub(crate) maps: Vec<Tensor<4>>,
+    /// Whether the means are enough, so that no probabilities are kept.
+    pub(crate) means: bool,
+}
+
+impl Collected {
+    /// What to add to these maps: probabilities that were computed elsewhere.
+    pub(crate) fn extend(&mut self, probabilities: Vec<Tensor<4>>) {
+        let of_kind = |map| match self.means {
+            true => ops::mean_map(map),
+            false => map,
+        };
+        self.maps.extend(probabilities.into_iter().map(of_kind));
+    }
+
+    /// Attention, whose map is added.
+    fn attend(&mut self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, scale: f64) -> Tensor<4> {
+        let (attended, map) = match self.means {
+            true => ops::attention_with_mean(q, k, v, scale),
+            false => ops::attention_with_probabilities(q, k, v, scale),
+        };
+        self.maps.push(map);
+        attended
+    }
+}
+
+/// Where the cross-attention of a forward pass is collected, if anywhere.
+pub(crate) type Maps<'a> = Option<&'a mut Collected>;
 
 /// Attention of pixels to pixels or to the prompt.
 #[derive(Module, Debug)]
@@ -32,17 +62,24 @@ struct Attention {
     /// Whether the first position of what keys and values are made of gets no gradient.
     #[module(skip)]
     stops_first: bool,
+    /// Whether scores are computed in float32 inside a network in half precision, whose range those of
+    /// some models leave.
+    #[module(skip)]
+    upcast: bool,
 }
 
 impl Attention {
-    fn new(channels: usize, context: usize, heads: usize, pb: &ParamBuilder) -> Result<Self> {
+    /// Of the transformer that `config` describes, to what has `context` channels.
+    fn new(config: &TransformerConfig, context: usize, pb: &ParamBuilder) -> Result<Self> {
+        let channels = config.channels;
         Ok(Self {
             to_q: Linear::new(channels, channels, false, &pb.pp("to_q"))?,
             to_k: Linear::new(context, channels, false, &pb.pp("to_k"))?,
             to_v: Linear::new(context, channels, false, &pb.pp("to_v"))?,
             to_out: Linear::new(channels, channels, true, &pb.pp("to_out.0"))?,
-            heads,
+            heads: config.heads,
             stops_first: false,
+            upcast: config.upcast_attention,
         })
     }
 
@@ -67,16 +104,16 @@ impl Attention {
             let n = x.dims()[1];
             x.reshape([batch, n, self.heads, width]).swap_dims(1, 2)
         };
-        let q = split(fit_batch(self.to_q.forward(x), batch));
-        let k = split(self.stopped(self.to_k.forward(keys)));
+        let scored = |x: Tensor<4>| match self.upcast {
+            true => ops::cast(x, DType::F32),
+            false => x,
+        };
+        let q = scored(split(fit_batch(self.to_q.forward(x), batch)));
+        let k = scored(split(self.stopped(self.to_k.forward(keys))));
         let v = split(self.stopped(self.to_v.forward(values)));
         let scale = 1.0 / (width as f64).sqrt();
         let attended = match maps {
-            Some(maps) => {
-                let (attended, probabilities) = ops::attention_with_probabilities(q, k, v, scale);
-                maps.push(probabilities);
-                attended
-            }
+            Some(maps) => maps.attend(q, k, v, scale),
             None => ops::attention(q, k, v, false, scale),
         };
         self.to_out
@@ -105,7 +142,6 @@ impl BasicTransformerBlock {
     fn new(config: &TransformerConfig, layer: usize, pb: &ParamBuilder) -> Result<Self> {
         let TransformerConfig {
             channels,
-            heads,
             context,
             only_cross_attention,
             ..
@@ -118,9 +154,9 @@ impl BasicTransformerBlock {
         };
         Ok(Self {
             norm1: norm("norm1")?,
-            attn1: Attention::new(channels, first, heads, &pb.pp("attn1"))?,
+            attn1: Attention::new(config, first, &pb.pp("attn1"))?,
             norm2: norm("norm2")?,
-            attn2: Attention::new(channels, context, heads, &pb.pp("attn2"))?,
+            attn2: Attention::new(config, context, &pb.pp("attn2"))?,
             norm3: norm("norm3")?,
             ff_in: Linear::new(channels, 8 * channels, true, &pb.pp("ff.net.0.proj"))?,
             ff_out: Linear::new(4 * channels, channels, true, &pb.pp("ff.net.2"))?,
@@ -163,6 +199,7 @@ pub(crate) struct TransformerConfig {
     pub(crate) only_cross_attention: bool,
     /// Whether the projections are linear layers, as in SD 2.x, or 1x1 convolutions, as in SD 1.x.
     pub(crate) linear_projection: bool,
+    pub(crate) upcast_attention: bool,
 }
 
 /// Pixels as tokens, through blocks, and back, beside a shortcut.

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::attention::{Maps, Transformer2D, TransformerConfig};
+use super::attention::{Collected, Maps, Transformer2D, TransformerConfig};
 use super::fit_batch;
 use crate::conditioning::Conditioning;
 use crate::error::Result;
@@ -72,10 +72,10 @@ where
         });
     }
     recompute(part, x, states, |part, x, states| {
-        let mut maps = Vec::new();
-        let x = part.forward(x, &states.of_part(part), Some(&mut maps));
-        maps.insert(0, x);
-        maps
+        let mut collected = Collected::default();
+        let x = part.forward(x, &states.of_part(part), Some(&mut collected));
+        collected.maps.insert(0, x);
+        collected.maps
     })
 }
 

@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 pub use config::{DownBlockType, PerLevel, SampleSize, UNet2DConditionConfig, UpBlockType};
 
@@ -22,7 +22,7 @@ use crate::nn::{Conv2d, Conv2dConfig, GroupNorm};
 use crate::ops;
 use crate::params::{ParamBuilder, ParamNames, is_trained};
 use crate::resnet::ResnetConfig;
-use attention::{Maps, TransformerConfig};
+use attention::{Collected, Maps, TransformerConfig};
 use blocks::{DownBlock, LevelConfig, MidBlock, Step, UpBlock};
 use embeddings::{TimestepEmbedding, timestep_embedding};
 
@@ -42,6 +42,9 @@ pub struct UNet2DConditionModel {
     config: UNet2DConditionConfig,
     #[module(skip)]
     gradient_checkpointing: bool,
+    /// The format inside; inputs are cast to it, and the prediction is in float32.
+    #[module(skip)]
+    format: DType,
     #[module(skip)]
     names: ParamNames,
 }
@@ -94,6 +97,7 @@ impl Network for UNet2DConditionModel {
             cross_attentions: levels.cross_attentions.get(),
             config: config.clone(),
             gradient_checkpointing: false,
+            format: pb.computes_in(),
             names: pb.finish()?,
         })
     }
@@ -105,6 +109,16 @@ impl Network for UNet2DConditionModel {
     fn names(&self) -> &ParamNames {
         &self.names
     }
+}
+
+/// What is collected of the cross-attention layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probabilities {
+    /// The probabilities [batch, heads, pixels, tokens] of every layer.
+    Whole,
+    /// Their means over heads and pixels, [batch, 1, 1, tokens]; no probabilities are kept for the
+    /// backward pass.
+    Means,
 }
 
 impl UNet2DConditionModel {
@@ -169,7 +183,8 @@ impl UNet2DConditionModel {
     ) -> (Tensor<4>, Vec<Tensor<4>>) {
         let prompt = encoder_hidden_states.into();
         let predictions = prompt.batch();
-        let (prediction, maps) = self.forward_some(sample, timesteps, prompt, predictions);
+        let whole = Probabilities::Whole;
+        let (prediction, maps) = self.forward_some(sample, timesteps, prompt, predictions, whole);
         (prediction.expect("a prediction for every prompt"), maps)
     }
 
@@ -181,10 +196,16 @@ impl UNet2DConditionModel {
         timesteps: &[f32],
         encoder_hidden_states: impl Into<Conditioning>,
         predictions: usize,
+        attention: Probabilities,
     ) -> (Option<Tensor<4>>, Vec<Tensor<4>>) {
-        let (mut maps, prompt) = (Vec::new(), encoder_hidden_states.into());
-        let prediction = self.predict(sample, timesteps, &prompt, predictions, Some(&mut maps));
-        (prediction, maps)
+        let prompt = encoder_hidden_states.into();
+        let mut collected = Collected {
+            means: attention == Probabilities::Means,
+            ..Collected::default()
+        };
+        let maps = Some(&mut collected);
+        let prediction = self.predict(sample, timesteps, &prompt, predictions, maps);
+        (prediction, collected.maps)
     }
 
     fn predict(
@@ -212,6 +233,7 @@ impl UNet2DConditionModel {
                 .filter(|_| predictions > 0)
                 .map(|all| fit_batch(all, predictions));
         }
+        let prompt = &prompt.clone().cast(self.format);
 
         // 1. time
         let time = timestep_embedding(
@@ -222,6 +244,7 @@ impl UNet2DConditionModel {
             &sample.device(),
         );
         // Every residual block begins with this SiLU.
+        let time = ops::cast(time, self.format);
         let time = ops::silu(self.time_embedding.forward(time));
         let step = Step {
             time: &time,
@@ -235,7 +258,7 @@ impl UNet2DConditionModel {
         } else {
             sample
         };
-        let mut x = self.conv_in.forward(sample);
+        let mut x = self.conv_in.forward(ops::cast(sample, self.format));
 
         // 3. down
         let mut skips = vec![x.clone()];
@@ -264,7 +287,7 @@ impl UNet2DConditionModel {
 
         // 6. post-process
         let x = self.conv_norm_out.forward_silu(x);
-        Some(self.conv_out.forward(x))
+        Some(ops::cast(self.conv_out.forward(x), DType::F32))
     }
 }
 
@@ -322,6 +345,7 @@ impl Levels<'_> {
             groups: config.norm_num_groups,
             only_cross_attention: config.only_cross_attention.at(level).unwrap_or(false),
             linear_projection: config.use_linear_projection,
+            upcast_attention: config.upcast_attention.unwrap_or(false),
         }
     }
 

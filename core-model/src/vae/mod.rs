@@ -6,13 +6,14 @@ mod config;
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 pub use config::{DownBlockType, UpBlockType, VaeConfig};
 
 use crate::error::{Error, Result};
 use crate::network::{Class, Network};
 use crate::nn::{Conv2d, Conv2dConfig};
+use crate::ops;
 use crate::params::{ParamBuilder, ParamNames};
 use coders::{Decoder, Encoder};
 
@@ -50,6 +51,9 @@ pub struct AutoencoderKl {
     post_quant_conv: Option<Conv2d>,
     #[module(skip)]
     config: VaeConfig,
+    /// The format inside; latents and images are in float32.
+    #[module(skip)]
+    format: DType,
     #[module(skip)]
     names: ParamNames,
 }
@@ -87,6 +91,7 @@ impl Network for AutoencoderKl {
                 .then(|| pointwise(z, "post_quant_conv"))
                 .transpose()?,
             config: config.clone(),
+            format: pb.computes_in(),
             names: pb.finish()?,
         })
     }
@@ -110,10 +115,11 @@ impl AutoencoderKl {
 
     /// The latents of images [batch, 3, height, width] in [-1, 1].
     pub fn encode(&self, pixels: Tensor<4>) -> LatentDistribution {
-        let mut moments = self.encoder.forward(pixels);
+        let mut moments = self.encoder.forward(ops::cast(pixels, self.format));
         if let Some(conv) = &self.quant_conv {
             moments = conv.forward(moments);
         }
+        let moments = ops::cast(moments, DType::F32);
         let z = self.config.latent_channels;
         LatentDistribution {
             mean: moments.clone().narrow(1, 0, z),
@@ -123,10 +129,11 @@ impl AutoencoderKl {
 
     /// The images [batch, 3, height, width], about in [-1, 1], of latents that are not scaled.
     pub fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
+        let latents = ops::cast(latents, self.format);
         let latents = match &self.post_quant_conv {
             Some(conv) => conv.forward(latents),
             None => latents,
         };
-        self.decoder.forward(latents)
+        ops::cast(self.decoder.forward(latents), DType::F32)
     }
 }

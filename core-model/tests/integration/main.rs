@@ -9,6 +9,7 @@ mod common;
 mod damage;
 mod encoders;
 mod feature_sets;
+mod half;
 mod image_processor;
 mod learned_embeddings;
 mod neti;

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use crate::common::{Golden, device, edited, fixture, stored_tensors};
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{DType, Gradients, Tensor};
 use core_model::Network;
 use core_model::Precision;
 use core_model::conditioning::Conditioning;
 use core_model::params::{Weights, set_trainable, to_vec};
-use core_model::unet::{PerLevel, UNet2DConditionConfig, UNet2DConditionModel};
+use core_model::unet::{PerLevel, Probabilities, UNet2DConditionConfig, UNet2DConditionModel};
 use serde_json::{Value, json};
 
 const CASES: [&str; 5] = [
@@ -161,17 +161,15 @@ fn layers_are_counted_in_the_order_in_which_they_are_passed() {
 }
 
 #[test]
-fn weights_in_half_precision_give_the_numbers_of_their_rounded_values() {
+fn weights_in_half_precision_give_the_numbers_of_their_rounded_values_on_the_cpu() {
+    if Precision::Float16.computed_on(&device()) != DType::F32 {
+        // GPUs compute in half precision too; half.rs has that.
+        return;
+    }
     for case in CASES {
         let golden = Golden::open(&format!("unet/{case}"));
         let folder = fixture(&format!("unet/{case}"));
         for (precision, rounding) in [(Precision::Float16, 1e-6), (Precision::Bfloat16, 0.2)] {
-            if precision
-                .check(&std::env::var("CORE_TEST_DEVICE").unwrap_or_default())
-                .is_err()
-            {
-                continue;
-            }
             let run = |precision, trained: bool| {
                 let weights = Weights {
                     precision,
@@ -231,6 +229,34 @@ fn gradient_checkpointing_changes_neither_prediction_nor_gradients() {
         let largest = gradient.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
         for (a, b) in gradient.iter().zip(&again) {
             assert!((a - b).abs() <= 1e-6 * largest, "{case}: {a} and {b}");
+        }
+    }
+}
+
+#[test]
+fn mean_attention_and_its_gradients_are_those_of_the_probabilities() {
+    for (case, checkpointing) in with_and_without_checkpointing() {
+        let golden = Golden::open(&format!("unet/{case}"));
+        let run = |attention: Probabilities| {
+            let unet = load(case).with_gradient_checkpointing(checkpointing);
+            let states = golden.tensor::<3>("states").autodiff().require_grad();
+            let (sample, timesteps) = (golden.tensor("sample"), timesteps(&golden));
+            let (count, all) = (timesteps.len(), states.clone());
+            let (prediction, maps) = unet.forward_some(sample, &timesteps, all, count, attention);
+            let prediction = prediction.unwrap();
+            let grads = loss(prediction.clone(), &maps, prediction.inner()).backward();
+            let gradient = to_vec(states.grad(&grads).unwrap().flatten::<1>(0, 2));
+            let shapes: Vec<[usize; 4]> = maps.iter().map(Tensor::dims).collect();
+            (gradient, shapes)
+        };
+        let ((full, of_maps), (means, of_means)) =
+            (run(Probabilities::Whole), run(Probabilities::Means));
+        for (maps, means) in of_maps.iter().zip(&of_means) {
+            assert_eq!(*means, [maps[0], 1, 1, maps[3]], "{case}");
+        }
+        let largest = full.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+        for (a, b) in full.iter().zip(&means) {
+            assert!((a - b).abs() <= 1e-5 * largest, "{case}: {a} and {b}");
         }
     }
 }
@@ -308,7 +334,8 @@ fn predictions_that_nobody_reads_change_no_bit_of_the_others() {
             let run = |predictions: usize| {
                 let states = states.clone().autodiff().require_grad();
                 let (sample, states_in) = (sample.clone(), states.clone());
-                let (prediction, maps) = unet.forward_some(sample, &times, states_in, predictions);
+                let (prediction, maps) =
+                    unet.forward_some(sample, &times, states_in, predictions, Probabilities::Whole);
                 let prediction = match prediction {
                     Some(prediction) if kept > 0 => prediction.narrow(0, 0, kept),
                     _ => golden.tensor::<4>("sample") * 0.0,
