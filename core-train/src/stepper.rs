@@ -19,9 +19,11 @@ use crate::data::prompts::StagePrompts;
 use crate::error::Result;
 use crate::fault::{Fault, finite};
 use crate::logging::Row;
+use crate::loss_scale::LossScale;
 use crate::observe::{Reads, Scene, observe};
 use crate::optimizer::{GradientSet, Optimizer};
 use crate::prompt_encoder::{Moving, PromptEncoder};
+use crate::readings::Readings;
 use crate::rescale::Rescaling;
 use crate::run::position::Position;
 use crate::setup::{self, ClassImages};
@@ -41,6 +43,8 @@ pub struct Stepper<'a> {
     prompts: Vec<StagePrompts>,
     sources: Vec<Source>,
     stage: Stage,
+    /// Where networks compute in float16.
+    loss_scale: Option<LossScale>,
     position: Position,
 }
 
@@ -126,6 +130,7 @@ impl<'a> Stepper<'a> {
         )?;
         let vectors = stage_models[0].embedding().map(ConceptEmbedding::vectors);
         let (model, stage) = enter(&config.stages[0], stage_models[0].clone());
+        let precision = config.model.precision.unwrap_or_default();
         Ok(Self {
             config,
             device: base.device.clone(),
@@ -137,6 +142,7 @@ impl<'a> Stepper<'a> {
             prompts,
             sources,
             stage,
+            loss_scale: LossScale::of(precision.computed_on(&base.device)),
             position: Position::default(),
         })
     }
@@ -175,37 +181,72 @@ impl<'a> Stepper<'a> {
     fn step(&mut self) -> Result<Step, Fault> {
         let config = &self.config.stages[self.position.stage];
         let step = self.position.step + 1;
-        let mut gradients = GradientSet::default();
-        let mut row = Row::new(&config.name, step, config.learning_rate_of_step(step));
-        for pass in 0..config.gradient_accumulation_steps {
-            let index = self.position.step * config.gradient_accumulation_steps + pass;
-            // What was observed is let go of before the backward pass.
-            let losses = {
-                let observed = self.observe(index);
-                total_loss(&self.stage.terms, &observed)
-            };
-            let Some(losses) = losses else { continue };
-            row.add(&losses)?;
-            let mut grads = losses.total.backward();
-            gradients.add_module(&self.model, self.model.names(), &mut grads);
-        }
-        let passes = config.gradient_accumulation_steps;
-        if passes > 1 {
-            gradients.scale(1.0 / passes as f64);
-            row.scale(1.0 / passes as f64);
-        }
-        finite("the gradient", gradients.sum())?;
+        let (mut gradients, mut row) = self.gradients(step)?;
         if let Some(max_norm) = config.optimizer.max_grad_norm {
             gradients.clip_norm(max_norm);
         }
-        self.update(gradients, step)?;
-        row.embedding_norm = self.model.embedding().map(ConceptEmbedding::norm);
+        row.embedding_norm = self.update(gradients, step)?;
         self.position.step = step;
         self.position.total += 1;
         Ok(Step {
             position: self.position,
             row,
         })
+    }
+
+    /// The gradients of a step, and its losses; in float16 with the first loss scale at which they are
+    /// finite.
+    fn gradients(&mut self, step: usize) -> Result<(GradientSet, Row), Fault> {
+        let config = &self.config.stages[self.position.stage];
+        loop {
+            let mut row = Row::new(&config.name, step, config.learning_rate_of_step(step));
+            let (gradients, readings) = self.passes();
+            if let Err(fault) = readings.read(&gradients, &mut row)? {
+                if self.loss_scale.as_mut().is_some_and(LossScale::shrink) {
+                    continue;
+                }
+                return Err(fault);
+            }
+            if let Some(scale) = &mut self.loss_scale {
+                scale.keep();
+            }
+            let passes = config.gradient_accumulation_steps;
+            if passes > 1 {
+                row.scale(1.0 / passes as f64);
+            }
+            return Ok((gradients, row));
+        }
+    }
+
+    /// All forward and backward passes of the next step.
+    fn passes(&mut self) -> (GradientSet, Readings) {
+        let config = &self.config.stages[self.position.stage];
+        let passes = config.gradient_accumulation_steps;
+        let factor = self.loss_scale.as_ref().map(LossScale::factor);
+        let (mut gradients, mut readings) = (GradientSet::default(), Readings::default());
+        for pass in 0..passes {
+            let index = self.position.step * passes + pass;
+            // What was observed is let go of before the backward pass.
+            let losses = {
+                let observed = self.observe(index);
+                total_loss(&self.stage.terms, &observed)
+            };
+            let Some(losses) = losses else { continue };
+            readings.add(&losses);
+            let total = match factor {
+                Some(factor) => losses.total * factor,
+                None => losses.total,
+            };
+            let mut grads = total.backward();
+            gradients.add_module(&self.model, self.model.names(), &mut grads);
+        }
+        if let Some(factor) = factor {
+            gradients.scale(1.0 / factor);
+        }
+        if passes > 1 {
+            gradients.scale(1.0 / passes as f64);
+        }
+        (gradients, readings)
     }
 
     /// The passes of the stage's forward pass `index`, from 0.
@@ -236,9 +277,10 @@ impl<'a> Stepper<'a> {
         )
     }
 
-    /// Moves the weights. The concept goes first: when it becomes NaN or infinite although its
-    /// gradient was finite, it stays where it was and nothing else has moved.
-    fn update(&mut self, gradients: GradientSet, step: usize) -> Result<(), Fault> {
+    /// Moves the weights; the norm of the concept's vectors afterwards. The concept goes first: when it
+    /// becomes NaN or infinite although its gradient was finite, it stays where it was and nothing else
+    /// has moved.
+    fn update(&mut self, gradients: GradientSet, step: usize) -> Result<Option<f32>, Fault> {
         const CONCEPT: &str = ConceptEmbedding::NAME;
         let config = &self.config.stages[self.position.stage];
         let Stage {
@@ -249,15 +291,19 @@ impl<'a> Stepper<'a> {
         let rate = |name: &str| config.learning_rate_of(name, step);
         let constrain = |name: &str, value| config.constrain(name, value);
         let (of_concept, others) = gradients.split(CONCEPT);
+        let mut norm = None;
         optimizer.begin_step();
         if let Some(concept) = self.model.embedding().cloned() {
             let kept = optimizer.kept_of(CONCEPT);
             let vectors = concept.vectors().inner();
             let moved = optimizer.update(CONCEPT, vectors, &of_concept, rate(CONCEPT));
             let moved = rescaling.after_step(concept.with_vectors(moved), step);
-            if let Err(fault) = finite("the norm of the embedding", moved.norm()) {
-                optimizer.undo_step(CONCEPT, kept);
-                return Err(fault);
+            match finite("the norm of the embedding", moved.norm()) {
+                Ok(moved) => norm = Some(moved),
+                Err(fault) => {
+                    optimizer.undo_step(CONCEPT, kept);
+                    return Err(fault);
+                }
             }
             self.model.set_vectors(moved.vectors());
         }
@@ -269,7 +315,7 @@ impl<'a> Stepper<'a> {
                 .optimizer
                 .update_module(model, &names, &others, rate, constrain);
         }
-        Ok(())
+        Ok(norm)
     }
 
     /// Whether enough steps were made since the last state that a kill would cost more than saving
@@ -326,6 +372,18 @@ impl<'a> Stepper<'a> {
     /// The optimiser of the stage, and the norm that Eq. 6 restores.
     pub(crate) fn optimizer(&self) -> (&Optimizer, Option<f32>) {
         (&self.stage.optimizer, self.stage.rescaling.recorded_norm())
+    }
+
+    /// What the loss is multiplied by, if anything.
+    pub(crate) fn loss_scale(&self) -> Option<&LossScale> {
+        self.loss_scale.as_ref()
+    }
+
+    /// Goes on with the loss scale of an interrupted run.
+    pub(crate) fn set_loss_scale(&mut self, restored: LossScale) {
+        if let Some(scale) = &mut self.loss_scale {
+            *scale = restored;
+        }
     }
 
     /// Puts the run where an interrupted one was.

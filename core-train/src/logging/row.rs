@@ -1,7 +1,5 @@
 //! The numbers of one optimiser step.
 
-use core_losses::Losses;
-
 use crate::fault::{Fault, finite};
 
 /// The term that every run has.
@@ -40,20 +38,18 @@ impl Row {
         }
     }
 
-    /// Adds the values of one forward pass.
+    /// Adds the unweighted terms and the weighted total of one forward pass.
     ///
     /// # Errors
     /// A value that is NaN or infinite, by the name of its term.
-    pub fn add(&mut self, losses: &Losses) -> Result<(), Fault> {
-        for (kind, value) in &losses.terms {
-            let Some(value) = value else { continue };
-            let value = f64::from(finite(&named(kind), value.clone().into_scalar::<f32>())?);
+    pub fn add(&mut self, terms: &[(&'static str, f32)], total: f32) -> Result<(), Fault> {
+        for (kind, value) in terms {
+            let value = f64::from(finite(&named(kind), *value)?);
             match self.terms.iter_mut().find(|(name, _)| name == kind) {
                 Some((_, sum)) => *sum += value,
                 None => self.terms.push((kind, value)),
             }
         }
-        let total = losses.total.clone().into_scalar::<f32>();
         self.loss += f64::from(finite("the loss", total)?);
         Ok(())
     }

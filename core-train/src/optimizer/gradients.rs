@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
+use core_model::device::is_cpu;
 use core_model::params::{ParamNames, to_vec};
 
 use super::flatten;
@@ -63,22 +64,27 @@ impl GradientSet {
         self.0.is_empty()
     }
 
-    /// The Euclidean norm over all gradients together.
+    /// The Euclidean norm over all gradients together. GPUs add the squares up themselves, in float32, so
+    /// that one number is read back instead of every gradient.
     pub fn norm(&self) -> f64 {
-        self.0
-            .values()
-            .map(|grad| square_sum(grad.clone()))
-            .sum::<f64>()
-            .sqrt()
+        let gradients = self.0.values();
+        let Some(first) = self.0.values().next() else {
+            return 0.0;
+        };
+        if is_cpu(&first.device()) {
+            let squares = gradients.map(|grad| square_sum(grad.clone()));
+            return squares.sum::<f64>().sqrt();
+        }
+        let squares = gradients.map(|grad| grad.clone().square().sum());
+        let sums = to_vec(Tensor::cat(squares.collect(), 0));
+        sums.into_iter().map(f64::from).sum::<f64>().sqrt()
     }
 
-    /// The sum of all elements: not finite when any element is not.
-    pub fn sum(&self) -> f32 {
+    /// The sum of all elements, shape `[1]`: not finite when any element is not. None where there is no
+    /// gradient.
+    pub fn sum(&self) -> Option<Tensor<1>> {
         let sums: Vec<_> = self.0.values().map(|grad| grad.clone().sum()).collect();
-        if sums.is_empty() {
-            return 0.0;
-        }
-        Tensor::cat(sums, 0).sum().into_scalar::<f32>()
+        (!sums.is_empty()).then(|| Tensor::cat(sums, 0).sum())
     }
 
     /// Scales all gradients so that their common norm is at most `max_norm`, as

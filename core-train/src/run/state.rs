@@ -6,7 +6,7 @@
 //!
 //! | file | |
 //! |---|---|
-//! | `model.safetensors` | every tensor that a stage so far may have moved, by its name; the norm that rescaling restores |
+//! | `model.safetensors` | every tensor that a stage so far may have moved, by its name; the norm that rescaling restores; the loss scale |
 //! | `optimizer.safetensors` | what the optimiser keeps in the current stage, by name |
 //! | `position.json` | stage and steps, and the number of this format |
 
@@ -18,6 +18,7 @@ use core_model::files::{read_to_string, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::loss_scale::LossScale;
 use crate::optimizer::Optimizer;
 use crate::run::position::Position;
 use crate::stepper::Stepper;
@@ -35,6 +36,9 @@ const POSITION: &str = "position.json";
 
 /// The norm that rescaling restores, beside the tensors of the model.
 const NORM: &str = "rescale.recorded_norm";
+
+/// The loss scale of a run in float16, likewise.
+const LOSS_SCALE: &str = "loss_scale";
 
 #[derive(Serialize, Deserialize)]
 struct SavedPosition {
@@ -95,6 +99,14 @@ impl StateFolder {
             name: NORM.into(),
             shape: vec![1],
             values: vec![norm],
+        }));
+        tensors.extend(stepper.loss_scale().map(|scale| {
+            let values = scale.state();
+            TensorToWrite {
+                name: LOSS_SCALE.into(),
+                shape: vec![values.len()],
+                values,
+            }
         }));
         save_tensors(&at(MODEL), tensors, Precision::Float32, &[])?;
         save_tensors(&at(OPTIMIZER), optimizer.state(), Precision::Float32, &[])?;
@@ -171,17 +183,21 @@ impl StateFolder {
                 "names a stage that the run does not have; it is damaged",
             )
         })?;
-        let of_model = |key: &str| (key != NORM).then(|| key.to_string());
+        let of_model = |key: &str| (![NORM, LOSS_SCALE].contains(&key)).then(|| key.to_string());
         stepper.begin_stage(position.stage);
         let model = Checkpoint::open(&folder.join(MODEL), of_model)?;
         let model = stepper.model().clone().with_tensors(&model, &device)?;
-        let norm = Checkpoint::open(&folder.join(MODEL), |key| Some(key.to_string()))?;
-        let norm = norm.read_f32(NORM)?;
+        let others = Checkpoint::open(&folder.join(MODEL), |key| Some(key.to_string()))?;
+        let norm = others.read_f32(NORM)?;
+        let scale = others.read_f32(LOSS_SCALE)?;
         let file = Checkpoint::open(&folder.join(OPTIMIZER), |key| Some(key.to_string()))?;
         let rule = stage.optimizer.rule();
         let optimizer = Optimizer::restore(rule, position.step as u64, &file, &device)?;
         let norm = norm.and_then(|(norm, _)| norm.first().copied());
         stepper.resume(position, model, optimizer, norm);
+        if let Some(scale) = scale.and_then(|(state, _)| LossScale::restored(&state)) {
+            stepper.set_loss_scale(scale);
+        }
         Ok(())
     }
 }

@@ -17,6 +17,7 @@ mod frozen_weights;
 mod generate;
 mod generate_many;
 mod golden;
+mod half;
 mod hub;
 mod init;
 mod inspect_model;
