@@ -29,25 +29,26 @@ TOKENS = 77
 VOCABULARY = ROOT / "core-model" / "assets" / "clip-tokenizer"
 
 
-def make(folder):
-    """Writes the model folder."""
+def make(folder, tiny=False):
+    """Writes the model folder; `tiny` has the same parts with few channels, to try a script."""
     import torch
     from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        sample_size=64,
-        attention_head_dim=[5, 10, 20, 20],
-        cross_attention_dim=1024,
+        sample_size=8 if tiny else 64,
+        block_out_channels=[32, 64, 64, 64] if tiny else [320, 640, 1280, 1280],
+        attention_head_dim=[1, 2, 2, 2] if tiny else [5, 10, 20, 20],
+        cross_attention_dim=64 if tiny else 1024,
         use_linear_projection=True,
     )
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
-            hidden_size=1024,
-            intermediate_size=4096,
-            num_hidden_layers=23,
-            num_attention_heads=16,
+            hidden_size=64 if tiny else 1024,
+            intermediate_size=256 if tiny else 4096,
+            num_hidden_layers=2 if tiny else 23,
+            num_attention_heads=2 if tiny else 16,
             hidden_act="gelu",
             projection_dim=512,
             pad_token_id=1,
@@ -58,9 +59,9 @@ def make(folder):
     vae = AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * 4,
         up_block_types=["UpDecoderBlock2D"] * 4,
-        block_out_channels=[128, 256, 512, 512],
-        layers_per_block=2,
-        sample_size=768,
+        block_out_channels=[32] * 4 if tiny else [128, 256, 512, 512],
+        layers_per_block=1 if tiny else 2,
+        sample_size=64 if tiny else 768,
     )
     for name, network in [("unet", unet), ("text_encoder", text_encoder), ("vae", vae)]:
         print(f"{name}: {sum(p.numel() for p in network.parameters()) / 1e6:.1f} M parameters", flush=True)

@@ -1,8 +1,9 @@
 //! One prediction of a U-Net for each line of standard input: the project's half of
-//! `benchmarks/full_size.py forward`.
+//! `benchmarks/full_size.py forward` and of `benchmarks/gpu.py forward`.
 //!
-//! `predict MODEL INPUTS OUT`: `INPUTS` is a safetensors file with `latents`, `timesteps` and
-//! `context`; `OUT` gets the prediction as `sample`. The first line says what loading took.
+//! `predict MODEL INPUTS OUT [DEVICE [PRECISION]]`: `INPUTS` is a safetensors file with `latents`,
+//! `timesteps` and `context`; `OUT` gets the prediction as `sample`. The first line says what loading
+//! took.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -14,12 +15,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use core_model::Network;
 use core_model::Precision;
 use core_model::allocator;
 use core_model::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
-use core_model::params::to_vec;
+use core_model::device::parse_device;
+use core_model::params::{Weights, to_vec};
 use core_model::unet::UNet2DConditionModel;
 
 #[global_allocator]
@@ -42,12 +44,22 @@ fn main() {
     allocator::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, inputs, out]: [&Path; 3] = std::array::from_fn(|i| Path::new(&arguments[i]));
-    let device = Device::flex();
+    let name = arguments.get(3).map_or("cpu", String::as_str);
+    let device = parse_device(name).unwrap();
+    let precision: Precision = arguments
+        .get(4)
+        .map_or(Ok(Precision::Float32), |name| name.parse())
+        .unwrap();
+    precision.check(name).unwrap();
     let pool = rayon::ThreadPoolBuilder::new().use_current_thread();
     pool.build_global().unwrap();
 
     let start = Instant::now();
-    let unet = UNet2DConditionModel::load(&model.join("unet"), &device).unwrap();
+    let weights = Weights {
+        precision,
+        ..Weights::default()
+    };
+    let unet = UNet2DConditionModel::load_weights(&model.join("unet"), weights, &device).unwrap();
     let seconds = start.elapsed().as_secs_f64();
     let module = (unet.num_params() * 4) as f64 / f64::from(1 << 30);
     say(&format!(

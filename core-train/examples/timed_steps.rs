@@ -1,8 +1,9 @@
 //! One step per line of standard input, its seconds on standard output: the project's half of
-//! `benchmarks/steps.py`.
+//! `benchmarks/steps.py` and `benchmarks/gpu.py`.
 //!
 //! `timed_steps forward|text|decode MODEL BATCH TOKENS` times the U-Net, the text encoder or the
-//! decoder alone; `timed_steps train CONFIG STAGE` times real training steps.
+//! decoder alone; `timed_steps train CONFIG STAGE [KEY=VALUE]...` times real training steps, with such
+//! changes of the configuration.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -46,7 +47,7 @@ fn main() {
         "text" => text(sizes()),
         "decode" => decode(sizes()),
         "train" => {
-            let config = RunConfig::load(Path::new(&arguments[1]), &[]).unwrap();
+            let config = RunConfig::load(Path::new(&arguments[1]), &arguments[3..]).unwrap();
             if asked() {
                 time_steps(&config, number(2), &mut |seconds| {
                     answer(seconds);
