@@ -26,6 +26,7 @@ use crate::prompt_encoder::{Moving, PromptEncoder};
 use crate::readings::Readings;
 use crate::rescale::Rescaling;
 use crate::run::position::Position;
+use crate::run::state::save_interval;
 use crate::setup::{self, ClassImages};
 
 /// A run at some step: model, optimiser and all that the next step needs.
@@ -319,11 +320,10 @@ impl<'a> Stepper<'a> {
     }
 
     /// Whether enough steps were made since the last state that a kill would cost more than saving
-    /// does: what is written grows with what is trained.
+    /// does.
     pub(crate) fn is_save_point(&self) -> bool {
         let config = self.stage_config();
-        let trains_network = self.stage.trains_network;
-        let every = if trains_network { 100 } else { 50 };
+        let every = save_interval(self.stage.trains_network);
         let step = self.position.step;
         step.is_multiple_of(every) || step == config.steps
     }

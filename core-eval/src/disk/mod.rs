@@ -239,7 +239,7 @@ mod tests {
                 weights,
                 rest: 1,
                 last_state,
-                largest_state: last_state,
+                states: 2 * last_state,
             },
             is_beginning,
         }

@@ -15,6 +15,7 @@ use crate::config::{RunConfig, StageConfig};
 use crate::error::Result;
 use crate::logging::ReportTo;
 use crate::run::results;
+use crate::run::state::save_interval;
 use crate::setup::stage_models;
 
 /// Most file systems give a file, and a folder, whole blocks of so many bytes.
@@ -65,16 +66,14 @@ pub struct RunBytes {
     pub rest: u64,
     /// The state after the last step.
     pub last_state: u64,
-    /// The largest state of any step.
-    pub largest_state: u64,
+    /// The most that states take at one moment: one is removed when the next is there.
+    pub states: u64,
 }
 
 impl RunBytes {
-    /// The most that the run takes while it is trained: a state is removed when the next one is there, and the last
-    /// one when the results are.
+    /// The most that the run takes while it is trained: its last state is removed when the results are there.
     pub fn peak(&self) -> u64 {
-        let at_the_end = self.weights + self.last_state;
-        self.rest + at_the_end.max(2 * self.largest_state)
+        self.rest + self.states.max(self.weights + self.last_state)
     }
 }
 
@@ -131,7 +130,7 @@ impl ModelShapes {
             weights: times(copies, weights),
             rest: rest.min(MOST),
             last_state: states.last().copied().unwrap_or(0),
-            largest_state: states.into_iter().max().unwrap_or(0),
+            states: states_at_once(config, &states, trained.names()),
         })
     }
 }
@@ -160,6 +159,23 @@ fn state(stages: &[StageConfig], names: &ParamNames) -> u64 {
     let moves = |name: &str| stages.last().is_some_and(|stage| stage.moves(name));
     // Two folders and the position.
     file(names, moved, numbers) + file(names, moves, |shape| 2 * numbers(shape)) + 3 * BLOCK
+}
+
+/// The most that two states take which follow each other, given that of every stage.
+fn states_at_once(config: &RunConfig, states: &[u64], names: &ParamNames) -> u64 {
+    let mut most = 0;
+    let mut before = 0;
+    for (stage, state) in config.stages.iter().zip(states) {
+        let of_network =
+            |name: &str| name.starts_with("unet.") || name.starts_with("text_encoder.");
+        let trains_network = names
+            .keys()
+            .any(|name| of_network(name) && stage.moves(name));
+        let is_saved_again = stage.steps > save_interval(trains_network);
+        most = most.max(state + if is_saved_again { *state } else { before });
+        before = *state;
+    }
+    most
 }
 
 /// The file or folder that a set of weights writes: all that was moved in any stage and is written there.

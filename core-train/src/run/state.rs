@@ -40,6 +40,14 @@ const NORM: &str = "rescale.recorded_norm";
 /// The loss scale of a run in float16, likewise.
 const LOSS_SCALE: &str = "loss_scale";
 
+/// The number of steps between two states: what is written grows with what is trained.
+pub(crate) fn save_interval(trains_network: bool) -> usize {
+    match trains_network {
+        true => 100,
+        false => 50,
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct SavedPosition {
     /// Absent in the first format.

@@ -133,6 +133,16 @@ fn a_run_with_changed_weights_is_the_same_bit_for_bit_as_one_with_the_whole_netw
 }
 
 #[test]
+fn a_low_rank_change_is_made_to_the_network_that_a_later_stage_has_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let stages = ["{ kind = \"lora\", rank = 2 }", "\"unet\""];
+    let output = run(folder.path(), &stages);
+    let of_run = draw(&["--run", text(&output)]).unwrap();
+    let without = draw(&["--run", text(&output), "--lora-scale", "0"]).unwrap();
+    assert_ne!(of_run, without);
+}
+
+#[test]
 fn a_run_that_is_stopped_after_every_step_writes_the_same_changed_weights() {
     let folder = tempfile::tempdir().unwrap();
     let stages = ["\"embedding\"", "\"cross_attention_kv\""];

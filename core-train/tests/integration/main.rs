@@ -10,6 +10,7 @@ mod cross_initialization;
 mod custom_diffusion;
 mod custom_diffusion_files;
 mod direction;
+mod disk;
 mod embedding;
 mod experiments;
 mod export;
