@@ -70,14 +70,10 @@ fn cuda(_: usize) -> std::result::Result<Device, String> {
 
 /// Whether tensors of this device are in the memory of the cpu, which has the fused operations.
 pub fn is_cpu(device: &Device) -> bool {
-    match device.clone().inner().as_dispatch() {
-        DispatchDevice::Flex(_) => true,
-        #[allow(
-            unreachable_patterns,
-            reason = "depends on the features of other crates"
-        )]
-        _ => false,
-    }
+    matches!(
+        device.clone().inner().as_dispatch(),
+        DispatchDevice::Flex(_)
+    )
 }
 
 /// A GPU, as its runtime and its driver describe it.
