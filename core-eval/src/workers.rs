@@ -137,7 +137,10 @@ mod tests {
                 _ => Err(anyhow!("piece {count} failed")),
             }
         });
-        assert_eq!(error.unwrap_err().to_string(), "piece 3 failed");
+        // The other worker may be at the next piece and fail before the first one says so.
+        let error = error.unwrap_err().to_string();
+        let expected = ["piece 3 failed", "piece 4 failed"];
+        assert!(expected.contains(&error.as_str()), "{error}");
         assert!(count.into_inner().unwrap() <= 4);
     }
 }
