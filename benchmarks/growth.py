@@ -154,7 +154,7 @@ def plot(measured, path):
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    matplotlib.rcParams["svg.hashsalt"] = "growth"
+    matplotlib.rcParams |= {"svg.hashsalt": "growth", "svg.fonttype": "none"}
     figure, axes = pyplot.subplots(2, len(measured), figsize=(3 * len(measured), 5.4), squeeze=False)
     for column, (name, (unit, sizes, rows)) in zip(axes.T, measured.items()):
         for axis, values, label in zip(column, zip(*rows), ["seconds", "MiB"]):

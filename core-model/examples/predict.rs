@@ -1,5 +1,5 @@
 //! One prediction of a U-Net for each line of standard input: the project's half of
-//! `benchmarks/full_size.py forward` and of `benchmarks/gpu.py forward`.
+//! `benchmarks/full_size.py equal` and of `benchmarks/gpu.py forward`.
 //!
 //! `predict MODEL INPUTS OUT [DEVICE [PRECISION]]`: `INPUTS` is a safetensors file with `latents`,
 //! `timesteps` and `context`; `OUT` gets the prediction as `sample`. The first line says what loading
