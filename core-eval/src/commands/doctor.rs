@@ -72,8 +72,10 @@ struct CheckpointReport {
 /// Prints versions, devices and checkpoints.
 ///
 /// # Errors
-/// A device or shipped checkpoint that does not work; everything is printed first.
+/// A variable that names no instruction set; a device or shipped checkpoint that does not work, after
+/// everything was printed.
 pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
+    parse_device("cpu")?;
     let models = args.models.clone().unwrap_or_else(models_folder);
     let report = Report {
         core_eval: env!("CARGO_PKG_VERSION"),

@@ -287,6 +287,27 @@ fn a_device_that_is_absent_is_refused_before_any_work() {
 }
 
 #[test]
+fn the_doctor_refuses_a_word_that_is_no_instruction_set_and_shows_one_that_is() {
+    let doctor = |set: &str| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin("core-eval"));
+        command.arg("doctor").env("CORE_MAX_CPU_ISA", set);
+        command.output().unwrap()
+    };
+    let refused = doctor("sse9");
+    assert_eq!(refused.status.code(), Some(1));
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(message.contains("CORE_MAX_CPU_ISA is `sse9`"), "{message}");
+    let shown = String::from_utf8(doctor("baseline").stdout).unwrap();
+    assert!(shown.contains("baseline of the architecture"), "{shown}");
+}
+
+#[test]
+fn nothing_to_do_takes_no_time_at_all() {
+    let nothing: f64 = std::iter::empty::<f64>().sum();
+    assert_eq!(core_train::cost::duration(nothing), "0 s");
+}
+
+#[test]
 fn the_doctor_finds_the_shipped_checkpoints_and_tells_absent_ones() {
     let models = experiments().join("../models");
     let output = core_eval()

@@ -162,6 +162,8 @@ fn line(stage: &StageConfig) -> String {
 
 /// A time for readers.
 pub fn duration(seconds: f64) -> String {
+    // A sum of nothing is -0.0.
+    let seconds = seconds + 0.0;
     if seconds < 120.0 {
         format!("{seconds:.0} s")
     } else if seconds < 7200.0 {
