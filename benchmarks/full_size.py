@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 
-from steps import AVX2, ROOT, TARGET, Process, ours, theirs
+from steps import AVX2, ROOT, TARGET, Process, environment, ours, theirs
 
 TOKENS = 77
 VOCABULARY = ROOT / "core-model" / "assets" / "clip-tokenizer"
@@ -129,14 +129,14 @@ class Task:
     def __init__(self, our_arguments, torch_arguments, apart=False):
         self.our_arguments, self.torch_arguments, self.apart = our_arguments, torch_arguments, apart
 
-    def start(self, folder, threads, environment):
+    def start(self, folder, threads, further):
         task, batch, *flags = self.torch_arguments
-        yield lambda: ours(self.our_arguments, threads, environment)
-        yield lambda: theirs([task, folder, batch, TOKENS, *flags], threads, environment)
+        yield lambda: ours(self.our_arguments, threads, further)
+        yield lambda: theirs([task, folder, batch, TOKENS, *flags], threads, further)
 
-    def measure(self, folder, threads, pairs, environment):
+    def measure(self, folder, threads, pairs, further):
         """Seconds of both by pair, and their peaks."""
-        starts = list(self.start(folder, threads, environment))
+        starts = list(self.start(folder, threads, further))
         if not self.apart:
             processes = [start() for start in starts]
             for process in processes:
@@ -167,25 +167,25 @@ pipeline = StableDiffusionPipeline.from_pretrained(sys.argv[1], safety_checker=N
 pipeline("a photo of a dog", num_inference_steps=10).images[0].save(sys.argv[3])
 """
 
-    def measure(self, folder, threads, pairs, environment):
+    def measure(self, folder, threads, pairs, further):
         times, peaks = [], []
-        environment = os.environ | {"RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)} | environment
+        variables = environment(threads, further)
         for _ in range(pairs):
             with tempfile.TemporaryDirectory() as scratch:
                 out = pathlib.Path(scratch) / "images"
                 here = [TARGET / "core-train", "generate", "--model", folder, "--prompt", "a photo of a dog"]
                 here += ["--steps", 10, "--out", out]
                 torch = [sys.executable, "-c", self.PROGRAM, folder, threads, pathlib.Path(scratch) / "torch.png"]
-                row, peak = zip(*(self.run(command, environment) for command in (here, torch)))
+                row, peak = zip(*(self.run(command, variables) for command in (here, torch)))
                 times.append(row)
                 peaks.append(peak)
         return times, [max(column) for column in zip(*peaks)]
 
     @staticmethod
-    def run(command, environment):
+    def run(command, variables):
         start = time.perf_counter()
         command = [str(part) for part in command]
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
         if status != 0:
             sys.exit(f"{command[0]} failed")
@@ -220,13 +220,13 @@ def tasks(folder, scratch):
 
 
 def table(folder, threads, pairs, avx2, only):
-    environment = AVX2 if avx2 else {}
+    further = AVX2 if avx2 else {}
     print(f"| | here | PyTorch | ratio | peak here | peak PyTorch | ratio |\n|{'---|' * 7}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         for name, task in tasks(folder, scratch).items():
             if only and not any(word in name for word in only):
                 continue
-            times, peaks = task.measure(folder, threads, pairs, environment)
+            times, peaks = task.measure(folder, threads, pairs, further)
             a, b = (statistics.median(column) for column in zip(*times))
             ratio = statistics.median(x / y for x, y in times)
             print(

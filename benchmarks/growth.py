@@ -23,7 +23,7 @@ import time
 import numpy
 from PIL import Image
 
-from steps import ROOT, TARGET, ours
+from steps import ROOT, TARGET, environment, ours
 
 MINI = ROOT / "models" / "mini"
 CONCEPT = ROOT / "experiments" / "concepts" / "spotted-dog"
@@ -77,11 +77,10 @@ def step(path, threads):
 
 def whole(command, threads, folder):
     """Seconds and peak memory in MiB of a program."""
-    environment = os.environ | {"RAYON_NUM_THREADS": str(threads)}
     start = time.perf_counter()
     with open(folder / "output.txt", "w") as output:
         command = [str(part) for part in command]
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(command, cwd=folder, env=environment(threads), stdout=output, stderr=output)
         _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
         sys.exit(f"{' '.join(command)} failed:\n{(folder / 'output.txt').read_text()[-2000:]}")

@@ -26,13 +26,21 @@ AVX2 = {
 }
 
 
+def environment(threads, further=None):
+    """The variables of a process with so many threads."""
+    return os.environ | {"RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)} | (further or {})
+
+
 class Process:
     """A process that makes one step per line of its input."""
 
-    def __init__(self, command, threads, environment=None):
-        environment = os.environ | {"RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)} | (environment or {})
+    def __init__(self, command, threads, further=None):
         self.process = subprocess.Popen(
-            [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [str(part) for part in command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(threads, further),
         )
 
     def line(self):
@@ -52,13 +60,13 @@ class Process:
         return int(peak.split()[1]) / 1024**2
 
 
-def ours(arguments, threads, environment=None):
-    return Process([TARGET / "examples" / "timed_steps", *arguments], threads, environment)
+def ours(arguments, threads, further=None):
+    return Process([TARGET / "examples" / "timed_steps", *arguments], threads, further)
 
 
-def theirs(arguments, threads, environment=None):
+def theirs(arguments, threads, further=None):
     command = [sys.executable, __file__, *arguments, "--threads", threads]
-    return Process(command, threads, environment)
+    return Process(command, threads, further)
 
 
 def torch_step(task, model, batch, tokens, checkpointing):

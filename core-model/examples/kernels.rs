@@ -30,10 +30,20 @@ const LONG: Duration = Duration::from_millis(400);
 
 /// Seconds of the fastest of many calls.
 fn fastest<R>(mut call: impl FnMut() -> R) -> f64 {
+    fastest_after(LONG, || (), |()| call())
+}
+
+/// The same of calls that need something, which is prepared before each; `long` is for both.
+fn fastest_after<S, R>(
+    long: Duration,
+    prepare: impl Fn() -> S,
+    mut call: impl FnMut(S) -> R,
+) -> f64 {
     let (begin, mut best) = (Instant::now(), f64::INFINITY);
-    while begin.elapsed() < LONG || best == f64::INFINITY {
+    while begin.elapsed() < long || best == f64::INFINITY {
+        let prepared = prepare();
         let start = Instant::now();
-        black_box(call());
+        black_box(call(prepared));
         best = best.min(start.elapsed().as_secs_f64());
     }
     best
@@ -147,16 +157,8 @@ fn line<const D: usize>(
         format!("{:8.2} ms {rate:7.1} {share:>5}", seconds * 1e3)
     };
     let forward = fastest(|| operation(x.clone()));
-    let gradient = {
-        let (begin, mut best) = (Instant::now(), f64::INFINITY);
-        while begin.elapsed() < 2 * LONG {
-            let y = operation(x.clone().autodiff().require_grad()).sum();
-            let start = Instant::now();
-            black_box(y.backward());
-            best = best.min(start.elapsed().as_secs_f64());
-        }
-        best
-    };
+    let recorded = || operation(x.clone().autodiff().require_grad()).sum();
+    let gradient = fastest_after(2 * LONG, recorded, |y| y.backward());
     println!(
         "{name:38} {}  {}",
         show(flops, forward),

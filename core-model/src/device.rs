@@ -2,7 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use burn::backend::DispatchDevice;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 use burn::tensor::DeviceType;
 use burn::tensor::{Device, Tensor};
@@ -10,6 +9,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::ops;
+pub use crate::ops::is_cpu;
 use crate::params::to_vec;
 use crate::rng::randn;
 
@@ -66,14 +66,6 @@ fn cuda(index: usize) -> std::result::Result<Device, String> {
 #[cfg(not(feature = "cuda"))]
 fn cuda(_: usize) -> std::result::Result<Device, String> {
     Err("not compiled in; build with `--features cuda`, or use cpu".into())
-}
-
-/// Whether tensors of this device are in the memory of the cpu, which has the fused operations.
-pub fn is_cpu(device: &Device) -> bool {
-    matches!(
-        device.clone().inner().as_dispatch(),
-        DispatchDevice::Flex(_)
-    )
 }
 
 /// A GPU, as its runtime and its driver describe it.

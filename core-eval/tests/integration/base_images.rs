@@ -2,6 +2,22 @@
 
 use crate::common::{Sandbox, core_eval};
 
+/// `scores.csv`, after the experiment was refused for having no images of the base model.
+fn scores_beside_the_base_model(sandbox: &Sandbox) -> String {
+    sandbox.edit("untuned = true", "remove = [\"context_embedding\"]");
+    let message = Sandbox::failure(sandbox.command("results"));
+    assert!(
+        message.contains("add a variant with `untuned = true`"),
+        "{message}"
+    );
+    sandbox.edit(
+        "name = \"class word\"\nremove = [\"context_embedding\"]",
+        "name = \"class word\"\nuntuned = true",
+    );
+    sandbox.run("results");
+    sandbox.read("results/small/scores.csv")
+}
+
 #[test]
 fn prompts_without_the_concept_measure_the_drift_from_the_base_model() {
     let sandbox = Sandbox::new();
@@ -17,18 +33,7 @@ fn prompts_without_the_concept_measure_the_drift_from_the_base_model() {
         "{message}"
     );
     with("unrelated,a red car");
-    sandbox.edit("untuned = true", "remove = [\"context_embedding\"]");
-    let message = Sandbox::failure(sandbox.command("results"));
-    assert!(
-        message.contains("add a variant with `untuned = true`"),
-        "{message}"
-    );
-    sandbox.edit(
-        "name = \"class word\"\nremove = [\"context_embedding\"]",
-        "name = \"class word\"\nuntuned = true",
-    );
-    sandbox.run("results");
-    let scores = sandbox.read("results/small/scores.csv");
+    let scores = scores_beside_the_base_model(&sandbox);
     let mut lines = scores.lines();
     assert!(
         lines
@@ -81,18 +86,7 @@ fn a_base_prompt_adds_directional_clip() {
         assert!(message.contains(part), "{part}: {message}");
     }
     named("a photo of a {}");
-    sandbox.edit("untuned = true", "remove = [\"context_embedding\"]");
-    let message = Sandbox::failure(sandbox.command("results"));
-    assert!(
-        message.contains("add a variant with `untuned = true`"),
-        "{message}"
-    );
-    sandbox.edit(
-        "name = \"class word\"\nremove = [\"context_embedding\"]",
-        "name = \"class word\"\nuntuned = true",
-    );
-    sandbox.run("results");
-    let scores = sandbox.read("results/small/scores.csv");
+    let scores = scores_beside_the_base_model(&sandbox);
     let mut lines = scores.lines();
     assert!(
         lines

@@ -13,6 +13,16 @@ use core_model::dino::{DinoConfig, DinoModel};
 use core_model::image_processor::ImageProcessor;
 use core_model::text_encoder::TextEncoderConfig;
 
+/// The tables that must not depend on how an experiment was run, byte for byte.
+pub(crate) const TABLES: [&str; 6] = [
+    "scores.csv",
+    "scores-core.csv",
+    "summary.csv",
+    "tokens.csv",
+    "curves.csv",
+    "effects.csv",
+];
+
 /// Side of the images that the encoders read, in pixels.
 const SIDE: usize = 32;
 

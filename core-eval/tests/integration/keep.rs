@@ -8,17 +8,7 @@ use std::time::Duration;
 use core_model::files::sha256;
 use serde_json::Value;
 
-use crate::common::{Sandbox, core_eval, finished};
-
-/// What does not depend on what is kept, byte for byte.
-const TABLES: [&str; 6] = [
-    "scores.csv",
-    "scores-core.csv",
-    "summary.csv",
-    "tokens.csv",
-    "curves.csv",
-    "effects.csv",
-];
+use crate::common::{Sandbox, TABLES, core_eval, finished};
 
 /// The small experiment under two protocols, of whose runs only images are kept.
 fn sandbox() -> Sandbox {

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::common::{Finished, Sandbox, finished};
+use crate::common::{Finished, Sandbox, TABLES, finished};
 
 fn lines(text: &str) -> usize {
     text.lines().count()
@@ -200,14 +200,7 @@ fn a_killed_experiment_ends_with_the_same_bytes() {
         child.wait().unwrap();
     }
     sandbox.run("killed");
-    for file in [
-        "scores.csv",
-        "scores-core.csv",
-        "summary.csv",
-        "tokens.csv",
-        "curves.csv",
-        "effects.csv",
-    ] {
+    for file in TABLES {
         let [whole, killed] =
             ["results", "killed"].map(|results| sandbox.read(&format!("{results}/small/{file}")));
         assert_eq!(whole, killed, "{file}");

@@ -3,17 +3,7 @@
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
-use crate::common::Sandbox;
-
-/// What a killed or shared experiment has to end with, byte for byte.
-const TABLES: [&str; 6] = [
-    "scores.csv",
-    "scores-core.csv",
-    "summary.csv",
-    "tokens.csv",
-    "curves.csv",
-    "effects.csv",
-];
+use crate::common::{Sandbox, TABLES};
 
 fn program(sandbox: &Sandbox, results: &str) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin("core-eval"));

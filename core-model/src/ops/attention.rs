@@ -6,8 +6,7 @@
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
-use super::gemm::{Right, gemm, gemm_by};
-use super::kernel::MANY;
+use super::gemm::{Right, gemm, gemm_by, reads_panels};
 use super::memory::{Output, View, buffer, dims, run, strided, tensor, values, with_scratch};
 use super::plain;
 use super::recomputed_attention;
@@ -20,9 +19,6 @@ const TILE: usize = 64;
 
 /// Queries of a task, for which keys and values are packed once.
 const TASK: usize = 512;
-
-/// Elements of a matrix that products read as it lies.
-const SMALL: usize = 8192;
 
 /// Scaled dot-product attention on [batch, heads, n, d]; with `causal`, position i sees 0..=i.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, causal: bool, scale: f64) -> Tensor<4> {
@@ -210,7 +206,7 @@ impl Sizes {
     /// A factor [rows, columns] of products with many queries, in `buffer` where it is not read as it
     /// lies: in panels if it is large, otherwise turned as a whole.
     fn factor(self, x: Right, rows: usize, columns: usize, buffer: &mut [f32]) -> Right {
-        let is_large = self.queries >= MANY && rows * columns > SMALL;
+        let is_large = reads_panels([self.queries, columns, rows]);
         match x {
             // SAFETY: views are of tensors that the callers hold, with these sizes.
             #[expect(unsafe_code, reason = "matrices of one head with their own strides")]

@@ -46,6 +46,9 @@ pub(super) unsafe fn gemm([m, n, k]: [usize; 3], target: View, add: bool, left: 
     }
 }
 
+/// Elements of a right matrix that is read as it lies.
+const SMALL: usize = 8192;
+
 /// The right matrix of a product.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Right {
@@ -57,10 +60,16 @@ pub(super) enum Right {
     Packed(View),
 }
 
-/// [`gemm`] with a right matrix of either kind.
+/// Whether a product [m, n, k] reads its right matrix in panels: it is larger than a cache, and many
+/// left rows meet it.
+pub(super) fn reads_panels([m, n, k]: [usize; 3]) -> bool {
+    m >= MANY && k * n > SMALL
+}
+
+/// [`gemm`] with a right matrix of any kind.
 ///
 /// # Safety
-/// As [`gemm`]; the target's columns are adjacent where the right matrix is to be turned.
+/// As [`gemm`]; the target's columns are adjacent where the right matrix is turned or packed.
 #[expect(
     unsafe_code,
     reason = "matrices with arbitrary strides in shared buffers"
@@ -107,8 +116,8 @@ impl Right {
         Right::Packed(View::rows(target, n))
     }
 
-    /// Copies `rows` rows from `row` of `columns` columns from `column` into rows that are `columns`
-    /// wide.
+    /// Copies as many rows as `panel` has place for, from `row` on, of `columns` columns from `column`
+    /// on, into rows that are `columns` wide.
     ///
     /// # Safety
     /// They lie within the matrix.
@@ -169,8 +178,7 @@ unsafe fn by_rows([m, n, k]: [usize; 3], target: View, add: bool, left: View, ri
         ..product
     });
     let parts = parts.enumerate().map(|(i, part)| (i * DEPTH, part));
-    let is_large = m >= MANY && k * n > 8192;
-    if let (Right::Rows(right), false) = (right, is_large) {
+    if let (Right::Rows(right), false) = (right, reads_panels([m, n, k])) {
         for (first_row, part) in parts {
             let part = Product {
                 right: right.from(first_row, 0).at,

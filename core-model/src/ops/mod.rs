@@ -45,4 +45,5 @@ pub(crate) use plain::cast;
 pub(crate) use recompute::recompute;
 pub(crate) use recomputed_attention::{attention_with_mean, mean_map};
 pub use softmax::softmax;
+pub use tape::is_cpu;
 pub use upsample::upsample_nearest_2x;

@@ -13,21 +13,29 @@ use burn::backend::{
     Autodiff, BackendTensor, DispatchAutodiffContext, DispatchDevice, DispatchTensor,
     DispatchTensorKind, Flex,
 };
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 /// A flex tensor with its place on the tape.
 type Node = FloatTensor<Autodiff<Flex>>;
 
+/// Whether tensors of this device are in the memory of the cpu, which has the fused operations.
+pub fn is_cpu(device: &Device) -> bool {
+    matches!(
+        device.clone().inner().as_dispatch(),
+        DispatchDevice::Flex(_)
+    )
+}
+
 /// Whether the fused version serves this tensor: float32 on the CPU.
 pub(super) fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
-    x.dtype() == DType::F32 && matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_))
+    x.dtype() == DType::F32 && is_cpu(&x.device())
 }
 
 /// Whether the fused version can use this tensor as a weight: as [`is_fused`], or in half precision
 /// and off the tape.
 pub(super) fn is_fused_weight<const D: usize>(x: &Tensor<D>) -> bool {
     let half = matches!(x.dtype(), DType::F16 | DType::BF16) && !x.is_require_grad();
-    is_fused(x) || half && matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_))
+    is_fused(x) || half && is_cpu(&x.device())
 }
 
 /// One input of a fused operation.
@@ -108,7 +116,7 @@ pub(super) fn record<const N: usize, const D: usize, G: Gradient<N>>(
 }
 
 /// [`record`] of an operation that keeps less when the gradients of some operands are not wanted:
-/// `forward` is told which ones are.
+/// `forward` is told for each operand whether its gradient is.
 pub(super) fn record_for<const N: usize, const D: usize, G: Gradient<N>>(
     operands: [Operand; N],
     forward: impl FnOnce([FlexTensor; N], [bool; N]) -> (FlexTensor, G),
