@@ -3,11 +3,11 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Tensor, TensorData};
-use core_model::files::{hex, write_atomically, write_png};
+use core_model::files::{hex, remove_scratch, write_atomically, write_png};
 use core_model::folder::ModelFolder;
 use core_model::noise_scheduler::SchedulerKind;
 use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
@@ -189,7 +189,7 @@ impl GenerationJob<'_> {
     fn prepare(&self, folder: &Path, concept: &ConceptConfig) -> Result<()> {
         let source = source(self.experiment, self.cell, concept, self.base.folder())?;
         if is_from(folder, &source)? {
-            return Ok(());
+            return remove_half_written(folder);
         }
         if folder.exists() {
             std::fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
@@ -197,6 +197,18 @@ impl GenerationJob<'_> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         Ok(write_atomically(&folder.join(SOURCE), source.as_bytes())?)
     }
+}
+
+/// Removes what a process that was killed while it drew left in a folder of images and in the folders of its prompts.
+fn remove_half_written(folder: &Path) -> Result<()> {
+    remove_scratch(folder, Duration::ZERO)?;
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry.with_context(|| folder.display().to_string())?.path();
+        if path.is_dir() {
+            remove_scratch(&path, Duration::ZERO)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a folder of images says this about their origin. Whoever holds its claim may be removing it.

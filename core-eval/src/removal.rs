@@ -7,8 +7,10 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use core_model::files::remove_scratch;
 use core_train::Run;
 use core_train::run::OF_UNET;
 use core_train::run::folder::RunDir;
@@ -70,6 +72,10 @@ impl<'a> Removal<'a> {
         for run in self.runs() {
             let folder = run.folder(self.results);
             if folder.exists() && self.is_drawn(run)? {
+                let claim = self.claims.claim(&run.address)?;
+                if claim.is_some() {
+                    remove_scratch(&folder, Duration::ZERO)?;
+                }
                 remove(&folder, &Run::open(&folder)?.weights(), REASON)?;
             }
         }
@@ -116,6 +122,8 @@ impl<'a> Removal<'a> {
         let Some(_claim) = self.claims.claim(&run.address)? else {
             return Ok(());
         };
+        // Only the holder of the claim writes into a finished run.
+        remove_scratch(&folder, Duration::ZERO)?;
         if !self.is_gone_on_from(run) {
             remove_without_note(&folder, STATE)?;
         }

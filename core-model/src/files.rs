@@ -1,12 +1,16 @@
 //! Writing files so that a reader never meets half of one: beside, then renamed.
 
-use std::io::{Cursor, Read, Write};
+use std::io::{Cursor, ErrorKind, Read, Write};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use image::{ImageBuffer, ImageFormat, PixelWithColorType};
 
 use crate::error::{Error, Result};
 use crate::file_kind::FileKind;
+
+/// What begins the name of a file that is being written.
+const SCRATCH: &str = ".scratch-";
 
 /// Writes `bytes` to `path`, replacing what was there only when all of them are on disk.
 ///
@@ -18,7 +22,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         _ => Path::new("."),
     };
     let mut scratch = tempfile::Builder::new()
-        .prefix(".scratch-")
+        .prefix(SCRATCH)
         .tempfile_in(folder)
         .map_err(Error::io(path))?;
     scratch.write_all(bytes).map_err(Error::io(path))?;
@@ -27,6 +31,32 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     scratch
         .persist(path)
         .map_err(|e| Error::io(path)(e.error))?;
+    Ok(())
+}
+
+/// Removes what [`write_atomically`] leaves in a folder when its process is killed: files that were last written so
+/// long ago that nobody writes them any more.
+///
+/// # Errors
+/// [`Error::Io`] naming what cannot be read or removed.
+pub fn remove_scratch(folder: &Path, untouched_for: Duration) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let entry = entry.map_err(Error::io(folder))?;
+        if !entry.file_name().to_string_lossy().starts_with(SCRATCH) {
+            continue;
+        }
+        let path = entry.path();
+        let written = entry.metadata().and_then(|data| data.modified());
+        let age = written.map(|written| written.elapsed().unwrap_or_default());
+        match age.and_then(|age| match age >= untouched_for {
+            true => std::fs::remove_file(&path),
+            false => Ok(()),
+        }) {
+            // Whoever wrote it was not dead, or another process was faster.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            result => result.map_err(Error::io(&path))?,
+        }
+    }
     Ok(())
 }
 
@@ -251,6 +281,20 @@ mod tests {
         write_atomically(&path, b"new").unwrap();
         assert_eq!(read(&path).unwrap(), b"new");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_when_it_is_old_enough() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [".scratch-a1B2c3", "a.txt"] {
+            std::fs::write(folder.path().join(name), "half").unwrap();
+        }
+        let files = || std::fs::read_dir(folder.path()).unwrap().count();
+        remove_scratch(folder.path(), Duration::from_secs(3600)).unwrap();
+        assert_eq!(files(), 2);
+        remove_scratch(folder.path(), Duration::ZERO).unwrap();
+        assert_eq!(files(), 1);
+        assert_eq!(read(&folder.path().join("a.txt")).unwrap(), b"half");
     }
 
     #[test]

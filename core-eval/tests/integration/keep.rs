@@ -262,6 +262,29 @@ fn three_workers_of_which_one_is_killed_again_and_again_lose_nothing() {
 }
 
 #[test]
+fn files_that_a_killed_process_had_half_written_are_removed() {
+    let sandbox = sandbox();
+    success(&mut sandbox.command("results"));
+    let leave = |folder: &Path| std::fs::write(folder.join(".scratch-a1B2c3"), "half").unwrap();
+    for run in runs(&sandbox, "results").values() {
+        leave(run);
+    }
+    success(&mut sandbox.command("results"));
+    assert_only_images_are_kept(&sandbox, "results");
+    let images = sandbox.path("results/small/images/CoRe");
+    let drawn = std::fs::read_dir(images).unwrap().next().unwrap().unwrap();
+    let cell = drawn.path().join("0");
+    let prompt = cell.join("0");
+    std::fs::remove_file(prompt.join("00000.png")).unwrap();
+    leave(&cell);
+    leave(&prompt);
+    success(&mut sandbox.command("results"));
+    for folder in [&cell, &prompt] {
+        assert!(!folder.join(".scratch-a1B2c3").exists(), "{folder:?}");
+    }
+}
+
+#[test]
 fn a_worker_that_knows_a_part_of_the_experiment_removes_nothing_that_others_need() {
     let sandbox = sandbox();
     let whole = worker(&sandbox, "shared", &["--worker"]);
