@@ -7,6 +7,7 @@
 //! | Eq. 4, context attention regularisation | [`terms::context_attention`] |
 //! | Eq. 5, their weighted sum | [`objective`] |
 //! | which tokens are context | [`span`] |
+//! | not in the paper: the margin with which an identity encoder learns | [`angular_margin`] |
 //!
 //! The crate knows no network and no file. A term is one file in `terms/` that implements [`Term`]
 //! and one line in the table below; it declares what it reads of a step ([`Reading`]), and the step
@@ -40,6 +41,7 @@
 //! # Ok::<(), core_losses::Error>(())
 //! ```
 
+pub mod angular_margin;
 mod error;
 pub mod objective;
 pub mod span;

@@ -1,4 +1,5 @@
-"""Values and gradients of the context terms in PyTorch, for tests/integration/pytorch.rs.
+"""Values and gradients in PyTorch: of the context terms for tests/integration/pytorch.rs, of the
+angular margin for tests/integration/angular_margin.rs.
 
     python core-losses/tests/generate_fixtures.py
 
@@ -8,6 +9,7 @@ fails when float32 rounding alone comes near the tolerance of the test.
 """
 
 import json
+import math
 import pathlib
 
 import torch
@@ -70,7 +72,53 @@ def compute(inputs, keep, formulation, dtype):
     return out
 
 
+SCALE, MARGIN = 16.0, 0.3
+
+
+def margin_of_formula(cosines, labels):
+    """s cos(theta + m) by the arc cosine, differentiated by autograd."""
+    own = cosines.gather(1, labels[:, None])
+    theta = own.acos()
+    moved = torch.where(theta < math.pi - MARGIN, (theta + MARGIN).cos(), own - MARGIN * math.sin(MARGIN))
+    return SCALE * cosines.scatter(1, labels[:, None], moved)
+
+
+def margin_outside_of_autograd(cosines, labels):
+    """The same values; as in the authors' code autograd does not see the margin."""
+    with torch.no_grad():
+        change = margin_of_formula(cosines, labels) / SCALE - cosines
+    return SCALE * (cosines + change)
+
+
+def angular_margin():
+    generator = torch.Generator().manual_seed(5)
+    features = F.normalize(torch.randn(8, 5, generator=generator, dtype=torch.float64), dim=1)
+    centres = F.normalize(torch.randn(12, 5, generator=generator, dtype=torch.float64), dim=1)
+    cosines = features @ centres.T
+    labels = torch.randint(0, 12, (8,), generator=generator)
+    # The nearest and the farthest centre of two features, so that one lies beyond pi - m.
+    labels[0], labels[1] = cosines[0].argmax(), cosines[1].argmin()
+    centres[labels[1]] = F.normalize(0.1 * centres[labels[1]] - features[1], dim=0)
+    cosines = features @ centres.T
+    assert cosines[1, labels[1]].acos() > math.pi - MARGIN
+    tensors = {"cosines": cosines, "labels": labels.double()}
+    for name, logits_of in [("true", margin_of_formula), ("reference", margin_outside_of_autograd)]:
+        x = cosines.clone().requires_grad_()
+        logits = logits_of(x, labels)
+        loss = F.cross_entropy(logits, labels)
+        tensors[f"{name}.logits"] = logits.detach()
+        tensors[f"{name}.loss"] = loss.detach().reshape(1)
+        tensors[f"{name}.grad"] = torch.autograd.grad(loss, x)[0]
+    save_file({key: value.contiguous() for key, value in tensors.items()}, OUT / "angular_margin.safetensors")
+
+
 def main():
+    OUT.mkdir(exist_ok=True)
+    context()
+    angular_margin()
+
+
+def context():
     torch.manual_seed(3)
     tensors, cases = {}, []
     inputs = {
@@ -103,7 +151,6 @@ def main():
                         "reference": {"length": reference[0], "concept": reference[1]},
                     }
                 )
-    OUT.mkdir(exist_ok=True)
     save_file(tensors, OUT / "context.safetensors")
     (OUT / "context.json").write_text(json.dumps(cases, indent=1) + "\n")
 
