@@ -17,6 +17,7 @@ use super::contrast::normalised;
 use super::questions::Questions;
 use super::scenes::{LabelledScene, Scenes, Split, pixels};
 use super::session::{Objective, Quality};
+use super::triples::{photos, triples};
 
 /// Weight of the questions (one cross-entropy per attribute) relative to the contrastive loss, which
 /// alone hardly learns the noun.
@@ -27,6 +28,9 @@ const MAX_LOGIT_SCALE: f64 = 4.6052;
 
 /// Held-out scenes for the learning curve.
 const HELD_OUT: usize = 512;
+
+/// Held-out things that are compared with their counterfactuals.
+const TRIPLES: u64 = 512;
 
 /// `[clip]` of a pretraining file.
 #[derive(Debug, Clone, Deserialize)]
@@ -143,6 +147,15 @@ impl Objective for ClipObjective<'_> {
         }
         let labels: Vec<_> = seen.iter().map(|scene| scene.attributes).collect();
         Ok(self.questions.accuracy(&answers, &labels))
+    }
+
+    /// The answers to the questions, and whether CLIP-I tells a thing from others almost like it.
+    fn final_quality(&self, network: &ClipModel) -> Result<Quality> {
+        let mut quality = self.evaluate(network)?;
+        let features = |images| network.image_features(images);
+        quality.extend(triples(features, TRIPLES, self.device));
+        quality.extend(photos(features, self.device));
+        Ok(quality)
     }
 
     fn save(&self, network: &ClipModel) -> Result<()> {

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::contrast::{cross_entropy, normalised};
 use super::scenes::{Scenes, Split, pixels};
 use super::session::{Objective, Quality};
+use super::triples::{photos, triples};
 
 /// Size of the groups of a batch in which all things share category and colour, so that each is a
 /// hard negative of the others.
@@ -24,6 +25,9 @@ const TEMPERATURE: f64 = 0.1;
 
 /// Held-out things per set; the quality `top1_of_64` is defined by this number.
 const HELD_OUT: usize = 64;
+
+/// Held-out things that are compared with their counterfactuals.
+const TRIPLES: u64 = 512;
 
 /// `[dino]` of a pretraining file.
 #[derive(Debug, Clone, Deserialize)]
@@ -102,6 +106,15 @@ impl Objective for DinoObjective<'_> {
             ("auc".into(), auc / sets as f64),
             ("top1_of_64".into(), top1 / sets as f64),
         ])
+    }
+
+    /// Also whether the network tells things from others almost like them.
+    fn final_quality(&self, network: &DinoModel) -> Result<Quality> {
+        let mut quality = self.evaluate(network)?;
+        let features = |images| network.features(images);
+        quality.extend(triples(features, TRIPLES, self.device));
+        quality.extend(photos(features, self.device));
+        Ok(quality)
     }
 
     fn save(&self, network: &DinoModel) -> Result<()> {

@@ -8,11 +8,11 @@ mod clipseg;
 mod config;
 mod contrast;
 mod dino;
-
 mod questions;
 mod scenes;
 mod session;
 mod tokenizer;
+mod triples;
 mod unet;
 mod vae;
 mod zero_shot;

@@ -82,7 +82,8 @@ impl Scenes {
         }
     }
 
-    fn rng(&self, number: u64) -> ChaCha8Rng {
+    /// The random generator of the scene with this number.
+    pub(super) fn rng(&self, number: u64) -> ChaCha8Rng {
         let purpose = match self.split {
             Split::Training => self.purpose.to_string(),
             Split::HeldOut => format!("{} (held out)", self.purpose),

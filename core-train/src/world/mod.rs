@@ -10,6 +10,7 @@ mod canvas;
 mod caption;
 mod concepts;
 pub mod contact_sheet;
+mod counterfactual;
 mod head;
 mod objects;
 mod pattern;
@@ -23,6 +24,7 @@ use rand::{Rng, RngExt};
 
 pub use caption::{Caption, Claims};
 pub use concepts::{PHOTOS, WorldConcept};
+pub use counterfactual::{Counterfactual, visible_difference};
 pub use words::{Accessory, Background, Category, Color, Pattern, Style};
 
 use canvas::Canvas;
