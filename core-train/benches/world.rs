@@ -1,7 +1,7 @@
 //! How long one scene of the mini world takes: pretraining renders every picture as it goes.
 
 use core_model::rng::rng;
-use core_train::world::{Identity, Style, View, render};
+use core_train::world::{Face, Identity, Style, Thing, View, render};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn scenes(criterion: &mut Criterion) {
@@ -10,7 +10,7 @@ fn scenes(criterion: &mut Criterion) {
         let scenes: Vec<(Identity, View)> = (0..64)
             .map(|index| {
                 let mut generator = rng(0, "benchmark", index);
-                let identity = Identity::sample(&mut generator);
+                let identity = Identity::from(Thing::sample(&mut generator));
                 let view = View::sample(&mut generator, &identity);
                 (
                     identity,
@@ -26,6 +26,18 @@ fn scenes(criterion: &mut Criterion) {
             bencher.iter(|| turn.next().map(|(identity, view)| render(identity, view)));
         });
     }
+    let people: Vec<(Identity, View)> = (0..64)
+        .map(|index| {
+            let mut generator = rng(0, "benchmark person", index);
+            let identity = Identity::from(Face::sample(&mut generator));
+            let view = View::sample(&mut generator, &identity);
+            (identity, view)
+        })
+        .collect();
+    let mut turn = people.iter().cycle();
+    group.bench_function("person", |bencher| {
+        bencher.iter(|| turn.next().map(|(identity, view)| render(identity, view)));
+    });
     group.finish();
 }
 

@@ -11,7 +11,10 @@ use core_model::rng::rng;
 use super::say;
 use core_train::progress::Progress;
 use core_train::world::contact_sheet::contact_sheet;
-use core_train::world::{Caption, Identity, View, WorldConcept, render};
+use core_train::world::{
+    Attributes, Background, Caption, Identity, Style, View, WorldConcept, render,
+};
+use rand_chacha::ChaCha8Rng;
 
 /// Largest number of scenes on the contact sheet.
 const ON_SHEET: usize = 96;
@@ -19,8 +22,11 @@ const ON_SHEET: usize = 96;
 /// Scenes per row of the contact sheet.
 const SHEET_COLUMNS: u32 = 12;
 
+/// The turns in which the first scenes of every row of people show their person on plain ground.
+const TURNS: [f32; 4] = [0.0, 0.35, -0.7, 1.0];
+
 /// The header of `captions.csv`.
-const COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; 10] = [
     "image",
     "mask",
     "caption",
@@ -30,6 +36,7 @@ const COLUMNS: [&str; 9] = [
     "background",
     "style",
     "pattern",
+    "expression",
 ];
 
 /// Arguments of `core-train world`.
@@ -46,6 +53,10 @@ pub(crate) struct WorldArgs {
     /// Write the photo folders of the shipped concepts instead of scenes.
     #[arg(long)]
     concepts: bool,
+    /// Show people instead of things: one person per row of the contact sheet, first from the front, half
+    /// turned and from the side, then in eight views drawn at random.
+    #[arg(long, conflicts_with = "concepts")]
+    people: bool,
 }
 
 /// Renders scenes or concepts, writes them, and prints what was written.
@@ -59,7 +70,8 @@ pub(crate) fn run(args: &WorldArgs) -> Result<()> {
         let count = WorldConcept::ALL.len();
         format!("{count} concepts in {}", folder.display())
     } else {
-        write_scenes(folder, args.seed, args.count)?;
+        let draw = if args.people { person } else { thing };
+        write_scenes(folder, args.seed, args.count, draw)?;
         let sheet = folder.join("sheet.png");
         format!(
             "{} scenes; {} shows the first of them",
@@ -71,13 +83,35 @@ pub(crate) fn run(args: &WorldArgs) -> Result<()> {
     Ok(())
 }
 
+/// The subject and the view of the scene with a seed and a number, and the generator that drew them.
+type Draw = fn(u64, u32) -> (ChaCha8Rng, Identity, View);
+
+fn thing(seed: u64, number: u32) -> (ChaCha8Rng, Identity, View) {
+    let mut generator = rng(seed, "world", number.into());
+    let identity = Identity::sample_for_training(&mut generator, false);
+    let view = View::sample(&mut generator, &identity);
+    (generator, identity, view)
+}
+
+fn person(seed: u64, number: u32) -> (ChaCha8Rng, Identity, View) {
+    let (row, column) = (number / SHEET_COLUMNS, number % SHEET_COLUMNS);
+    let identity = Identity::sample_for_training(&mut rng(seed, "world person", row.into()), true);
+    let mut generator = rng(seed, "world view", number.into());
+    let mut view = View::sample(&mut generator, &identity);
+    if let Some(turn) = TURNS.get(column as usize) {
+        view.pose.yaw = *turn;
+        (view.style, view.background, view.accessory) = (Style::Photo, Background::Plain, None);
+    }
+    (generator, identity, view)
+}
+
 /// Writes scenes as pretraining uses them: `00000.png` and so on, `masks/`, `captions.csv` with the
 /// true attributes, and `sheet.png`, a contact sheet of the first ones. Files with the same names are
 /// replaced.
 ///
 /// # Errors
 /// A folder that cannot be created or written to.
-pub(crate) fn write_scenes(folder: &Path, seed: u64, count: u32) -> Result<()> {
+pub(crate) fn write_scenes(folder: &Path, seed: u64, count: u32, draw: Draw) -> Result<()> {
     let masks = folder.join("masks");
     make_folder(&masks)?;
     let mut table = csv::Writer::from_writer(Vec::new());
@@ -85,10 +119,13 @@ pub(crate) fn write_scenes(folder: &Path, seed: u64, count: u32) -> Result<()> {
     let mut shown = Vec::new();
     let mut progress = Progress::new("scenes", 0, count.into());
     for number in 0..count {
-        let mut generator = rng(seed, "world", number.into());
-        let identity = Identity::sample_for_training(&mut generator);
-        let view = View::sample(&mut generator, &identity);
+        let (mut generator, identity, view) = draw(seed, number);
         let caption = Caption::sample(&mut generator, &identity, &view).text;
+        let scene = Attributes::of(&identity, &view);
+        let pattern = match &identity {
+            Identity::Thing(thing) => thing.pattern.word(),
+            Identity::Person(_) => "",
+        };
         let rendering = render(&identity, &view);
         let name = format!("{number:05}.png");
         write_png(&folder.join(&name), &rendering.image)?;
@@ -97,12 +134,13 @@ pub(crate) fn write_scenes(folder: &Path, seed: u64, count: u32) -> Result<()> {
             name.as_str(),
             &format!("masks/{name}"),
             &caption,
-            identity.category.word(),
-            identity.color.word(),
-            view.accessory.map_or("", |accessory| accessory.word()),
-            view.background.word(),
-            view.style.word(),
-            identity.pattern.word(),
+            scene.category.word(),
+            scene.color.word(),
+            scene.accessory.map_or("", |accessory| accessory.word()),
+            scene.background.word(),
+            scene.style.word(),
+            pattern,
+            scene.expression.map_or("", |expression| expression.word()),
         ])?;
         if shown.len() < ON_SHEET {
             shown.push(rendering.image);
@@ -162,7 +200,7 @@ mod tests {
     fn scenes_come_with_masks_a_table_and_a_contact_sheet() {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("new/world");
-        write_scenes(&folder, 5, 3).unwrap();
+        write_scenes(&folder, 5, 3, thing).unwrap();
         let images = ["00000.png", "00001.png", "00002.png"];
         assert_eq!(names(&folder.join("masks")), images);
         let others = ["captions.csv", "masks", "sheet.png"];
@@ -173,12 +211,11 @@ mod tests {
         let rows: Vec<_> = table.records().map(Result::unwrap).collect();
         assert_eq!(rows.len(), 3);
         for (number, row) in (0..).zip(&rows) {
-            let mut generator = rng(5, "world", number);
-            let identity = Identity::sample_for_training(&mut generator);
-            let view = View::sample(&mut generator, &identity);
+            let (_, identity, view) = thing(5, number);
             let scene = render(&identity, &view);
-            assert_eq!(&row[3], identity.category.word());
-            assert!(row[2].contains(identity.category.word()), "{}", &row[2]);
+            let noun = identity.category().word();
+            assert_eq!(&row[3], noun);
+            assert!(row[2].contains(noun), "{}", &row[2]);
             let image = image::open(folder.join(&row[0])).unwrap();
             assert_eq!(image.to_rgb8(), scene.image);
             let mask = image::open(folder.join(&row[1])).unwrap();
@@ -187,11 +224,34 @@ mod tests {
     }
 
     #[test]
+    fn a_row_of_people_shows_one_person_first_in_four_turns_on_plain_ground() {
+        let home = tempfile::tempdir().unwrap();
+        write_scenes(home.path(), 5, 14, person).unwrap();
+        let mut table = csv::Reader::from_path(home.path().join("captions.csv")).unwrap();
+        let rows: Vec<_> = table.records().map(Result::unwrap).collect();
+        assert!(
+            rows.iter()
+                .all(|row| &row[3] == "person" && row[8].is_empty())
+        );
+        for row in rows[..4].iter().chain(&rows[12..]) {
+            assert_eq!(
+                [&row[5], &row[6], &row[7]],
+                ["", "plain background", "photo"]
+            );
+        }
+        let scenes: Vec<_> = (0..14).map(|number| person(5, number)).collect();
+        let yaws: Vec<f32> = scenes[..4].iter().map(|scene| scene.2.pose.yaw).collect();
+        assert_eq!(yaws, TURNS);
+        assert!(scenes[..12].iter().all(|scene| scene.1 == scenes[0].1));
+        assert_ne!(scenes[12].1, scenes[0].1);
+    }
+
+    #[test]
     fn the_same_seed_writes_the_same_bytes_and_another_seed_does_not() {
         let home = tempfile::tempdir().unwrap();
         let write = |name: &str, seed| {
             let folder = home.path().join(name);
-            write_scenes(&folder, seed, 2).unwrap();
+            write_scenes(&folder, seed, 2, thing).unwrap();
             ["00001.png", "sheet.png", "captions.csv"]
                 .map(|file| std::fs::read(folder.join(file)).unwrap())
         };
@@ -205,7 +265,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("file");
         std::fs::write(&file, "in the way").unwrap();
-        let message = format!("{:#}", write_scenes(&file, 0, 1).unwrap_err());
+        let message = format!("{:#}", write_scenes(&file, 0, 1, thing).unwrap_err());
         assert!(message.contains("file/masks"), "{message}");
         assert!(message.contains("can be written to"), "{message}");
         assert_eq!(std::fs::read_to_string(file).unwrap(), "in the way");

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::contrast::normalised;
 use super::questions::Questions;
-use super::scenes::{LabelledScene, Scenes, Split, pixels};
+use super::scenes::{LabelledScene, PeopleShare, Scenes, Split, pixels};
 use super::session::{Objective, Quality};
 use super::triples::{photos, triples};
 
@@ -43,6 +43,9 @@ pub struct ClipTask {
     pub text_encoder_output: Option<PathBuf>,
     /// The folder of the trained tokenizer.
     pub tokenizer: PathBuf,
+    /// The share of scenes that show a person, 0 to 1. Absent: 0.
+    #[serde(default)]
+    pub people: PeopleShare,
     /// The sizes of the network, as in its `config.json`.
     pub architecture: ClipConfig,
 }
@@ -75,7 +78,7 @@ impl<'a> ClipObjective<'a> {
         device: &'a Device,
     ) -> Result<Self> {
         let tokenizer = Tokenizer::from_dir(&task.tokenizer)?;
-        let questions = Questions::new();
+        let questions = Questions::new(task.people.nouns());
         let question_ids =
             encode_short(&tokenizer, questions.captions().iter().map(String::as_str));
         Ok(Self {
@@ -111,7 +114,8 @@ impl Objective for ClipObjective<'_> {
     }
 
     fn batches(&self) -> Box<dyn Fn(u64) -> Vec<LabelledScene> + Send> {
-        let scenes = Scenes::new(self.seed, Split::Training, "clip scene");
+        let scenes =
+            Scenes::new(self.seed, Split::Training, "clip scene").with_people(self.task.people);
         let batch_size = self.batch_size;
         Box::new(move |step| scenes.labelled(step, batch_size))
     }
@@ -135,7 +139,8 @@ impl Objective for ClipObjective<'_> {
     }
 
     fn evaluate(&self, network: &ClipModel) -> Result<Quality> {
-        let scenes = Scenes::new(self.seed, Split::HeldOut, "clip held-out scene");
+        let scenes = Scenes::new(self.seed, Split::HeldOut, "clip held-out scene")
+            .with_people(self.task.people);
         let texts = normalised(network.text_features(&self.question_ids));
         let mut seen = Vec::new();
         let mut answers = Vec::new();

@@ -13,7 +13,7 @@ use core_model::params::{ParamNames, to_vec};
 use core_model::tokenizer::Tokenizer;
 use serde::Deserialize;
 
-use super::scenes::{MaskedScene, Scenes, Split, pixels};
+use super::scenes::{MaskedScene, PeopleShare, Scenes, Split, pixels};
 use super::session::{Objective, Quality};
 use crate::world::{Category, SIDE};
 
@@ -35,6 +35,9 @@ pub struct ClipSegTask {
     pub output: PathBuf,
     /// The folder of the CLIP model that encodes image and word; it is not trained.
     pub clip: PathBuf,
+    /// The share of scenes that show a person, 0 to 1. Absent: 0.
+    #[serde(default)]
+    pub people: PeopleShare,
     /// The sizes of the decoder, as in `config.json`.
     pub decoder: ClipSegDecoderConfig,
 }
@@ -100,6 +103,7 @@ impl Objective for ClipSegObjective<'_> {
             output,
             clip,
             decoder,
+            ..
         } = self.task;
         Ok(if output.join("config.json").exists() {
             ClipSegModel::load(output, device)?
@@ -121,7 +125,8 @@ impl Objective for ClipSegObjective<'_> {
     }
 
     fn batches(&self) -> Box<dyn Fn(u64) -> Vec<MaskedScene> + Send> {
-        let scenes = Scenes::new(self.seed, Split::Training, "clipseg scene");
+        let scenes =
+            Scenes::new(self.seed, Split::Training, "clipseg scene").with_people(self.task.people);
         let batch_size = self.batch_size as u64;
         Box::new(move |step| scenes.masked(step, batch_size))
     }
@@ -145,18 +150,23 @@ impl Objective for ClipSegObjective<'_> {
     }
 
     /// `iou`: the mean intersection over union with the true mask, over scenes queried for what they
-    /// show; `empty`: the share of scenes queried for another thing whose mask covers less than a
-    /// hundredth of the image.
+    /// show, and `people_iou` that over people alone; `empty`: the share of scenes queried for another
+    /// thing whose mask covers less than a hundredth of the image.
     fn evaluate(&self, network: &ClipSegModel) -> Result<Quality> {
-        let scenes = Scenes::new(self.seed, Split::HeldOut, "clipseg held-out scene");
+        let scenes = Scenes::new(self.seed, Split::HeldOut, "clipseg held-out scene")
+            .with_people(self.task.people);
         let pixels = (SIDE * SIDE) as usize;
-        let (mut iou, mut empty) = (0.0, 0);
+        let (mut iou, mut people, mut empty) = (Vec::new(), Vec::new(), 0);
         for batch in 0..HELD_OUT / BATCH {
             let batch = scenes.masked(batch, BATCH);
             let found = self.logits(network, &batch, batch.iter().map(|scene| scene.category));
             let found = to_vec(found);
             for (found, scene) in found.chunks_exact(pixels).zip(&batch) {
-                iou += intersection_over_union(found, &scene.mask);
+                let shared = intersection_over_union(found, &scene.mask);
+                iou.push(shared);
+                if scene.category == Category::Person.index() {
+                    people.push(shared);
+                }
             }
             let found = self.logits(network, &batch, batch.iter().map(|scene| scene.other));
             let found = to_vec(found);
@@ -166,10 +176,15 @@ impl Objective for ClipSegObjective<'_> {
                 .filter(|found| area(found) * 100 < pixels)
                 .count();
         }
-        Ok(vec![
-            ("iou".into(), iou / HELD_OUT as f64),
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        let mut quality = vec![
+            ("iou".into(), mean(&iou)),
             ("empty".into(), empty as f64 / HELD_OUT as f64),
-        ])
+        ];
+        if !people.is_empty() {
+            quality.push(("people_iou".into(), mean(&people)));
+        }
+        Ok(quality)
     }
 
     fn save(&self, network: &ClipSegModel) -> Result<()> {

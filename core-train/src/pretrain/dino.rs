@@ -12,7 +12,7 @@ use core_model::params::{ParamNames, to_vec};
 use serde::Deserialize;
 
 use super::contrast::{cross_entropy, normalised};
-use super::scenes::{Scenes, Split, pixels};
+use super::scenes::{PeopleShare, Scenes, Split, pixels};
 use super::session::{Objective, Quality};
 use super::triples::{photos, triples};
 
@@ -35,6 +35,9 @@ const TRIPLES: u64 = 512;
 pub struct DinoTask {
     /// The folder to write `config.json` and weights to.
     pub output: PathBuf,
+    /// The share of scenes that show a person, 0 to 1. Absent: 0.
+    #[serde(default)]
+    pub people: PeopleShare,
     /// The sizes of the network, as in its `config.json`.
     pub architecture: DinoConfig,
 }
@@ -73,7 +76,8 @@ impl Objective for DinoObjective<'_> {
     }
 
     fn batches(&self) -> Box<dyn Fn(u64) -> [Vec<f32>; 2] + Send> {
-        let scenes = Scenes::new(self.seed, Split::Training, "dino scene");
+        let scenes =
+            Scenes::new(self.seed, Split::Training, "dino scene").with_people(self.task.people);
         let groups = self.batch_size / GROUP;
         Box::new(move |step| scenes.two_views(step, groups, GROUP))
     }
@@ -90,7 +94,8 @@ impl Objective for DinoObjective<'_> {
     }
 
     fn evaluate(&self, network: &DinoModel) -> Result<Quality> {
-        let scenes = Scenes::new(self.seed, Split::HeldOut, "dino held-out scene");
+        let scenes = Scenes::new(self.seed, Split::HeldOut, "dino held-out scene")
+            .with_people(self.task.people);
         // Several sets of 64 reduce the variance.
         let sets = 4;
         let (mut auc, mut top1) = (0.0, 0.0);

@@ -11,6 +11,7 @@ use tokenizers::{Model, Trainer};
 use super::questions::Questions;
 use super::scenes::{Scenes, Split};
 use super::session::Quality;
+use crate::world::Category;
 
 /// Captions that the pairs are learned from.
 const CAPTIONS: usize = 20_000;
@@ -34,7 +35,7 @@ pub struct TokenizerTask {
 fn corpus(seed: u64) -> Vec<String> {
     let scenes = Scenes::new(seed, Split::Training, "tokenizer caption");
     let mut corpus = scenes.captions(CAPTIONS);
-    corpus.extend(Questions::new().captions().iter().cloned());
+    corpus.extend(Questions::new(Category::THINGS).captions().iter().cloned());
     corpus
 }
 

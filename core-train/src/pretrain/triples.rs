@@ -10,7 +10,7 @@ use super::contrast::normalised;
 use super::scenes::{Scenes, Split, pixels};
 use super::session::Quality;
 use crate::world::{
-    Counterfactual, Identity, Pattern, View, WorldConcept, render, visible_difference,
+    Counterfactual, Pattern, Rendering, Thing, View, WorldConcept, render, visible_difference,
 };
 
 /// Things whose images go through the network together.
@@ -63,13 +63,13 @@ pub(super) fn triples(
 pub(super) fn photos(features: impl Fn(Tensor<4>) -> Tensor<2>, device: &Device) -> Quality {
     let (mut same, mut without, mut photos) = (0.0, 0.0, 0.0);
     for concept in WorldConcept::ALL {
-        let (thing, views) = (concept.identity(), concept.views());
-        let plain = Identity {
+        let (thing, views) = (concept.thing(), concept.views());
+        let plain = Thing {
             pattern: Pattern::None,
             ..thing.clone()
         };
-        let shown = |thing: &Identity| -> Vec<RgbImage> {
-            let images = views.iter().map(|view| render(thing, view).image);
+        let shown = |thing: &Thing| -> Vec<RgbImage> {
+            let images = views.iter().map(|view| drawn(thing, view).image);
             images.collect()
         };
         let images = [shown(&thing), shown(&plain)].concat();
@@ -86,6 +86,10 @@ pub(super) fn photos(features: impl Fn(Tensor<4>) -> Tensor<2>, device: &Device)
         ("photos".into(), same / photos),
         ("photos_without_pattern".into(), without / photos),
     ]
+}
+
+fn drawn(thing: &Thing, view: &View) -> Rendering {
+    render(&thing.clone().into(), view)
 }
 
 fn mean(values: impl Iterator<Item = f32>) -> f64 {
@@ -106,20 +110,20 @@ impl Triple {
         let mut generator = scenes.rng(number);
         let is_reserved = number % 2 == 1;
         let thing = loop {
-            let thing = Identity::sample(&mut generator);
+            let thing = Thing::sample(&mut generator);
             if thing.is_held_out() == is_reserved {
                 break thing;
             }
         };
-        let [view, other] = [(); 2].map(|()| View::sample(&mut generator, &thing));
-        let anchor = render(&thing, &view);
-        let mut images = vec![anchor.image.clone(), render(&thing, &other).image];
+        let [view, other] = [(); 2].map(|()| View::sample(&mut generator, &thing.clone().into()));
+        let anchor = drawn(&thing, &view);
+        let mut images = vec![anchor.image.clone(), drawn(&thing, &other).image];
         let mut kinds = Vec::new();
         for kind in Counterfactual::ALL {
             let Some(counterfactual) = kind.of(&thing, &mut generator) else {
                 continue;
             };
-            let counterfactual = render(&counterfactual, &view);
+            let counterfactual = drawn(&counterfactual, &view);
             if visible_difference(&anchor, &counterfactual) >= VISIBLE {
                 images.push(counterfactual.image);
                 kinds.push(kind);

@@ -19,10 +19,11 @@ use core_model::vae::AutoencoderKl;
 use rand::RngExt;
 use serde::Deserialize;
 
-use super::scenes::{LabelledScene, Scenes, Split, pixels};
+use super::scenes::{LabelledScene, PeopleShare, Scenes, Split, pixels};
 use super::session::{Objective, Quality};
 use super::zero_shot::ZeroShot;
 use crate::progress::Progress;
+use crate::world::Category;
 use crate::world::contact_sheet::{contact_sheet, side_by_side};
 
 /// Loss weight min(SNR, GAMMA) / SNR (Hang et al. 2023).
@@ -56,6 +57,9 @@ pub struct UnetTask {
     pub evaluation_clip: PathBuf,
     /// Number of scenes to train on; their latents are computed once.
     pub pool: usize,
+    /// The share of scenes that show a person, 0 to 1. Absent: 0.
+    #[serde(default)]
+    pub people: PeopleShare,
     /// Number of scenes that are generated and classified for the final quality.
     pub classified: usize,
     /// A PNG to write with the final quality: 64 generated scenes beside renderings of the same
@@ -77,6 +81,7 @@ struct Latent {
     mean: Vec<f32>,
     deviation: Vec<f32>,
     ids: Vec<u32>,
+    is_person: bool,
 }
 
 /// Prediction of the noise in latents, conditioned on captions.
@@ -136,7 +141,7 @@ impl<'a> UnetObjective<'a> {
     fn encode(&mut self, split: Split, count: usize) -> Result<Vec<Latent>> {
         let vae = AutoencoderKl::load(&self.task.model.join("vae"), self.device)?;
         let factor = vae.config().scaling_factor;
-        let scenes = Scenes::new(self.seed, split, "unet scene");
+        let scenes = Scenes::new(self.seed, split, "unet scene").with_people(self.task.people);
         let mut pool = Vec::with_capacity(count);
         let mut progress = Progress::new("latents", 0, count.div_ceil(ENCODE_BATCH) as u64);
         for batch in 0..count.div_ceil(ENCODE_BATCH) {
@@ -162,6 +167,7 @@ impl<'a> UnetObjective<'a> {
                     mean: mean.to_vec(),
                     deviation: deviation.to_vec(),
                     ids,
+                    is_person: scene.attributes.category == Category::Person,
                 });
             }
             progress.advance("");
@@ -296,27 +302,39 @@ impl Objective for UnetObjective<'_> {
         (noised.errors(network) * weights).mean()
     }
 
+    /// The mean error over held-out things and, if there are any, over held-out people.
     fn evaluate(&self, network: &UNet2DConditionModel) -> Result<Quality> {
-        let mut sum = 0.0;
+        let mut errors = Vec::new();
         for (index, batch) in self.held_out.chunks(ENCODE_BATCH).enumerate() {
             let scenes: Vec<&Latent> = batch.iter().collect();
             let captions: Vec<Vec<u32>> = batch.iter().map(|scene| scene.ids.clone()).collect();
             let noised = self.noised(&scenes, &captions, "unet held-out", index as u64);
-            sum += to_vec(noised.errors(network))
-                .into_iter()
-                .map(f64::from)
-                .sum::<f64>();
+            errors.extend(to_vec(noised.errors(network)).into_iter().map(f64::from));
         }
-        Ok(vec![(
-            "held_out_error".into(),
-            sum / self.held_out.len() as f64,
-        )])
+        let mut quality = Quality::new();
+        for (name, of_people) in [("held_out_error", false), ("people_error", true)] {
+            let scenes = self.held_out.iter().zip(&errors);
+            let of_kind: Vec<f64> = scenes
+                .filter(|(scene, _)| scene.is_person == of_people)
+                .map(|(_, error)| *error)
+                .collect();
+            if !of_kind.is_empty() {
+                let mean = of_kind.iter().sum::<f64>() / of_kind.len() as f64;
+                quality.push((name.into(), mean));
+            }
+        }
+        Ok(quality)
     }
 
     fn final_quality(&self, network: &UNet2DConditionModel) -> Result<Quality> {
         let mut quality = self.evaluate(network)?;
-        let clip = ZeroShot::load(&self.task.evaluation_clip, self.device)?;
-        let scenes = Scenes::new(self.seed, Split::HeldOut, "judged scene");
+        let clip = ZeroShot::load(
+            &self.task.evaluation_clip,
+            self.task.people.nouns(),
+            self.device,
+        )?;
+        let scenes =
+            Scenes::new(self.seed, Split::HeldOut, "judged scene").with_people(self.task.people);
         let asked: Vec<LabelledScene> = (0..self.task.classified.div_ceil(ENCODE_BATCH))
             .flat_map(|batch| scenes.fully_described(batch as u64, ENCODE_BATCH))
             .take(self.task.classified)

@@ -15,6 +15,7 @@ use super::contrast::normalised;
 use super::questions::Questions;
 use super::scenes::LabelledScene;
 use super::session::Quality;
+use crate::world::Category;
 
 /// Images per forward pass.
 const BATCH: usize = 64;
@@ -30,11 +31,11 @@ pub(super) struct ZeroShot {
 }
 
 impl ZeroShot {
-    /// Reads a CLIP folder with tokenizer and image processor.
-    pub(super) fn load(folder: &Path, device: &Device) -> Result<Self> {
+    /// Reads a CLIP folder with tokenizer and image processor, to ask about scenes that show these nouns.
+    pub(super) fn load(folder: &Path, nouns: &'static [Category], device: &Device) -> Result<Self> {
         let clip = ClipModel::load(folder, device)?;
         let tokenizer = Tokenizer::from_dir(folder)?;
-        let questions = Questions::new();
+        let questions = Questions::new(nouns);
         let ids: Vec<_> = questions
             .captions()
             .iter()

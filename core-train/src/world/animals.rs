@@ -4,7 +4,7 @@ use super::canvas::{
     Canvas, Rgb, curve, ellipse, leaf, mix, polygon, polyline, rounded, turned_ellipse,
 };
 use super::head::{DARK, Head, LIGHT};
-use super::{Identity, View, pattern};
+use super::{Thing, View, pattern};
 
 const NOSE: Rgb = [60, 34, 40];
 
@@ -13,9 +13,9 @@ struct FourLegged {
     /// Half of the body's width and height, in units of the canvas.
     body: [f32; 2],
     /// Draws a tail.
-    tail: fn(&mut Canvas, &Identity, Tail),
+    tail: fn(&mut Canvas, &Thing, Tail),
     /// Draws a head; the last argument is the length of the ears, as a factor.
-    head: fn(&mut Canvas, &Identity, Head, f32),
+    head: fn(&mut Canvas, &Thing, Head, f32),
 }
 
 /// Root of a tail, its length as a factor, and the sideways shift of its tip.
@@ -43,23 +43,23 @@ const RABBIT: FourLegged = FourLegged {
     head: rabbit_head,
 };
 
-pub(super) fn dog(canvas: &mut Canvas, identity: &Identity, view: &View) {
-    draw(canvas, identity, view, &DOG);
+pub(super) fn dog(canvas: &mut Canvas, thing: &Thing, view: &View) {
+    draw(canvas, thing, view, &DOG);
 }
 
-pub(super) fn cat(canvas: &mut Canvas, identity: &Identity, view: &View) {
-    draw(canvas, identity, view, &CAT);
+pub(super) fn cat(canvas: &mut Canvas, thing: &Thing, view: &View) {
+    draw(canvas, thing, view, &CAT);
 }
 
-pub(super) fn rabbit(canvas: &mut Canvas, identity: &Identity, view: &View) {
-    draw(canvas, identity, view, &RABBIT);
+pub(super) fn rabbit(canvas: &mut Canvas, thing: &Thing, view: &View) {
+    draw(canvas, thing, view, &RABBIT);
 }
 
 /// Draws an animal, facing right.
-fn draw(canvas: &mut Canvas, identity: &Identity, view: &View, animal: &FourLegged) {
+fn draw(canvas: &mut Canvas, thing: &Thing, view: &View, animal: &FourLegged) {
     canvas.shadow([50.0, 90.0], [28.0, 4.5]);
-    let [wide, high, big, ears, long_legs, long_tail, _] = identity.proportions;
-    let color = identity.color.rgb();
+    let [wide, high, big, ears, long_legs, long_tail, _] = thing.proportions;
+    let color = thing.color.rgb();
     let shade = mix(color, DARK, 0.18);
     let (body_rx, body_ry) = (animal.body[0] * wide, animal.body[1] * high);
     let leg = 11.0 * long_legs;
@@ -72,7 +72,7 @@ fn draw(canvas: &mut Canvas, identity: &Identity, view: &View, animal: &FourLegg
         long: long_tail,
         wag: 6.0 * (view.gait - 0.5),
     };
-    (animal.tail)(canvas, identity, tail);
+    (animal.tail)(canvas, thing, tail);
     for (index, x) in [-0.68, -0.38, 0.4, 0.7].into_iter().enumerate() {
         let swing = if index % 2 == 0 { step } else { -step };
         let x = body_x + x * body_rx + swing;
@@ -85,11 +85,11 @@ fn draw(canvas: &mut Canvas, identity: &Identity, view: &View, animal: &FourLegg
             3.8,
         );
         canvas.fill(&path, tone);
-        canvas.mark(&ellipse(x + 1.0, 86.8, 4.6, 2.6), identity.third);
+        canvas.mark(&ellipse(x + 1.0, 86.8, 4.6, 2.6), thing.third);
     }
     let body = ellipse(body_x, body_y, body_rx, body_ry);
     canvas.fill(&body, color);
-    pattern::draw(canvas, identity, &body);
+    pattern::draw(canvas, thing, &body);
     canvas.outline(&body, 1.0);
 
     let r = 16.5 * big;
@@ -98,11 +98,11 @@ fn draw(canvas: &mut Canvas, identity: &Identity, view: &View, animal: &FourLegg
         y: body_y - body_ry * 0.55 - r * 0.62,
         r,
     };
-    (animal.head)(canvas, identity, head, ears);
+    (animal.head)(canvas, thing, head, ears);
     head.wear(canvas, view);
 }
 
-fn dog_tail(canvas: &mut Canvas, identity: &Identity, tail: Tail) {
+fn dog_tail(canvas: &mut Canvas, thing: &Thing, tail: Tail) {
     let Tail {
         root: [x, y],
         long,
@@ -116,15 +116,15 @@ fn dog_tail(canvas: &mut Canvas, identity: &Identity, tail: Tail) {
             tip,
             [x - 2.0, y + 6.0],
         ),
-        identity.color.rgb(),
+        thing.color.rgb(),
     );
 }
 
-fn dog_head(canvas: &mut Canvas, identity: &Identity, head: Head, ears: f32) {
+fn dog_head(canvas: &mut Canvas, thing: &Thing, head: Head, ears: f32) {
     let Head { x, y, r } = head;
-    head.skull(canvas, identity, r, r * 0.95);
-    let face = identity.proportions[6];
-    let muzzle = mix(identity.color.rgb(), LIGHT, 0.55);
+    head.skull(canvas, thing, r, r * 0.95);
+    let face = thing.proportions[6];
+    let muzzle = mix(thing.color.rgb(), LIGHT, 0.55);
     canvas.fill(
         &ellipse(x + r * 0.25, y + r * 0.45, r * 0.62 * face, r * 0.46),
         muzzle,
@@ -142,11 +142,11 @@ fn dog_head(canvas: &mut Canvas, identity: &Identity, head: Head, ears: f32) {
         NOSE,
         1.6,
     );
-    head.eyes(canvas, identity, [-0.28, 0.58], -0.2);
-    let tone = mix(identity.color.rgb(), identity.second, 0.75);
+    head.eyes(canvas, thing, [-0.28, 0.58], -0.2);
+    let tone = mix(thing.color.rgb(), thing.second, 0.75);
     for side in [-1.0, 1.0] {
         let root = [x + side * r * 0.72, y - r * 0.72];
-        let (dx, dy) = match identity.variant {
+        let (dx, dy) = match thing.variant {
             0 => (0.55, 1.35),
             1 => (1.0, 0.55),
             _ => (0.35, 1.75),
@@ -165,7 +165,7 @@ fn dog_head(canvas: &mut Canvas, identity: &Identity, head: Head, ears: f32) {
     }
 }
 
-fn cat_tail(canvas: &mut Canvas, identity: &Identity, tail: Tail) {
+fn cat_tail(canvas: &mut Canvas, thing: &Thing, tail: Tail) {
     let Tail {
         root: [x, y],
         long,
@@ -176,13 +176,13 @@ fn cat_tail(canvas: &mut Canvas, identity: &Identity, tail: Tail) {
         [x - 16.0 * long, y + 2.0],
         [x - 9.0 + wag, y - 26.0 * long],
     );
-    canvas.line(&path, mix(identity.color.rgb(), DARK, 0.15), 6.0);
+    canvas.line(&path, mix(thing.color.rgb(), DARK, 0.15), 6.0);
 }
 
-fn cat_head(canvas: &mut Canvas, identity: &Identity, head: Head, ears: f32) {
+fn cat_head(canvas: &mut Canvas, thing: &Thing, head: Head, ears: f32) {
     let Head { x, y, r } = head;
-    let color = identity.color.rgb();
-    let lean = [0.0, 0.22, -0.15][usize::from(identity.variant)];
+    let color = thing.color.rgb();
+    let lean = [0.0, 0.22, -0.15][usize::from(thing.variant)];
     for side in [-1.0, 1.0] {
         let tip = [x + side * r * (0.78 + lean), y - r * (1.0 + 0.6 * ears)];
         let ear = [
@@ -197,10 +197,10 @@ fn cat_head(canvas: &mut Canvas, identity: &Identity, head: Head, ears: f32) {
                 p[1] * 0.55 + (y - r * 0.72) * 0.45,
             ]
         });
-        canvas.mark(&polygon(&inner), identity.third);
+        canvas.mark(&polygon(&inner), thing.third);
     }
-    head.skull(canvas, identity, r * 1.05, r * 0.9);
-    let face = identity.proportions[6];
+    head.skull(canvas, thing, r * 1.05, r * 0.9);
+    let face = thing.proportions[6];
     canvas.mark(
         &ellipse(x + r * 0.02, y + r * 0.42, r * 0.3 * face, r * 0.22),
         LIGHT,
@@ -235,23 +235,23 @@ fn cat_head(canvas: &mut Canvas, identity: &Identity, head: Head, ears: f32) {
             1.0,
         );
     }
-    head.eyes(canvas, identity, [-0.32, 0.62], -0.12);
+    head.eyes(canvas, thing, [-0.32, 0.62], -0.12);
 }
 
-fn rabbit_tail(canvas: &mut Canvas, identity: &Identity, tail: Tail) {
+fn rabbit_tail(canvas: &mut Canvas, thing: &Thing, tail: Tail) {
     let Tail {
         root: [x, y], long, ..
     } = tail;
     canvas.fill(
         &ellipse(x - 1.0, y + 6.0, 6.0 * long, 6.0 * long),
-        mix(identity.color.rgb(), LIGHT, 0.6),
+        mix(thing.color.rgb(), LIGHT, 0.6),
     );
 }
 
-fn rabbit_head(canvas: &mut Canvas, identity: &Identity, head: Head, ears: f32) {
+fn rabbit_head(canvas: &mut Canvas, thing: &Thing, head: Head, ears: f32) {
     let Head { x, y, r } = head;
-    let color = identity.color.rgb();
-    let tilts = [[-14.0, 12.0], [-34.0, 8.0], [-26.0, 28.0]][usize::from(identity.variant)];
+    let color = thing.color.rgb();
+    let tilts = [[-14.0, 12.0], [-34.0, 8.0], [-26.0, 28.0]][usize::from(thing.variant)];
     for (side, tilt) in [-0.42, 0.4].into_iter().zip(tilts) {
         let (cx, cy) = (x + side * r, y - r * (0.75 + 0.75 * ears));
         let shift = tilt * 0.16;
@@ -261,11 +261,11 @@ fn rabbit_head(canvas: &mut Canvas, identity: &Identity, head: Head, ears: f32) 
         );
         canvas.mark(
             &turned_ellipse(cx + shift, cy, r * 0.16, r * 0.7 * ears, tilt),
-            mix(identity.third, [255, 180, 190], 0.5),
+            mix(thing.third, [255, 180, 190], 0.5),
         );
     }
-    head.skull(canvas, identity, r * 0.95, r * 0.92);
-    let face = identity.proportions[6];
+    head.skull(canvas, thing, r * 0.95, r * 0.92);
+    let face = thing.proportions[6];
     canvas.mark(
         &ellipse(x + r * 0.02, y + r * 0.42, r * 0.3 * face, r * 0.26),
         LIGHT,
@@ -282,5 +282,5 @@ fn rabbit_head(canvas: &mut Canvas, identity: &Identity, head: Head, ears: f32) 
         &rounded(x + r * 0.1, y + r * 0.56, r * 0.26, r * 0.3, 0.8),
         [255; 3],
     );
-    head.eyes(canvas, identity, [-0.34, 0.62], -0.14);
+    head.eyes(canvas, thing, [-0.34, 0.62], -0.14);
 }

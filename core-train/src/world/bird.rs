@@ -2,13 +2,13 @@
 
 use super::canvas::{Canvas, ellipse, leaf, mix, polygon, polyline, turned_ellipse};
 use super::head::Head;
-use super::{Identity, View, pattern};
+use super::{Thing, View, pattern};
 
 /// Draws a bird, facing right.
-pub(super) fn draw(canvas: &mut Canvas, identity: &Identity, view: &View) {
+pub(super) fn draw(canvas: &mut Canvas, thing: &Thing, view: &View) {
     canvas.shadow([50.0, 90.0], [28.0, 4.5]);
-    let [wide, high, big, wing, long_legs, long_tail, beak] = identity.proportions;
-    let color = identity.color.rgb();
+    let [wide, high, big, wing, long_legs, long_tail, beak] = thing.proportions;
+    let color = thing.color.rgb();
     let leg = 10.0 * long_legs;
     let (rx, ry) = (22.0 * wide, 18.5 * high);
     let (x, y) = (44.0, 87.0 - leg - ry * 0.85);
@@ -31,12 +31,12 @@ pub(super) fn draw(canvas: &mut Canvas, identity: &Identity, view: &View) {
                 tip,
                 [tail_x - 4.0, y + spread + 4.0],
             ),
-            identity.third,
+            thing.third,
         );
     }
     let body = ellipse(x, y, rx, ry);
     canvas.fill(&body, color);
-    pattern::draw(canvas, identity, &body);
+    pattern::draw(canvas, thing, &body);
     canvas.outline(&body, 1.0);
     let r = 14.5 * big;
     let head = Head {
@@ -51,9 +51,9 @@ pub(super) fn draw(canvas: &mut Canvas, identity: &Identity, view: &View) {
         [x - rx * 0.85 * wing, y + ry * 0.35 - lift],
         [x + rx * 0.1, y + ry * 0.75],
     );
-    canvas.fill(&wing_path, mix(color, identity.second, 0.6));
+    canvas.fill(&wing_path, mix(color, thing.second, 0.6));
     let r = head.r;
-    if identity.variant == 1 {
+    if thing.variant == 1 {
         for dx in [-0.4, 0.0, 0.4] {
             canvas.fill(
                 &turned_ellipse(
@@ -63,11 +63,11 @@ pub(super) fn draw(canvas: &mut Canvas, identity: &Identity, view: &View) {
                     r * 0.5,
                     dx * 60.0,
                 ),
-                identity.second,
+                thing.second,
             );
         }
     }
-    let (length, hook) = [(1.0, 0.0), (0.75, 0.1), (1.25, 0.25)][usize::from(identity.variant)];
+    let (length, hook) = [(1.0, 0.0), (0.75, 0.1), (1.25, 0.25)][usize::from(thing.variant)];
     let beak_root = head.x + r * 0.7;
     canvas.fill(
         &polygon(&[
@@ -80,7 +80,7 @@ pub(super) fn draw(canvas: &mut Canvas, identity: &Identity, view: &View) {
         ]),
         orange,
     );
-    head.skull(canvas, identity, r, r * 0.96);
-    head.eyes(canvas, identity, [0.36, 0.36], -0.12);
+    head.skull(canvas, thing, r, r * 0.96);
+    head.eyes(canvas, thing, [0.36, 0.36], -0.12);
     head.wear(canvas, view);
 }

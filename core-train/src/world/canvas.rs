@@ -23,6 +23,18 @@ pub(super) struct Canvas {
     transform: Transform,
     on_subject: bool,
     style: Style,
+    lamp: Option<Lamp>,
+    /// Width of outlines, as a factor.
+    pen: f32,
+}
+
+/// Light that falls on the whole subject, not on each shape by itself.
+#[derive(Clone, Copy)]
+pub(super) struct Lamp {
+    /// The centre of the light.
+    pub(super) at: [f32; 2],
+    /// The distance where it is darkest.
+    pub(super) reach: f32,
 }
 
 impl Canvas {
@@ -37,6 +49,8 @@ impl Canvas {
             transform: Transform::from_scale(UNIT, UNIT),
             on_subject: false,
             style: view.style,
+            lamp: None,
+            pen: 1.0,
         }
     }
 
@@ -52,11 +66,29 @@ impl Canvas {
             .post_scale(UNIT, UNIT);
     }
 
+    /// As [`begin_subject`](Self::begin_subject), under one light and with outlines that do not grow
+    /// with the subject.
+    pub(super) fn begin_portrait(&mut self, view: &View, lamp: Lamp) {
+        self.begin_subject(view);
+        self.lamp = Some(lamp);
+        self.pen = 1.0 / view.size;
+    }
+
     /// A filled shape.
     pub(super) fn fill(&mut self, path: &Path, color: Rgb) {
         self.paint(path, color, None);
         if self.on_subject {
             self.outline(path, 1.0);
+        }
+    }
+
+    /// Shapes that grow into one: only the rim of all of them together is outlined.
+    pub(super) fn fill_together(&mut self, paths: &[Path], color: Rgb) {
+        for path in paths {
+            self.outline(path, 2.0);
+        }
+        for path in paths {
+            self.paint(path, color, None);
         }
     }
 
@@ -99,7 +131,7 @@ impl Canvas {
             Style::Photo | Style::Painting => return,
         };
         let stroke = Stroke {
-            width: width * weight,
+            width: width * weight * self.pen,
             line_join: LineJoin::Round,
             ..Stroke::default()
         };
@@ -122,7 +154,10 @@ impl Canvas {
     fn paint(&mut self, path: &Path, color: Rgb, clip: Option<&Mask>) {
         let mut paint = solid(color, 255);
         if self.on_subject && self.style == Style::Photo {
-            paint.shader = shaded(path.bounds(), color);
+            paint.shader = shaded(
+                self.lamp.unwrap_or_else(|| Lamp::over(path.bounds())),
+                color,
+            );
         }
         self.scene
             .fill_path(path, &paint, FillRule::Winding, self.transform, clip);
@@ -143,13 +178,22 @@ fn solid(color: Rgb, alpha: u8) -> Paint<'static> {
     paint
 }
 
-/// Light from the upper left: brighter there, darker at the far rim.
-fn shaded(bounds: Rect, color: Rgb) -> Shader<'static> {
-    let light = Point::from_xy(
-        bounds.left() + 0.35 * bounds.width(),
-        bounds.top() + 0.25 * bounds.height(),
-    );
-    let radius = 0.85 * bounds.width().max(bounds.height());
+impl Lamp {
+    /// Light from the upper left of a shape.
+    fn over(bounds: Rect) -> Self {
+        Self {
+            at: [
+                bounds.left() + 0.35 * bounds.width(),
+                bounds.top() + 0.25 * bounds.height(),
+            ],
+            reach: 0.85 * bounds.width().max(bounds.height()),
+        }
+    }
+}
+
+/// Brighter at the light, darker at the far rim.
+fn shaded(lamp: Lamp, color: Rgb) -> Shader<'static> {
+    let light = Point::from_xy(lamp.at[0], lamp.at[1]);
     let stop = |at, color: Rgb| {
         GradientStop::new(at, Color::from_rgba8(color[0], color[1], color[2], 255))
     };
@@ -162,7 +206,7 @@ fn shaded(bounds: Rect, color: Rgb) -> Shader<'static> {
         light,
         0.0,
         light,
-        radius,
+        lamp.reach,
         stops,
         SpreadMode::Pad,
         Transform::identity(),

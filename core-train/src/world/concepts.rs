@@ -4,7 +4,7 @@
 use core_model::rng::rng;
 use rand::RngExt;
 
-use super::{Background, Category, Color, Identity, Pattern, Rendering, Style, View, render};
+use super::{Background, Category, Color, Pattern, Rendering, Style, Thing, View, render};
 
 /// Number of photos per concept.
 pub const PHOTOS: usize = 5;
@@ -104,12 +104,12 @@ impl WorldConcept {
     }
 
     /// The thing itself: everything that no caption names is drawn once.
-    pub fn identity(&self) -> Identity {
+    pub fn thing(&self) -> Thing {
         let mut generator = rng(0, &format!("concept {}", self.name), 0);
         loop {
-            let identity = Identity::sample_of(&mut generator, self.category, self.color);
-            if identity.pattern == self.pattern {
-                return identity;
+            let thing = Thing::sample_of(&mut generator, self.category, self.color);
+            if thing.pattern == self.pattern {
+                return thing;
             }
         }
     }
@@ -132,7 +132,7 @@ impl WorldConcept {
 
     /// Its photos, in the order of [`views`](Self::views).
     pub fn photos(&self) -> Vec<Rendering> {
-        let identity = self.identity();
+        let identity = self.thing().into();
         self.views()
             .iter()
             .map(|view| render(&identity, view))
@@ -168,11 +168,11 @@ mod tests {
     #[test]
     fn concepts_are_combinations_that_training_never_meets() {
         for concept in WorldConcept::ALL {
-            let identity = concept.identity();
-            assert_eq!(identity.category, concept.category);
-            assert_eq!(identity.color, concept.color);
-            assert_eq!(identity.pattern, concept.pattern);
-            assert!(identity.is_held_out(), "{}", concept.name);
+            let thing = concept.thing();
+            assert_eq!(thing.category, concept.category);
+            assert_eq!(thing.color, concept.color);
+            assert_eq!(thing.pattern, concept.pattern);
+            assert!(thing.is_held_out(), "{}", concept.name);
         }
     }
 

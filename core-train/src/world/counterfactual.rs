@@ -3,7 +3,7 @@
 
 use rand::{Rng, RngExt};
 
-use super::{Identity, Pattern, Rendering};
+use super::{Pattern, Rendering, Thing};
 
 /// Least change of every proportion in [`Counterfactual::OtherProportions`]. With it the body is
 /// about 5 of 64 pixels wider or narrower, which one sees when both are shown in one view; at half
@@ -51,7 +51,7 @@ impl Counterfactual {
     }
 
     /// The thing with this property changed; `None` for a thing that does not have it.
-    pub fn of(self, thing: &Identity, generator: &mut impl Rng) -> Option<Identity> {
+    pub fn of(self, thing: &Thing, generator: &mut impl Rng) -> Option<Thing> {
         let mut other = thing.clone();
         match self {
             Self::WithoutPattern if thing.pattern == Pattern::None => return None,
@@ -89,13 +89,9 @@ impl Counterfactual {
 }
 
 /// A thing with the same words of which the condition holds.
-fn drawn(
-    thing: &Identity,
-    generator: &mut impl Rng,
-    is_right: impl Fn(&Identity) -> bool,
-) -> Identity {
+fn drawn(thing: &Thing, generator: &mut impl Rng, is_right: impl Fn(&Thing) -> bool) -> Thing {
     loop {
-        let new = Identity::sample_like(generator, thing);
+        let new = Thing::sample_like(generator, thing);
         if is_right(&new) {
             return new;
         }
@@ -128,11 +124,11 @@ mod tests {
     use super::*;
     use crate::world::{View, render};
 
-    fn things(count: u64) -> impl Iterator<Item = (Identity, View)> {
+    fn things(count: u64) -> impl Iterator<Item = (Thing, View)> {
         (0..count).map(|number| {
             let mut generator = rng(5, "counterfactual", number);
-            let thing = Identity::sample(&mut generator);
-            let view = View::sample(&mut generator, &thing);
+            let thing = Thing::sample(&mut generator);
+            let view = View::sample(&mut generator, &thing.clone().into());
             (thing, view)
         })
     }
@@ -193,7 +189,7 @@ mod tests {
         for kind in Counterfactual::ALL {
             let differences = things(150).filter_map(|(thing, view)| {
                 let other = kind.of(&thing, &mut generator)?;
-                let [a, b] = [&thing, &other].map(|thing| render(thing, &view));
+                let [a, b] = [&thing, &other].map(|thing| render(&thing.clone().into(), &view));
                 Some(visible_difference(&a, &b))
             });
             let mut differences: Vec<f64> = differences.collect();

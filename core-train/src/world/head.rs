@@ -1,7 +1,7 @@
 //! Heads of animals: skull, eyes, and what is worn.
 
 use super::canvas::{Canvas, Rgb, ellipse, polyline, rounded};
-use super::{Accessory, Identity, Pattern, View, pattern};
+use super::{Accessory, Pattern, Thing, View, pattern};
 
 pub(super) const DARK: Rgb = [28, 22, 28];
 pub(super) const LIGHT: Rgb = [252, 250, 246];
@@ -16,26 +16,26 @@ pub(super) struct Head {
 
 impl Head {
     /// The skull, with the markings that cover the whole animal.
-    pub(super) fn skull(self, canvas: &mut Canvas, identity: &Identity, rx: f32, ry: f32) {
+    pub(super) fn skull(self, canvas: &mut Canvas, thing: &Thing, rx: f32, ry: f32) {
         let path = ellipse(self.x, self.y, rx, ry);
-        canvas.fill(&path, identity.color.rgb());
+        canvas.fill(&path, thing.color.rgb());
         if matches!(
-            identity.pattern,
+            thing.pattern,
             Pattern::Patches | Pattern::Half | Pattern::Stripes
         ) {
-            pattern::draw(canvas, identity, &path);
+            pattern::draw(canvas, thing, &path);
             canvas.outline(&path, 1.0);
         }
     }
 
     /// Two eyes, at these fractions of the head's radius from its centre; equal fractions give one
     /// eye, for a head seen from the side.
-    pub(super) fn eyes(self, canvas: &mut Canvas, identity: &Identity, across: [f32; 2], up: f32) {
+    pub(super) fn eyes(self, canvas: &mut Canvas, thing: &Thing, across: [f32; 2], up: f32) {
         let Self { x, y, r } = self;
         let count = if across[0] == across[1] { 1 } else { 2 };
         for share in &across[..count] {
             let (cx, cy) = (x + share * r, y + up * r);
-            match identity.eyes {
+            match thing.eyes {
                 0 => canvas.mark(&ellipse(cx, cy, r * 0.15, r * 0.19), DARK),
                 1 => {
                     canvas.mark(&ellipse(cx, cy, r * 0.26, r * 0.28), LIGHT);

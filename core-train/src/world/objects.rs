@@ -1,7 +1,7 @@
 //! Cup, car, house and clock.
 
 use super::canvas::{Canvas, Rgb, ellipse, mix, polygon, polyline, rounded};
-use super::{Identity, View, pattern};
+use super::{Thing, View, pattern};
 
 const DARK: Rgb = [32, 28, 34];
 const GLASS: Rgb = [176, 216, 238];
@@ -12,13 +12,13 @@ fn ground(canvas: &mut Canvas) {
     canvas.shadow([50.0, 89.0], [30.0, 4.5]);
 }
 
-pub(super) fn cup(canvas: &mut Canvas, identity: &Identity, _: &View) {
+pub(super) fn cup(canvas: &mut Canvas, thing: &Thing, _: &View) {
     ground(canvas);
-    let [wide, high, rim, handle, saucer, _, _] = identity.proportions;
-    let color = identity.color.rgb();
-    canvas.fill(&ellipse(46.0, 85.5, 30.0 * saucer, 5.0), identity.third);
+    let [wide, high, rim, handle, saucer, _, _] = thing.proportions;
+    let color = thing.color.rgb();
+    canvas.fill(&ellipse(46.0, 85.5, 30.0 * saucer, 5.0), thing.third);
     let (half, top) = (22.0 * wide, 84.0 - 46.0 * high);
-    let foot = half * [0.95, 0.6, 0.75][usize::from(identity.variant)];
+    let foot = half * [0.95, 0.6, 0.75][usize::from(thing.variant)];
     let (hx, hy) = (46.0 + half * 0.95, top + 0.42 * (84.0 - top));
     let ring = ellipse(hx + 4.0, hy, 10.0 * handle, 12.0 * handle);
     canvas.line(&ring, mix(color, DARK, 0.22), 6.0);
@@ -31,7 +31,7 @@ pub(super) fn cup(canvas: &mut Canvas, identity: &Identity, _: &View) {
         [46.0 - (half + foot) * 0.52, top + 0.6 * (84.0 - top)],
     ]);
     canvas.fill(&body, color);
-    pattern::draw(canvas, identity, &body);
+    pattern::draw(canvas, thing, &body);
     canvas.outline(&body, 1.0);
     let mouth = ellipse(46.0, top, half, 5.5 * rim);
     canvas.fill(&mouth, mix(color, LIGHT, 0.35));
@@ -39,7 +39,7 @@ pub(super) fn cup(canvas: &mut Canvas, identity: &Identity, _: &View) {
         &ellipse(46.0, top + 0.8, half * 0.82, 3.8 * rim),
         [84, 48, 28],
     );
-    if identity.eyes == 1 {
+    if thing.eyes == 1 {
         for x in [38.0, 47.0, 55.0] {
             canvas.line(
                 &polyline(&[[x, top - 6.0], [x + 2.0, top - 11.0], [x - 1.0, top - 16.0]]),
@@ -50,16 +50,16 @@ pub(super) fn cup(canvas: &mut Canvas, identity: &Identity, _: &View) {
     }
 }
 
-pub(super) fn car(canvas: &mut Canvas, identity: &Identity, _: &View) {
+pub(super) fn car(canvas: &mut Canvas, thing: &Thing, _: &View) {
     ground(canvas);
-    let [long, high, cabin, wheel, _, hood, _] = identity.proportions;
-    let color = identity.color.rgb();
+    let [long, high, cabin, wheel, _, hood, _] = thing.proportions;
+    let color = thing.color.rgb();
     let half = 36.0 * long.min(1.12);
     let r = 9.5 * wheel;
     let base = 88.0 - r * 0.85;
     let deck = base - 19.0 * high;
     let roof = deck - 19.0 * cabin;
-    let (a, b, c, d) = match identity.variant {
+    let (a, b, c, d) = match thing.variant {
         0 => (-0.62, -0.36, 0.24, 0.56 * hood),
         1 => (-0.94, -0.82, 0.26, 0.6 * hood),
         _ => (-0.5, -0.18, 0.16, 0.74),
@@ -95,34 +95,34 @@ pub(super) fn car(canvas: &mut Canvas, identity: &Identity, _: &View) {
     );
     let body = rounded(50.0 - half, deck, 2.0 * half, base - deck, 6.0);
     canvas.fill(&body, color);
-    pattern::draw(canvas, identity, &body);
+    pattern::draw(canvas, thing, &body);
     canvas.outline(&body, 1.0);
     canvas.mark(&ellipse(at(0.93), deck + 6.0, 2.6, 3.2), [255, 240, 150]);
     canvas.mark(&ellipse(at(-0.95), deck + 6.0, 2.0, 3.0), [230, 40, 40]);
     for x in [at(-0.56), at(0.56)] {
         canvas.fill(&ellipse(x, 88.0 - r, r, r), DARK);
-        canvas.mark(&ellipse(x, 88.0 - r, r * 0.55, r * 0.55), identity.third);
+        canvas.mark(&ellipse(x, 88.0 - r, r * 0.55, r * 0.55), thing.third);
     }
 }
 
-pub(super) fn house(canvas: &mut Canvas, identity: &Identity, _: &View) {
+pub(super) fn house(canvas: &mut Canvas, thing: &Thing, _: &View) {
     ground(canvas);
-    let [wide, high, steep, door, chimney, windows, _] = identity.proportions;
-    let color = identity.color.rgb();
+    let [wide, high, steep, door, chimney, windows, _] = thing.proportions;
+    let color = thing.color.rgb();
     let half = 25.0 * wide;
     let eaves = 88.0 - 36.0 * high;
     let peak = eaves - 25.0 * steep;
-    let roof = identity.third;
+    let roof = thing.third;
     canvas.fill(
         &rounded(50.0 + half * 0.42, peak + 2.0, 8.0 * chimney, 18.0, 0.8),
         mix(roof, DARK, 0.35),
     );
     let wall = rounded(50.0 - half, eaves, 2.0 * half, 88.0 - eaves, 1.0);
     canvas.fill(&wall, color);
-    pattern::draw(canvas, identity, &wall);
+    pattern::draw(canvas, thing, &wall);
     canvas.outline(&wall, 1.0);
     let over = half * 1.22;
-    let corners: Vec<[f32; 2]> = match identity.variant {
+    let corners: Vec<[f32; 2]> = match thing.variant {
         0 => vec![
             [50.0 - over, eaves + 1.5],
             [50.0, peak],
@@ -172,41 +172,41 @@ pub(super) fn house(canvas: &mut Canvas, identity: &Identity, _: &View) {
     }
 }
 
-pub(super) fn clock(canvas: &mut Canvas, identity: &Identity, view: &View) {
+pub(super) fn clock(canvas: &mut Canvas, thing: &Thing, view: &View) {
     ground(canvas);
-    let [big, _, rim, feet, bells, hands, _] = identity.proportions;
-    let color = identity.color.rgb();
+    let [big, _, rim, feet, bells, hands, _] = thing.proportions;
+    let color = thing.color.rgb();
     let r = 27.0 * big.min(1.1);
     let (x, y) = (50.0, 86.0 - r);
     for side in [-1.0, 1.0] {
         let foot = [x + side * r * 0.72, y + r * 0.78];
         canvas.line(
             &polyline(&[foot, [foot[0] + side * 5.0 * feet, 88.0]]),
-            identity.third,
+            thing.third,
             5.0,
         );
-        if identity.variant != 2 {
+        if thing.variant != 2 {
             let bell = ellipse(x + side * r * 0.58, y - r * 1.0, 9.0 * bells, 7.5 * bells);
             canvas.fill(
                 &bell,
-                if identity.variant == 0 {
-                    identity.third
+                if thing.variant == 0 {
+                    thing.third
                 } else {
-                    identity.second
+                    thing.second
                 },
             );
         }
     }
-    if identity.variant == 0 {
+    if thing.variant == 0 {
         canvas.line(&polyline(&[[x, y - r], [x, y - r * 1.28]]), DARK, 3.0);
     }
-    let case = if identity.variant == 2 {
+    let case = if thing.variant == 2 {
         rounded(x - r, y - r, 2.0 * r, 2.0 * r, 9.0)
     } else {
         ellipse(x, y, r, r)
     };
     canvas.fill(&case, color);
-    pattern::draw(canvas, identity, &case);
+    pattern::draw(canvas, thing, &case);
     canvas.outline(&case, 1.0);
     let inner = r * 0.7 / rim.max(0.9);
     canvas.fill(&ellipse(x, y, inner, inner), LIGHT);

@@ -5,16 +5,16 @@ use rand::RngExt;
 use tiny_skia::Path;
 
 use super::canvas::{Canvas, ellipse, polygon, turned_ellipse};
-use super::{Identity, Pattern};
+use super::{Pattern, Thing};
 
 /// Draws the markings of a thing inside one of its shapes.
-pub(super) fn draw(canvas: &mut Canvas, identity: &Identity, shape: &Path) {
+pub(super) fn draw(canvas: &mut Canvas, thing: &Thing, shape: &Path) {
     let bounds = shape.bounds();
     let (left, top, width, height) = (bounds.left(), bounds.top(), bounds.width(), bounds.height());
     let at = |x: f32, y: f32| [left + x * width, top + y * height];
-    let mut generator = rng(identity.pattern_seed, "pattern", 0);
-    let color = identity.second;
-    match identity.pattern {
+    let mut generator = rng(thing.pattern_seed, "pattern", 0);
+    let color = thing.second;
+    match thing.pattern {
         Pattern::None => {}
         Pattern::Spots => {
             let size = generator.random_range(3.0..5.0);

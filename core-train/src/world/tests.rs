@@ -5,10 +5,11 @@ use core_model::rng::rng;
 use image::Pixel;
 use sha2::{Digest, Sha256};
 
+use super::thing::HIDDEN_COLORS;
 use super::*;
 
-fn some_dog() -> Identity {
-    Identity {
+fn some_dog() -> Thing {
+    Thing {
         category: Category::Dog,
         color: Color::Red,
         pattern: Pattern::Spots,
@@ -25,8 +26,12 @@ fn some_view(style: Style) -> View {
     View::arranged(&mut rng(0, "some view", 0), style, Background::Plain, None)
 }
 
+fn drawn(thing: &Thing, view: &View) -> Rendering {
+    render(&thing.clone().into(), view)
+}
+
 /// Mean absolute difference of all bytes, 0 to 255.
-fn difference(a: &RgbImage, b: &RgbImage) -> f64 {
+pub(super) fn difference(a: &RgbImage, b: &RgbImage) -> f64 {
     let sum: u64 = a
         .iter()
         .zip(b.iter())
@@ -38,10 +43,10 @@ fn difference(a: &RgbImage, b: &RgbImage) -> f64 {
 #[test]
 fn one_combination_in_twelve_is_kept_for_concepts_and_the_list_never_changes() {
     let mut combinations = Vec::new();
-    for category in Category::ALL {
+    for category in Category::THINGS {
         for color in Color::ALL {
             for pattern in Pattern::ALL {
-                let identity = Identity {
+                let identity = Thing {
                     category: *category,
                     color: *color,
                     pattern: *pattern,
@@ -71,7 +76,7 @@ fn one_combination_in_twelve_is_kept_for_concepts_and_the_list_never_changes() {
 fn what_is_drawn_besides_noun_colour_and_pattern_does_not_decide_what_is_kept() {
     let mut generator = rng(0, "kept", 0);
     for _ in 0..200 {
-        let mut identity = Identity::sample(&mut generator);
+        let mut identity = Thing::sample(&mut generator);
         let held_out = identity.is_held_out();
         identity.proportions = [1.0; 7];
         identity.variant = 0;
@@ -84,11 +89,11 @@ fn what_is_drawn_besides_noun_colour_and_pattern_does_not_decide_what_is_kept() 
 #[test]
 fn training_never_meets_a_combination_kept_for_concepts() {
     let mut generator = rng(0, "training", 0);
-    let things: Vec<Identity> = (0..3000)
-        .map(|_| Identity::sample_for_training(&mut generator))
+    let things: Vec<Thing> = (0..3000)
+        .map(|_| Thing::sample_for_training(&mut generator))
         .collect();
-    assert!(!things.iter().any(Identity::is_held_out));
-    for category in Category::ALL {
+    assert!(!things.iter().any(Thing::is_held_out));
+    for category in Category::THINGS {
         assert!(things.iter().any(|thing| thing.category == *category));
     }
 }
@@ -97,9 +102,9 @@ fn training_never_meets_a_combination_kept_for_concepts() {
 fn a_scene_is_a_function_of_its_seed() {
     let scene = |index| {
         let mut generator = rng(3, "scene", index);
-        let identity = Identity::sample(&mut generator);
-        let view = View::sample(&mut generator, &identity);
-        render(&identity, &view)
+        let identity = Thing::sample(&mut generator);
+        let view = View::sample(&mut generator, &identity.clone().into());
+        drawn(&identity, &view)
     };
     for index in 0..20 {
         assert_eq!(scene(index), scene(index));
@@ -115,9 +120,9 @@ fn the_pictures_are_those_that_the_shipped_models_were_trained_on() {
     let mut hasher = Sha256::new();
     for index in 0..200 {
         let mut generator = rng(0, "pinned", index);
-        let identity = Identity::sample(&mut generator);
-        let view = View::sample(&mut generator, &identity);
-        let Rendering { image, mask } = render(&identity, &view);
+        let identity = Thing::sample(&mut generator);
+        let view = View::sample(&mut generator, &identity.clone().into());
+        let Rendering { image, mask } = drawn(&identity, &view);
         hasher.update(image.as_raw());
         hasher.update(mask.as_raw());
     }
@@ -131,20 +136,20 @@ fn the_pictures_are_those_that_the_shipped_models_were_trained_on() {
 fn every_named_attribute_changes_the_picture_so_that_one_sees_it() {
     for style in Style::ALL {
         let (dog, view) = (some_dog(), some_view(*style));
-        let plain = render(&dog, &view).image;
-        for category in &Category::ALL[1..] {
-            let other = Identity {
+        let plain = drawn(&dog, &view).image;
+        for category in &Category::THINGS[1..] {
+            let other = Thing {
                 category: *category,
                 ..dog.clone()
             };
-            assert!(difference(&plain, &render(&other, &view).image) > 4.0);
+            assert!(difference(&plain, &drawn(&other, &view).image) > 4.0);
         }
         for color in &Color::ALL[1..] {
-            let other = Identity {
+            let other = Thing {
                 color: *color,
                 ..dog.clone()
             };
-            let change = difference(&plain, &render(&other, &view).image);
+            let change = difference(&plain, &drawn(&other, &view).image);
             assert!(change > 0.8, "{style:?} {color:?} {change}");
         }
         for accessory in Accessory::ALL {
@@ -152,7 +157,7 @@ fn every_named_attribute_changes_the_picture_so_that_one_sees_it() {
                 accessory: Some(*accessory),
                 ..view.clone()
             };
-            let change = difference(&plain, &render(&dog, &dressed).image);
+            let change = difference(&plain, &drawn(&dog, &dressed).image);
             assert!(change > 1.5, "{style:?} {accessory:?} {change}");
         }
         for background in &Background::ALL[1..] {
@@ -160,11 +165,11 @@ fn every_named_attribute_changes_the_picture_so_that_one_sees_it() {
                 background: *background,
                 ..view.clone()
             };
-            let change = difference(&plain, &render(&dog, &elsewhere).image);
+            let change = difference(&plain, &drawn(&dog, &elsewhere).image);
             assert!(change > 8.0, "{style:?} {background:?} {change}");
         }
         for other in Style::ALL.iter().filter(|other| *other != style) {
-            let change = difference(&plain, &render(&dog, &some_view(*other)).image);
+            let change = difference(&plain, &drawn(&dog, &some_view(*other)).image);
             assert!(change > 4.0, "{style:?} {other:?} {change}");
         }
     }
@@ -175,7 +180,7 @@ fn every_unnamed_parameter_changes_the_image() {
     let (dog, view) = (some_dog(), some_view(Style::Photo));
     let mut things = Vec::new();
     for pattern in Pattern::ALL.iter().filter(|other| **other != dog.pattern) {
-        things.push(Identity {
+        things.push(Thing {
             pattern: *pattern,
             ..dog.clone()
         });
@@ -183,30 +188,30 @@ fn every_unnamed_parameter_changes_the_image() {
     for index in 0..dog.proportions.len() {
         let mut proportions = dog.proportions;
         proportions[index] = 1.17;
-        things.push(Identity {
+        things.push(Thing {
             proportions,
             ..dog.clone()
         });
     }
     for number in [1, 2] {
-        things.push(Identity {
+        things.push(Thing {
             variant: number,
             ..dog.clone()
         });
-        things.push(Identity {
+        things.push(Thing {
             eyes: (dog.eyes + number) % 3,
             ..dog.clone()
         });
     }
-    things.push(Identity {
+    things.push(Thing {
         pattern_seed: 2,
         ..dog.clone()
     });
-    things.push(Identity {
+    things.push(Thing {
         second: HIDDEN_COLORS[3],
         ..dog.clone()
     });
-    things.push(Identity {
+    things.push(Thing {
         third: HIDDEN_COLORS[3],
         ..dog.clone()
     });
@@ -240,13 +245,13 @@ fn every_unnamed_parameter_changes_the_image() {
             ..view.clone()
         },
     ];
-    let plain = render(&dog, &view).image;
+    let plain = drawn(&dog, &view).image;
     for thing in things {
-        let change = difference(&plain, &render(&thing, &view).image);
+        let change = difference(&plain, &drawn(&thing, &view).image);
         assert!(change > 0.03, "{change} {thing:?}");
     }
     for other in views {
-        let change = difference(&plain, &render(&dog, &other).image);
+        let change = difference(&plain, &drawn(&dog, &other).image);
         assert!(change > 0.03, "{change} {other:?}");
     }
 }
@@ -257,16 +262,16 @@ fn the_mask_holds_the_whole_thing_and_nothing_else() {
     // and a change of colour may show only inside the mask.
     let mut generator = rng(0, "mask", 0);
     for _ in 0..60 {
-        let first = Identity::sample(&mut generator);
-        let mut second = Identity::sample(&mut generator);
+        let first = Thing::sample(&mut generator);
+        let mut second = Thing::sample(&mut generator);
         while second.category.is_animate() != first.category.is_animate() {
-            second = Identity::sample(&mut generator);
+            second = Thing::sample(&mut generator);
         }
         let view = View {
             style: Style::Photo,
-            ..View::sample(&mut generator, &first)
+            ..View::sample(&mut generator, &first.clone().into())
         };
-        let [first, second] = [first, second].map(|identity| render(&identity, &view));
+        let [first, second] = [first, second].map(|identity| drawn(&identity, &view));
         let mut inside = 0;
         for (x, y, pixel) in first.image.enumerate_pixels() {
             let [a, b] = [&first, &second].map(|scene| scene.mask.get_pixel(x, y).channels()[0]);
@@ -283,14 +288,14 @@ fn the_mask_holds_the_whole_thing_and_nothing_else() {
 #[test]
 fn most_of_the_mask_changes_with_the_colour() {
     let view = some_view(Style::Photo);
-    for category in Category::ALL {
-        let of = |color| Identity {
+    for category in Category::THINGS {
+        let of = |color| Thing {
             category: *category,
             color,
             pattern: Pattern::None,
             ..some_dog()
         };
-        let [red, blue] = [Color::Red, Color::Blue].map(|color| render(&of(color), &view));
+        let [red, blue] = [Color::Red, Color::Blue].map(|color| drawn(&of(color), &view));
         assert_eq!(red.mask, blue.mask);
         let mut counts = [0.0; 2];
         for (x, y, pixel) in red.image.enumerate_pixels() {
@@ -309,8 +314,8 @@ fn only_animals_wear_things() {
     let mut generator = rng(0, "worn", 0);
     let mut worn = 0;
     for _ in 0..2000 {
-        let identity = Identity::sample(&mut generator);
-        let view = View::sample(&mut generator, &identity);
+        let identity = Thing::sample(&mut generator);
+        let view = View::sample(&mut generator, &identity.clone().into());
         assert!(view.accessory.is_none() || identity.category.is_animate());
         worn += usize::from(view.accessory.is_some());
     }

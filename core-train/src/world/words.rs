@@ -39,7 +39,7 @@ macro_rules! words {
 words!(
     /// What the thing is.
     Category,
-    /// Whether it is an animal, which may wear things.
+    /// Whether it is an animal or a person, who may wear things.
     is_animate {
         /// Floppy ears and a snout.
         Dog => "dog", true;
@@ -57,11 +57,18 @@ words!(
         House => "house", false;
         /// An alarm clock.
         Clock => "clock", false;
+        /// Head and shoulders.
+        Person => "person", true;
     }
 );
 
+impl Category {
+    /// The nouns of things: all but the person.
+    pub const THINGS: &'static [Self] = Self::ALL.split_at(Self::Person as usize).0;
+}
+
 words!(
-    /// The main colour of the thing.
+    /// The main colour of a thing, or of a person's clothes.
     Color {
         /// Red.
         Red => "red",
@@ -83,7 +90,7 @@ words!(
 );
 
 words!(
-    /// What an animal wears.
+    /// What an animal or a person wears.
     Accessory {
         /// A tall hat.
         Hat => "hat",
@@ -95,7 +102,7 @@ words!(
 );
 
 words!(
-    /// The place that the thing is in.
+    /// The place that the thing or the person is in.
     Background {
         /// One soft colour.
         Plain => "plain background",
@@ -147,6 +154,66 @@ words!(
         Half => "two-coloured",
         /// A light belly.
         Belly => "light-bellied",
+    }
+);
+
+words!(
+    /// What a face shows.
+    Expression {
+        /// The corners of the mouth point up.
+        Smiling => "smiling",
+        /// The corners of the mouth and the brows point down.
+        Frowning => "frowning",
+    }
+);
+
+words!(
+    /// A person's hair style, which no caption names.
+    Hair {
+        /// None.
+        Bald => "bald",
+        /// Short.
+        Cropped => "cropped",
+        /// Combed to one side.
+        Parted => "parted",
+        /// Round curls.
+        Curled => "curled",
+        /// To the chin, with a fringe.
+        Bob => "bob",
+        /// To the shoulders, parted in the middle.
+        Long => "long",
+        /// A knot on top.
+        Bun => "bun",
+        /// Spikes from front to back.
+        Crest => "crest",
+    }
+);
+
+words!(
+    /// A person's beard, which no caption names.
+    Beard {
+        /// Shaved.
+        None => "shaved",
+        /// Above the mouth.
+        Moustache => "moustache",
+        /// At the chin.
+        Goatee => "goatee",
+        /// Over chin and cheeks, with a moustache.
+        Full => "full",
+    }
+);
+
+words!(
+    /// What else a person's skin shows, which no caption names.
+    Mark {
+        /// Nothing.
+        None => "none",
+        /// A dark dot.
+        Mole => "mole",
+        /// Dots over cheeks and nose.
+        Freckles => "freckles",
+        /// A light line.
+        Scar => "scar",
     }
 );
 
