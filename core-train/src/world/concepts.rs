@@ -12,13 +12,35 @@ pub const PHOTOS: usize = 5;
 /// How many of the photos have a plain background; the others show different places.
 const PLAIN_PHOTOS: usize = 2;
 
+/// What a concept is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConceptSet {
+    /// The shipped experiments are evaluated on it.
+    Shipped,
+    /// Settings are chosen on it, so that no score of it is reported.
+    Development,
+    /// `experiments/table3.toml` is evaluated on it, and nothing is ever chosen on it.
+    Table3,
+}
+
+impl ConceptSet {
+    /// The folder of these concepts inside the folder of all concepts.
+    fn folder(self) -> Option<&'static str> {
+        match self {
+            Self::Shipped => None,
+            Self::Development => Some("development"),
+            Self::Table3 => Some("table3"),
+        }
+    }
+}
+
 /// One thing of the world to be learned from its photos.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorldConcept {
     /// The name of its folder.
     pub name: &'static str,
-    /// Whether settings are chosen on it, so that no score of it is reported.
-    pub for_development: bool,
+    /// What it is for.
+    pub set: ConceptSet,
     /// The noun.
     pub category: Category,
     /// The main colour.
@@ -27,79 +49,12 @@ pub struct WorldConcept {
     pub pattern: Pattern,
 }
 
-const fn evaluated(
-    name: &'static str,
-    category: Category,
-    color: Color,
-    pattern: Pattern,
-) -> WorldConcept {
-    WorldConcept {
-        name,
-        for_development: false,
-        category,
-        color,
-        pattern,
-    }
-}
-
-const fn development(
-    name: &'static str,
-    category: Category,
-    color: Color,
-    pattern: Pattern,
-) -> WorldConcept {
-    WorldConcept {
-        for_development: true,
-        ..evaluated(name, category, color, pattern)
-    }
-}
-
 impl WorldConcept {
-    /// Every shipped concept: one per category, then the two for development.
-    pub const ALL: [Self; 10] = [
-        evaluated("spotted-dog", Category::Dog, Color::Blue, Pattern::Spots),
-        evaluated(
-            "patched-cat",
-            Category::Cat,
-            Color::Orange,
-            Pattern::Patches,
-        ),
-        evaluated(
-            "two-coloured-rabbit",
-            Category::Rabbit,
-            Color::Purple,
-            Pattern::Half,
-        ),
-        evaluated(
-            "spotted-bird",
-            Category::Bird,
-            Color::Yellow,
-            Pattern::Spots,
-        ),
-        evaluated("striped-cup", Category::Cup, Color::White, Pattern::Stripes),
-        evaluated("striped-car", Category::Car, Color::Pink, Pattern::Stripes),
-        evaluated(
-            "striped-house",
-            Category::House,
-            Color::Blue,
-            Pattern::Stripes,
-        ),
-        evaluated(
-            "spotted-clock",
-            Category::Clock,
-            Color::Blue,
-            Pattern::Spots,
-        ),
-        development("patched-dog", Category::Dog, Color::White, Pattern::Patches),
-        development("spotted-cup", Category::Cup, Color::Red, Pattern::Spots),
-    ];
-
     /// Its folder inside the folder of all concepts.
     pub fn folder(&self) -> String {
-        if self.for_development {
-            format!("development/{}", self.name)
-        } else {
-            self.name.to_string()
+        match self.set.folder() {
+            Some(set) => format!("{set}/{}", self.name),
+            None => self.name.to_string(),
         }
     }
 
@@ -161,7 +116,7 @@ impl WorldConcept {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::{HashMap, HashSet};
 
     use super::*;
 
@@ -176,15 +131,64 @@ mod tests {
         }
     }
 
+    fn of_set(set: ConceptSet) -> Vec<WorldConcept> {
+        let concepts = WorldConcept::ALL.iter().copied();
+        concepts.filter(|concept| concept.set == set).collect()
+    }
+
+    fn per_category(concepts: &[WorldConcept]) -> HashMap<Category, usize> {
+        let mut counts = HashMap::new();
+        for concept in concepts {
+            *counts.entry(concept.category).or_insert(0) += 1;
+        }
+        counts
+    }
+
     #[test]
-    fn evaluated_concepts_cover_every_category_and_two_more_are_for_development() {
-        let (development, evaluated): (Vec<&WorldConcept>, Vec<&WorldConcept>) = WorldConcept::ALL
-            .iter()
-            .partition(|concept| concept.for_development);
-        let nouns: HashSet<_> = evaluated.iter().map(|concept| concept.category).collect();
-        assert_eq!((evaluated.len(), nouns.len(), development.len()), (8, 8, 2));
-        let names: HashSet<_> = WorldConcept::ALL.iter().map(WorldConcept::folder).collect();
-        assert_eq!(names.len(), WorldConcept::ALL.len());
+    fn every_category_has_one_shipped_concept_and_three_of_table_3() {
+        for (set, count) in [(ConceptSet::Shipped, 1), (ConceptSet::Table3, 3)] {
+            let counts = per_category(&of_set(set));
+            assert_eq!(counts.len(), 8, "{set:?}");
+            assert!(counts.values().all(|found| *found == count), "{counts:?}");
+        }
+        let animate = of_set(ConceptSet::Table3).into_iter();
+        let animate = animate.filter(|concept| concept.category.is_animate());
+        assert_eq!(animate.count(), 12);
+    }
+
+    #[test]
+    fn concepts_for_choosing_settings_are_two_animals_and_two_things_with_words_of_their_own() {
+        let development = of_set(ConceptSet::Development);
+        let animate = development.iter().filter(|c| c.category.is_animate());
+        assert_eq!((development.len(), animate.count()), (4, 2));
+        let words = |c: &WorldConcept| (c.category, c.color, c.pattern);
+        for chosen in &development {
+            let mut evaluated = WorldConcept::ALL.iter();
+            assert!(
+                evaluated.all(|c| c.set == ConceptSet::Development || words(c) != words(chosen)),
+                "{}",
+                chosen.name
+            );
+        }
+    }
+
+    #[test]
+    fn concepts_with_the_same_words_are_different_things_that_one_can_tell_apart() {
+        let all = WorldConcept::ALL;
+        let mut pairs = 0;
+        for (index, one) in all.iter().enumerate() {
+            for other in &all[..index] {
+                assert_ne!(one.folder(), other.folder());
+                let [a, b] = [one, other].map(WorldConcept::identity);
+                if (a.category, a.color, a.pattern) == (b.category, b.color, b.pattern) {
+                    pairs += 1;
+                    let names = format!("{}, {}", one.name, other.name);
+                    assert_ne!(a.variant, b.variant, "{names}");
+                    assert_ne!((a.second, a.third), (b.second, b.third), "{names}");
+                }
+            }
+        }
+        assert_eq!(pairs, 5);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod backgrounds;
 mod bird;
 mod canvas;
 mod caption;
+mod concept_table;
 mod concepts;
 pub mod contact_sheet;
 mod counterfactual;
@@ -29,7 +30,7 @@ use image::{GrayImage, RgbImage};
 use rand::Rng;
 
 pub use caption::{Caption, Claims};
-pub use concepts::{PHOTOS, WorldConcept};
+pub use concepts::{ConceptSet, PHOTOS, WorldConcept};
 pub use counterfactual::{Counterfactual, visible_difference};
 pub use people::{Face, Pose};
 pub use thing::Thing;
