@@ -8,6 +8,7 @@ use core_model::folder::ModelFolder;
 use core_model::photos::PhotoFolder;
 use core_train::RunConfig;
 use core_train::config::ConceptConfig;
+use core_train::data::rendered::say_other_photos;
 use sha2::{Digest, Sha256};
 
 use crate::experiment::Experiment;
@@ -75,6 +76,7 @@ pub fn plan(experiment: &Experiment, model: &ModelFolder) -> Result<Vec<Cell>> {
 fn photo_hashes(concept: &ConceptConfig) -> Result<Vec<String>> {
     let photos = PhotoFolder::read(&concept.images)?;
     photos.say_skipped();
+    say_other_photos(&concept.images);
     let files = photos.files.iter();
     Ok(files
         .map(|file| sha256(file))

@@ -9,6 +9,7 @@ use core_model::photos::PhotoFolder;
 use super::say;
 use core_train::config::RunConfig;
 use core_train::cost;
+use core_train::data::rendered::say_other_photos;
 use core_train::interrupt::stop_on_signals;
 use core_train::run::folder::{RunDir, Unfinished};
 use core_train::trainer::{self, RunOptions};
@@ -50,6 +51,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     // A run that replays its only stage reads no photos and needs none.
     if let Ok(photos) = PhotoFolder::read(&config.concept.images) {
         photos.say_skipped();
+        say_other_photos(&config.concept.images);
     }
     if args.dry_run {
         say(cost::describe(&config, args.replay.as_deref())?.trim_end());

@@ -3,16 +3,19 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use core_model::files::{write_atomically, write_png};
 use core_model::rng::rng;
+use image::RgbImage;
 
 use super::say;
+use core_train::data::rendered::named_digest;
 use core_train::progress::Progress;
 use core_train::world::contact_sheet::contact_sheet;
 use core_train::world::{
-    Attributes, Background, Caption, Identity, Style, View, WorldConcept, render,
+    Attributes, Background, Caption, Identity, Style, View, WorldConcept,
+    photos_digest, render,
 };
 use rand_chacha::ChaCha8Rng;
 
@@ -157,18 +160,41 @@ pub(crate) fn write_scenes(folder: &Path, seed: u64, count: u32, draw: Draw) -> 
 }
 
 /// Writes one folder per concept with `0.png` and so on and `concept.toml`; concepts for choosing
-/// settings go to `development/`.
+/// settings go to `development/`, those of Table 3 to `table3/`. Files that this version rendered are
+/// replaced.
 ///
 /// # Errors
-/// A folder that cannot be created or written to.
+/// A folder that cannot be created or written to; photos of another version of the renderer, before anything
+/// is written.
 pub(crate) fn write_concepts(folder: &Path) -> Result<()> {
+    let mut rendered = Vec::with_capacity(WorldConcept::ALL.len());
     for concept in WorldConcept::ALL {
         let home = folder.join(concept.folder());
+        let photos: Vec<RgbImage> = concept.photos().into_iter().map(|p| p.image).collect();
+        refuse_other_version(&home, &photos_digest(&photos))?;
+        rendered.push((concept, home, photos));
+    }
+    for (concept, home, photos) in rendered {
         make_folder(&home)?;
-        for (number, photo) in concept.photos().into_iter().enumerate() {
-            write_png(&home.join(format!("{number}.png")), &photo.image)?;
+        for (number, photo) in photos.iter().enumerate() {
+            write_png(&home.join(format!("{number}.png")), photo)?;
         }
-        write_atomically(&home.join("concept.toml"), concept.toml().as_bytes())?;
+        write_atomically(&home.join("concept.toml"), concept.toml(&photos).as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Refuses a folder whose photos another version of the renderer made: what was learned from them would not
+/// be about the new ones.
+fn refuse_other_version(folder: &Path, digest: &str) -> Result<()> {
+    let found = named_digest(folder)?;
+    if let Some(found) = found.filter(|found| found != digest) {
+        bail!(
+            "{}: another version of the renderer, or another kind of machine, made the photos there \
+             (`rendered` in its concept.toml is {found}, this version's is {digest}). Nothing was written; \
+             name another folder, or remove this one to render it again",
+            folder.display()
+        );
     }
     Ok(())
 }
@@ -278,6 +304,7 @@ mod tests {
             let folder = shipped.join(concept.folder());
             let expected = ["0.png", "1.png", "2.png", "3.png", "4.png", "concept.toml"];
             assert_eq!(names(&folder), expected);
+            let mut photos = Vec::new();
             for (number, photo) in concept.photos().iter().enumerate() {
                 let file = folder.join(format!("{number}.png"));
                 let image = image::open(&file).unwrap().to_rgb8();
@@ -288,9 +315,42 @@ mod tests {
                     .map(|(a, b)| a.abs_diff(*b))
                     .max();
                 assert!(farthest <= Some(2), "{}: {farthest:?}", file.display());
+                photos.push(image);
             }
             let toml = std::fs::read_to_string(folder.join("concept.toml")).unwrap();
-            assert_eq!(toml, concept.toml());
+            assert_eq!(toml, concept.toml(&photos));
         }
+    }
+
+    #[test]
+    fn concepts_are_written_over_those_of_this_version_and_never_over_those_of_another() {
+        let home = tempfile::tempdir().unwrap();
+        write_concepts(home.path()).unwrap();
+        let all: Vec<PathBuf> = WorldConcept::ALL
+            .iter()
+            .map(|concept| home.path().join(concept.folder()))
+            .collect();
+        let photo = all[0].join("0.png");
+        let bytes = std::fs::read(&photo).unwrap();
+        std::fs::remove_file(&photo).unwrap();
+        write_concepts(home.path()).unwrap();
+        assert_eq!(std::fs::read(&photo).unwrap(), bytes);
+
+        // As another version of the renderer would have left the last concept.
+        let toml = all[all.len() - 1].join("concept.toml");
+        let text = std::fs::read_to_string(&toml).unwrap();
+        let at = text.find("rendered = ").unwrap();
+        std::fs::write(&toml, format!("{}rendered = \"0123\"\n", &text[..at])).unwrap();
+        std::fs::remove_file(&photo).unwrap();
+        let message = write_concepts(home.path()).unwrap_err().to_string();
+        let folder = all[all.len() - 1].display().to_string();
+        for part in [folder.as_str(), "0123", "name another folder"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert!(!photo.exists(), "nothing is written");
+        // A file without the key is one of a user or of an older version.
+        std::fs::write(&toml, &text[..at]).unwrap();
+        write_concepts(home.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(&toml).unwrap(), text);
     }
 }

@@ -37,6 +37,10 @@ pub struct ConceptConfig {
     /// of the recipe, or 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub num_vectors: Option<usize>,
+    /// The digest of the photos of a rendered concept, which `core-train world --concepts` writes. Photos with
+    /// another digest are used with a warning. It changes nothing of a run. Absent: any photos are taken.
+    #[serde(default, skip_serializing)]
+    pub rendered: Option<String>,
 }
 
 fn here() -> PathBuf {

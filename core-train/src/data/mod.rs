@@ -6,5 +6,6 @@ pub mod nested_dropout;
 pub mod photos;
 pub mod prior;
 pub mod prompts;
+pub mod rendered;
 pub mod replay;
 pub mod shots;

@@ -49,16 +49,16 @@ impl WorldConcept {
         "another-plain-red-bird" => None Red Bird, Table3;
         "spotted-yellow-bird" => Spots Yellow Bird, Table3;
         "striped-orange-cup" => Stripes Orange Cup, Table3;
-        "light-bellied-yellow-cup" => Belly Yellow Cup, Table3;
+        "bellied-yellow-cup" => Belly Yellow Cup, Table3;
         "patched-blue-cup" => Patches Blue Cup, Table3;
-        "light-bellied-green-car" => Belly Green Car, Table3;
+        "bellied-green-car" => Belly Green Car, Table3;
         "striped-blue-car" => Stripes Blue Car, Table3;
         "patched-purple-car" => Patches Purple Car, Table3;
-        "light-bellied-orange-house" => Belly Orange House, Table3;
-        "another-light-bellied-orange-house" => Belly Orange House, Table3;
+        "bellied-orange-house" => Belly Orange House, Table3;
+        "another-bellied-orange-house" => Belly Orange House, Table3;
         "striped-blue-house" => Stripes Blue House, Table3;
         "plain-orange-clock" => None Orange Clock, Table3;
-        "light-bellied-yellow-clock" => Belly Yellow Clock, Table3;
+        "bellied-yellow-clock" => Belly Yellow Clock, Table3;
         "plain-pink-clock" => None Pink Clock, Table3;
 
         "spotted-pink-dog" => Spots Pink Dog, Development;

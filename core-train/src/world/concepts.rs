@@ -1,8 +1,11 @@
 //! The things in the shipped concept folders. None of their combinations of noun, colour and
 //! pattern occurs in pretraining.
 
+use core_model::files::hex;
 use core_model::rng::rng;
+use image::RgbImage;
 use rand::RngExt;
+use sha2::{Digest, Sha256};
 
 use super::{Background, Category, Color, Pattern, Rendering, Style, Thing, View, render};
 
@@ -94,8 +97,8 @@ impl WorldConcept {
             .collect()
     }
 
-    /// The text of `concept.toml`, which lies beside the photos.
-    pub fn toml(&self) -> String {
+    /// The text of `concept.toml`, which lies beside these photos.
+    pub fn toml(&self, photos: &[RgbImage]) -> String {
         let Self { name, category, .. } = self;
         let noun = category.word();
         let group = if category.is_animate() {
@@ -108,9 +111,25 @@ impl WorldConcept {
              images = \".\"\n\
              super_category = \"{noun}\"\n\
              initializer_token = \"{noun}\"\n\
-             group = \"{group}\"\n"
+             group = \"{group}\"\n\
+             rendered = \"{}\"\n",
+            photos_digest(photos)
         )
     }
+}
+
+/// What distinguishes photos from those of another version of the renderer: the beginning of the SHA-256 of
+/// their sizes and pixels.
+pub fn photos_digest(photos: &[RgbImage]) -> String {
+    let mut hasher = Sha256::new();
+    for photo in photos {
+        hasher.update(photo.width().to_le_bytes());
+        hasher.update(photo.height().to_le_bytes());
+        hasher.update(photo.as_raw());
+    }
+    let mut digest = hex(&hasher.finalize());
+    digest.truncate(16);
+    digest
 }
 
 #[cfg(test)]
@@ -183,8 +202,8 @@ mod tests {
                 if (a.category, a.color, a.pattern) == (b.category, b.color, b.pattern) {
                     pairs += 1;
                     let names = format!("{}, {}", one.name, other.name);
-                    assert_ne!(a.variant, b.variant, "{names}");
-                    assert_ne!((a.second, a.third), (b.second, b.third), "{names}");
+                    assert_ne!(a.second, b.second, "{names}: colour of markings");
+                    assert_ne!(a.third, b.third, "{names}: colour of details");
                 }
             }
         }
@@ -211,7 +230,8 @@ mod tests {
     #[test]
     fn the_concept_file_gives_words_group_and_place_of_the_photos() {
         let concept = WorldConcept::ALL[4];
-        let table: toml::Table = concept.toml().parse().unwrap();
+        let photos = [RgbImage::new(1, 2)];
+        let table: toml::Table = concept.toml(&photos).parse().unwrap();
         let keys: Vec<_> = table
             .iter()
             .map(|(key, value)| (key.as_str(), value.as_str().unwrap()))
@@ -221,10 +241,23 @@ mod tests {
             ("images", "."),
             ("initializer_token", "cup"),
             ("name", "striped-cup"),
+            ("rendered", &photos_digest(&photos)),
             ("super_category", "cup"),
         ];
         let mut sorted = keys.clone();
         sorted.sort_unstable();
         assert_eq!(sorted, expected);
+    }
+
+    #[test]
+    fn the_digest_is_of_the_pixels_and_of_the_shape_of_the_photos() {
+        let photo =
+            |width, height, value| RgbImage::from_pixel(width, height, image::Rgb([value; 3]));
+        let one = photos_digest(&[photo(1, 2, 7)]);
+        // printf '\1\0\0\0\2\0\0\0\7\7\7\7\7\7' | sha256sum
+        assert_eq!(one, "15e5b23ba3e3b6f3");
+        for other in [photo(1, 2, 8), photo(2, 1, 7)] {
+            assert_ne!(photos_digest(&[other]), one);
+        }
     }
 }

@@ -30,7 +30,7 @@ use image::{GrayImage, RgbImage};
 use rand::Rng;
 
 pub use caption::{Caption, Claims};
-pub use concepts::{ConceptSet, PHOTOS, WorldConcept};
+pub use concepts::{ConceptSet, PHOTOS, WorldConcept, photos_digest};
 pub use counterfactual::{Counterfactual, visible_difference};
 pub use people::{Face, Pose};
 pub use thing::Thing;

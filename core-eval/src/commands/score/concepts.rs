@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use core_model::photos::PhotoFolder;
 use core_train::config::{ConceptConfig, parse};
+use core_train::data::rendered::say_other_photos;
 
 use super::ScoreArgs;
 use super::input::Input;
@@ -124,6 +125,7 @@ pub(super) fn photos_of_concepts(
     for (concept, count) in images {
         let folder = input.photos(concept);
         PhotoFolder::read(&folder)?.say_skipped();
+        say_other_photos(&folder);
         let given = args.references_masks.as_ref();
         let given = given.map(|masks| masks.join(concept));
         let photos = match protocol.masked {
