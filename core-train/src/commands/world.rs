@@ -14,8 +14,7 @@ use core_train::data::rendered::named_digest;
 use core_train::progress::Progress;
 use core_train::world::contact_sheet::contact_sheet;
 use core_train::world::{
-    Attributes, Background, Caption, Identity, Style, View, WorldConcept,
-    photos_digest, render,
+    Attributes, Background, Caption, Identity, Style, View, WorldConcept, photos_digest, render,
 };
 use rand_chacha::ChaCha8Rng;
 

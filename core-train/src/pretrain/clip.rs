@@ -14,10 +14,11 @@ use core_model::tokenizer::Tokenizer;
 use serde::Deserialize;
 
 use super::contrast::normalised;
+use super::objective::{Objective, Place, Quality, stored};
 use super::questions::Questions;
 use super::scenes::{LabelledScene, PeopleShare, Scenes, Split, pixels};
-use super::session::{Objective, Quality};
 use super::triples::{photos, triples};
+use super::vocabulary::read_tokenizer;
 
 /// Weight of the questions (one cross-entropy per attribute) relative to the contrastive loss, which
 /// alone hardly learns the noun.
@@ -70,14 +71,14 @@ impl<'a> ClipObjective<'a> {
     /// Reads the tokenizer and prepares the questions.
     ///
     /// # Errors
-    /// An absent or damaged tokenizer folder.
+    /// An absent or damaged tokenizer folder, a tokenizer that lost a word.
     pub(super) fn new(
         task: &'a ClipTask,
         seed: u64,
         batch_size: usize,
         device: &'a Device,
     ) -> Result<Self> {
-        let tokenizer = Tokenizer::from_dir(&task.tokenizer)?;
+        let tokenizer = read_tokenizer(&task.tokenizer, task.people.nouns())?;
         let questions = Questions::new(task.people.nouns());
         let question_ids =
             encode_short(&tokenizer, questions.captions().iter().map(String::as_str));
@@ -97,16 +98,29 @@ impl Objective for ClipObjective<'_> {
     type Network = ClipModel;
     type Batch = Vec<LabelledScene>;
 
-    fn network(&self, device: &Device) -> Result<ClipModel> {
+    fn fresh(&self, device: &Device) -> Result<ClipModel> {
         let architecture = &self.task.architecture;
-        Ok(match &self.task.output {
-            Some(folder) if folder.join("config.json").exists() => ClipModel::load(folder, device)?,
-            _ => ClipModel::init(architecture, self.seed, device)?,
-        })
+        Ok(ClipModel::init(architecture, self.seed, device)?)
+    }
+
+    fn stored(&self, device: &Device) -> Result<Option<ClipModel>> {
+        match &self.task.output {
+            Some(folder) => stored(folder, device),
+            None => Ok(None),
+        }
     }
 
     fn folder(&self) -> Option<PathBuf> {
         self.task.output.clone()
+    }
+
+    fn outputs(&self) -> Vec<PathBuf> {
+        let ClipTask {
+            output,
+            text_encoder_output,
+            ..
+        } = self.task;
+        output.iter().chain(text_encoder_output).cloned().collect()
     }
 
     fn names(&self, network: &ClipModel) -> ParamNames {
@@ -163,12 +177,13 @@ impl Objective for ClipObjective<'_> {
         Ok(quality)
     }
 
-    fn save(&self, network: &ClipModel) -> Result<()> {
+    fn save(&self, network: &ClipModel, place: Place<'_>) -> Result<()> {
         if let Some(folder) = &self.task.output {
-            network.save(folder, Precision::Float16)?;
+            network.save(&place(folder), Precision::Float16)?;
         }
         if let Some(folder) = &self.task.text_encoder_output {
-            network.text_encoder().save(folder, Precision::Float16)?;
+            let text_encoder = network.text_encoder();
+            text_encoder.save(&place(folder), Precision::Float16)?;
         }
         Ok(())
     }

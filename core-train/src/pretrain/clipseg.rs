@@ -10,11 +10,11 @@ use core_model::Precision;
 use core_model::clip::ClipModel;
 use core_model::clipseg::{ClipSegDecoderConfig, ClipSegModel};
 use core_model::params::{ParamNames, to_vec};
-use core_model::tokenizer::Tokenizer;
 use serde::Deserialize;
 
+use super::objective::{Objective, Place, Quality, stored};
 use super::scenes::{MaskedScene, PeopleShare, Scenes, Split, pixels};
-use super::session::{Objective, Quality};
+use super::vocabulary::read_tokenizer;
 use crate::world::{Category, SIDE};
 
 /// Held-out scenes for the learning curve.
@@ -61,14 +61,14 @@ impl<'a> ClipSegObjective<'a> {
     /// Reads the tokenizer.
     ///
     /// # Errors
-    /// An absent or damaged tokenizer folder.
+    /// An absent or damaged tokenizer folder, a tokenizer that lost a word.
     pub(super) fn new(
         task: &'a ClipSegTask,
         seed: u64,
         batch_size: usize,
         device: &'a Device,
     ) -> Result<Self> {
-        let tokenizer = Tokenizer::from_dir(&task.clip)?;
+        let tokenizer = read_tokenizer(&task.clip, task.people.nouns())?;
         let words = Category::ALL.iter();
         let words = words.map(|category| tokenizer.encode(category.word()).ids);
         Ok(Self {
@@ -98,18 +98,14 @@ impl Objective for ClipSegObjective<'_> {
     type Network = ClipSegModel;
     type Batch = Vec<MaskedScene>;
 
-    fn network(&self, device: &Device) -> Result<ClipSegModel> {
-        let ClipSegTask {
-            output,
-            clip,
-            decoder,
-            ..
-        } = self.task;
-        Ok(if output.join("config.json").exists() {
-            ClipSegModel::load(output, device)?
-        } else {
-            ClipSegModel::on(ClipModel::load(clip, device)?, decoder, self.seed)?
-        })
+    fn fresh(&self, device: &Device) -> Result<ClipSegModel> {
+        let ClipSegTask { clip, decoder, .. } = self.task;
+        let clip = ClipModel::load(clip, device)?;
+        Ok(ClipSegModel::on(clip, decoder, self.seed)?)
+    }
+
+    fn stored(&self, device: &Device) -> Result<Option<ClipSegModel>> {
+        stored(&self.task.output, device)
     }
 
     fn folder(&self) -> Option<PathBuf> {
@@ -187,8 +183,8 @@ impl Objective for ClipSegObjective<'_> {
         Ok(quality)
     }
 
-    fn save(&self, network: &ClipSegModel) -> Result<()> {
-        network.save(&self.task.output, Precision::Float16)?;
+    fn save(&self, network: &ClipSegModel, place: Place<'_>) -> Result<()> {
+        network.save(&place(&self.task.output), Precision::Float16)?;
         Ok(())
     }
 }

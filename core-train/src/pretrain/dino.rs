@@ -12,8 +12,8 @@ use core_model::params::{ParamNames, to_vec};
 use serde::Deserialize;
 
 use super::contrast::{cross_entropy, normalised};
+use super::objective::{Objective, Place, Quality, stored};
 use super::scenes::{PeopleShare, Scenes, Split, pixels};
-use super::session::{Objective, Quality};
 use super::triples::{photos, triples};
 
 /// Size of the groups of a batch in which all things share category and colour, so that each is a
@@ -59,12 +59,12 @@ impl Objective for DinoObjective<'_> {
     type Network = DinoModel;
     type Batch = [Vec<f32>; 2];
 
-    fn network(&self, device: &Device) -> Result<DinoModel> {
-        Ok(if self.task.output.join("config.json").exists() {
-            DinoModel::load(&self.task.output, device)?
-        } else {
-            DinoModel::init(&self.task.architecture, self.seed, device)?
-        })
+    fn fresh(&self, device: &Device) -> Result<DinoModel> {
+        Ok(DinoModel::init(&self.task.architecture, self.seed, device)?)
+    }
+
+    fn stored(&self, device: &Device) -> Result<Option<DinoModel>> {
+        stored(&self.task.output, device)
     }
 
     fn folder(&self) -> Option<PathBuf> {
@@ -114,16 +114,22 @@ impl Objective for DinoObjective<'_> {
     }
 
     /// Also whether the network tells things from others almost like them.
-    fn final_quality(&self, network: &DinoModel) -> Result<Quality> {
+    fn compared(&self, network: &DinoModel) -> Result<Quality> {
         let mut quality = self.evaluate(network)?;
         let features = |images| network.features(images);
         quality.extend(triples(features, TRIPLES, self.device));
-        quality.extend(photos(features, self.device));
         Ok(quality)
     }
 
-    fn save(&self, network: &DinoModel) -> Result<()> {
-        network.save(&self.task.output, Precision::Float16)?;
+    /// Also what experiments would say of the photos.
+    fn final_quality(&self, network: &DinoModel) -> Result<Quality> {
+        let mut quality = self.compared(network)?;
+        quality.extend(photos(|images| network.features(images), self.device));
+        Ok(quality)
+    }
+
+    fn save(&self, network: &DinoModel, place: Place<'_>) -> Result<()> {
+        network.save(&place(&self.task.output), Precision::Float16)?;
         Ok(())
     }
 }

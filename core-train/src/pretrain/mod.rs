@@ -8,35 +8,53 @@ mod clipseg;
 mod config;
 mod contrast;
 mod dino;
+mod objective;
 mod questions;
+mod replace;
 mod scenes;
 mod session;
 mod tokenizer;
 mod triples;
 mod unet;
 mod vae;
+mod vocabulary;
 mod zero_shot;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 
 pub use config::{PretrainConfig, Task};
-pub use session::{Quality, Schedule};
+pub use objective::Quality;
+pub use session::Schedule;
 
 use clip::ClipObjective;
 use clipseg::ClipSegObjective;
 use dino::DinoObjective;
-use session::{Objective, train};
+use objective::Objective;
+use session::train;
 use unet::UnetObjective;
 use vae::VaeObjective;
 
-/// Trains what the file describes, or with `evaluate` only measures the committed network.
+/// What is done with a pretraining file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Measure the existing network and train nothing.
+    Evaluate,
+    /// Train, and keep the existing weights if they are better.
+    Train,
+    /// Train, and replace the existing weights whatever they are.
+    TrainAndReplace,
+}
+
+/// Trains what the file describes, or only measures the network that it has.
 ///
 /// # Errors
-/// A wrong file, absent parts, an unwritable output, or a loss that is NaN or infinite.
-pub fn run(path: &Path, device: &Device, evaluate: bool) -> Result<Quality> {
+/// A wrong file, absent parts, an unwritable output, a loss that is NaN or infinite, existing weights that are
+/// better than the new ones.
+pub fn run(path: &Path, device: &Device, action: Action) -> Result<Quality> {
+    let evaluate = action == Action::Evaluate;
     let config = PretrainConfig::load(path)?;
     let seed = config.seed;
     let batch_size = config.schedule.map_or(1, |schedule| schedule.batch_size);
@@ -56,19 +74,19 @@ pub fn run(path: &Path, device: &Device, evaluate: bool) -> Result<Quality> {
             },
             &config,
             device,
-            evaluate,
+            action,
         ),
         Task::Clip(task) => finish(
             &ClipObjective::new(task, seed, batch_size, device)?,
             &config,
             device,
-            evaluate,
+            action,
         ),
         Task::ClipSeg(task) => finish(
             &ClipSegObjective::new(task, seed, batch_size, device)?,
             &config,
             device,
-            evaluate,
+            action,
         ),
         Task::Dino(task) => finish(
             &DinoObjective {
@@ -79,14 +97,14 @@ pub fn run(path: &Path, device: &Device, evaluate: bool) -> Result<Quality> {
             },
             &config,
             device,
-            evaluate,
+            action,
         ),
         Task::Unet(task) => {
             let mut objective = UnetObjective::new(task, seed, batch_size, device)?;
             if !evaluate {
                 objective.fill_pool()?;
             }
-            finish(&objective, &config, device, evaluate)
+            finish(&objective, &config, device, action)
         }
     }
 }
@@ -95,9 +113,9 @@ fn finish<O: Objective>(
     objective: &O,
     config: &PretrainConfig,
     device: &Device,
-    evaluate: bool,
+    action: Action,
 ) -> Result<Quality> {
-    if evaluate {
+    if action == Action::Evaluate {
         let Some(folder) = objective.folder() else {
             let curve = config.curve.as_deref().unwrap_or(Path::new(""));
             bail!(
@@ -106,14 +124,18 @@ fn finish<O: Objective>(
                 curve.display()
             );
         };
-        ensure!(
-            folder.join("config.json").exists(),
-            "{}: there is no finished network to evaluate; train it first, without --evaluate",
-            folder.display()
-        );
-        return objective.final_quality(&objective.network(device)?);
+        let network = objective.stored(device)?.with_context(|| {
+            format!(
+                "{}: there is no finished network to evaluate; train it first, without --evaluate",
+                folder.display()
+            )
+        })?;
+        return objective.final_quality(&network);
     }
     let schedule = config.schedule.context("[schedule] is missing")?;
     let curve = config.curve.as_deref().context("curve is missing")?;
-    train(objective, schedule, &config.state, curve, device)
+    let network = train(objective, schedule, &config.state, curve, device)?;
+    let replace = action == Action::TrainAndReplace;
+    replace::save(objective, &network, &config.state, replace, device)?;
+    objective.final_quality(&network)
 }

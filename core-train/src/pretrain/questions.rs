@@ -4,8 +4,8 @@
 use burn::tensor::{Device, Tensor};
 
 use super::contrast::cross_entropy;
+use super::objective::Quality;
 use super::scenes::LabelledScene;
-use super::session::Quality;
 use crate::world::{Accessory, Attributes, Background, Category, Color, Expression, Style};
 
 /// The attributes with a question, in the order of the tables.

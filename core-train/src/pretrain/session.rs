@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::Precision;
@@ -16,6 +16,7 @@ use core_model::ops::AdamW;
 use core_model::params::{ParamNames, set_trainable, to_vec};
 use serde::Deserialize;
 
+use super::objective::Objective;
 use crate::optimizer::{GradientSet, Optimizer};
 use crate::progress::Progress;
 
@@ -92,61 +93,6 @@ impl Schedule {
     }
 }
 
-/// Named measures of held-out quality, in the order in which they are shown.
-pub type Quality = Vec<(String, f64)>;
-
-/// What is trained, on which data, and how its quality is measured.
-pub(super) trait Objective {
-    /// The network, possibly several in one module.
-    type Network: Module;
-    /// The data of one step, made on another thread.
-    type Batch: Send + 'static;
-
-    /// The network before training: with the committed weights if they exist, else initialised.
-    ///
-    /// # Errors
-    /// Unreadable committed weights.
-    fn network(&self, device: &Device) -> Result<Self::Network>;
-
-    /// The folder of the finished network; `None` when only a part of it is kept.
-    fn folder(&self) -> Option<PathBuf>;
-
-    /// The name of every parameter.
-    fn names(&self, network: &Self::Network) -> ParamNames;
-
-    /// Whether the parameter of this name is trained; by default all are.
-    fn trains(&self, _name: &str) -> bool {
-        true
-    }
-
-    /// The function that makes the batch of a step.
-    fn batches(&self) -> Box<dyn Fn(u64) -> Self::Batch + Send>;
-
-    /// The loss of one step, to be minimised.
-    fn loss(&self, network: &Self::Network, batch: Self::Batch, step: u64) -> Tensor<1>;
-
-    /// Quality on held-out scenes.
-    ///
-    /// # Errors
-    /// A file that evaluation needs is absent or damaged.
-    fn evaluate(&self, network: &Self::Network) -> Result<Quality>;
-
-    /// The quality of the finished network. By default that of the learning curve; an objective may
-    /// add measures that are too slow for every point of the curve.
-    ///
-    /// # Errors
-    /// A file that evaluation needs is absent or damaged.
-    fn final_quality(&self, network: &Self::Network) -> Result<Quality> {
-        self.evaluate(network)
-    }
-
-    /// Writes the network as the folder that diffusers or transformers open.
-    ///
-    /// # Errors
-    /// An unwritable folder.
-    fn save(&self, network: &Self::Network) -> Result<()>;
-}
-
 /// A network in training.
 struct Session<'a, O: Objective> {
     objective: &'a O,
@@ -165,8 +111,8 @@ struct Session<'a, O: Objective> {
     device: Device,
 }
 
-/// Trains to the end of the schedule, starting from the state in `folder` if there is one, then
-/// saves the averaged network and returns its quality.
+/// Trains to the end of the schedule, starting from the state in `folder` if there is one, and returns the
+/// averaged network.
 ///
 /// # Errors
 /// An unreadable state, a loss that is NaN or infinite, or an error of the objective.
@@ -176,16 +122,14 @@ pub(super) fn train<O: Objective>(
     folder: &Path,
     curve: &Path,
     device: &Device,
-) -> Result<Quality> {
+) -> Result<O::Network> {
     for folder in [folder, curve.parent().unwrap_or(Path::new(""))] {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
     let mut session = Session::open(objective, schedule, folder, curve, device)?;
     session.cut_curve()?;
     session.run()?;
-    let averaged = session.averaged();
-    objective.save(&averaged)?;
-    objective.final_quality(&averaged)
+    Ok(session.averaged())
 }
 
 impl<'a, O: Objective> Session<'a, O> {
@@ -196,7 +140,7 @@ impl<'a, O: Objective> Session<'a, O> {
         curve: &Path,
         device: &Device,
     ) -> Result<Self> {
-        let network = objective.network(device)?;
+        let network = objective.start(device)?;
         let names = objective.names(&network);
         let network = set_trainable(network, &names, |name| objective.trains(name));
         let optimizer_config = AdamW {
@@ -392,21 +336,36 @@ impl<'a, O: Objective> Session<'a, O> {
             Some(_) => Some(number("mean_loss")?),
             None => None,
         };
-        let mut network = BTreeMap::new();
-        for name in self.average.clone().into_keys() {
-            for (prefix, into) in [("network/", &mut network), ("average/", &mut self.average)] {
-                let key = format!("{prefix}{name}");
-                let (values, shape) = file.read_f32(&key)?.with_context(|| {
-                    format!(
-                        "{}: `{key}` is missing, so the state is of another network; \
-                         remove the file to start anew",
-                        path.display()
-                    )
-                })?;
-                into.insert(
-                    name.clone(),
-                    Tensor::<1>::from_data(TensorData::new(values, shape), &self.device),
-                );
+        let mut network = self.average.clone();
+        let of_other = |reason: String| {
+            anyhow!(
+                "{}: {reason}, so the state is of another architecture; remove the file to start anew, or \
+                 name another folder as `state`",
+                path.display()
+            )
+        };
+        for key in file.keys() {
+            if let Some(name) = key.strip_prefix("network/")
+                && !network.contains_key(name)
+            {
+                return Err(of_other(format!(
+                    "holds `{name}`, which the network does not have"
+                )));
+            }
+        }
+        for (prefix, into) in [("network/", &mut network), ("average/", &mut self.average)] {
+            for (name, value) in into {
+                let expected = value.dims()[0];
+                let (values, shape) = file
+                    .read_f32(&format!("{prefix}{name}"))?
+                    .ok_or_else(|| of_other(format!("lacks `{name}`, which the network has")))?;
+                if values.len() != expected {
+                    let found = values.len();
+                    return Err(of_other(format!(
+                        "`{name}` has {found} values there and {expected} in the network"
+                    )));
+                }
+                *value = Tensor::from_data(TensorData::new(values, shape), &self.device);
             }
         }
         let restored = with_values(self.network.clone(), &self.names, &network);

@@ -1,20 +1,24 @@
 //! The tokenizer of the mini world: CLIP's byte-level pair encoding, learned from captions.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize;
 use serde_json::json;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::{Model, Trainer};
 
+use super::objective::Quality;
 use super::questions::Questions;
 use super::scenes::{Scenes, Split};
-use super::session::Quality;
+use super::vocabulary::check_words;
 use crate::world::Category;
 
 /// Captions that the pairs are learned from.
 const CAPTIONS: usize = 20_000;
+
+/// Tokens of every vocabulary: two for each byte, and the two special ones.
+const BASE_TOKENS: usize = 514;
 
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
@@ -39,8 +43,15 @@ fn corpus(seed: u64) -> Vec<String> {
     corpus
 }
 
-/// Learns the pairs and writes `vocab.json`, `merges.txt` and the two configuration files.
+/// Learns the pairs and writes `vocab.json`, `merges.txt` and the two configuration files. A vocabulary too small
+/// for a word of the captions is refused before anything is written.
 pub(super) fn train(task: &TokenizerTask, seed: u64) -> Result<()> {
+    ensure!(
+        task.vocab_size > BASE_TOKENS,
+        "tokenizer.vocab_size is {}; expected more than {BASE_TOKENS}, which are single bytes and the two special \
+         tokens",
+        task.vocab_size
+    );
     let merges = learn_merges(&corpus(seed), task.vocab_size)?;
     let mut tokens: Vec<String> = byte_alphabet().into_iter().map(String::from).collect();
     tokens.extend(
@@ -75,19 +86,27 @@ pub(super) fn train(task: &TokenizerTask, seed: u64) -> Result<()> {
     let special = serde_json::to_string_pretty(&json!({
         "bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END,
     }))?;
-    for folder in &task.outputs {
+    let files = [
+        ("vocab.json", &vocab),
+        ("merges.txt", &pairs),
+        ("tokenizer_config.json", &config),
+        ("special_tokens_map.json", &special),
+    ];
+    let write = |folder: &Path| -> Result<()> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        let files = [
-            ("vocab.json", &vocab),
-            ("merges.txt", &pairs),
-            ("tokenizer_config.json", &config),
-            ("special_tokens_map.json", &special),
-        ];
         for (name, text) in files {
             core_model::files::write_atomically(&folder.join(name), text.as_bytes())?;
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    let scratch = tempfile::tempdir()?;
+    write(scratch.path())?;
+    let tokenizer = core_model::tokenizer::Tokenizer::from_dir(scratch.path())?;
+    check_words(&tokenizer, Category::THINGS).with_context(|| {
+        let size = task.vocab_size;
+        format!("tokenizer.vocab_size = {size} is too small; nothing was written")
+    })?;
+    task.outputs.iter().try_for_each(|folder| write(folder))
 }
 
 /// The number of tokens, and the mean number of tokens per word.
@@ -138,7 +157,7 @@ fn learn_merges(corpus: &[String], vocab_size: usize) -> Result<Vec<(String, Str
         .filter(|line| !line.starts_with("#version"))
         .filter_map(|line| line.split_once(' '))
         .map(|(left, right)| (left.to_string(), right.to_string()));
-    Ok(pairs.take(vocab_size - 514).collect())
+    Ok(pairs.take(vocab_size - BASE_TOKENS).collect())
 }
 
 /// Lower-case words, digits and runs of signs, as CLIP separates them; captions are ASCII.
@@ -175,8 +194,9 @@ fn byte_alphabet() -> Vec<char> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{byte_alphabet, words};
+    use super::{TokenizerTask, byte_alphabet, train, words};
 
     #[test]
     fn words_are_cut_as_clip_cuts_them() {
@@ -193,5 +213,25 @@ mod tests {
         assert_eq!(alphabet[0], '!');
         alphabet.dedup();
         assert_eq!(alphabet.len(), 256);
+    }
+
+    #[test]
+    fn a_vocabulary_too_small_for_a_word_is_refused_and_writes_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let train = |vocab_size| {
+            let task = TokenizerTask {
+                outputs: vec![home.path().join("tokenizer")],
+                vocab_size,
+                context_length: 24,
+            };
+            format!("{:#}", train(&task, 0).unwrap_err())
+        };
+        let message = train(514);
+        assert!(message.contains("vocab_size is 514"), "{message}");
+        let message = train(560);
+        for part in ["vocab_size = 560", "has no entry for `"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert!(!home.path().join("tokenizer").exists());
     }
 }

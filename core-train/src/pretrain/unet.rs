@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::Network;
 use core_model::Precision;
@@ -19,8 +19,9 @@ use core_model::vae::AutoencoderKl;
 use rand::RngExt;
 use serde::Deserialize;
 
+use super::objective::{Objective, Place, Quality, stored};
 use super::scenes::{LabelledScene, PeopleShare, Scenes, Split, pixels};
-use super::session::{Objective, Quality};
+use super::vocabulary::read_tokenizer;
 use super::zero_shot::ZeroShot;
 use crate::progress::Progress;
 use crate::world::Category;
@@ -118,7 +119,7 @@ impl<'a> UnetObjective<'a> {
             seed,
             batch_size,
             device,
-            tokenizer: Tokenizer::from_dir(&model.join("tokenizer"))?,
+            tokenizer: read_tokenizer(&model.join("tokenizer"), task.people.nouns())?,
             text_encoder: TextEncoder::load(&model.join("text_encoder"), device)?,
             noise_scheduler: DdpmScheduler::new(&scheduler)?,
             pool: Vec::new(),
@@ -174,6 +175,25 @@ impl<'a> UnetObjective<'a> {
         }
         pool.truncate(count);
         Ok(pool)
+    }
+
+    /// Refuses a U-Net for other latents or other hidden states than its model has.
+    fn check_fit(&self, config: &UNet2DConditionConfig, whose: &str) -> Result<()> {
+        let model = self.task.model.display();
+        let channels = self.latent_shape[0];
+        ensure!(
+            config.in_channels == channels,
+            "{whose}: in_channels is {}, and latents of the autoencoder in {model} have {channels} channels; give \
+             the U-Net as many, or move its folder away to train it anew",
+            config.in_channels
+        );
+        let width = self.text_encoder.config().hidden_size;
+        ensure!(
+            config.cross_attention_dim.at(0) == Some(width),
+            "{whose}: cross_attention_dim is not {width}, the hidden_size of the text encoder in {model}; give the \
+             U-Net that width, or move its folder away to train it anew"
+        );
+        Ok(())
     }
 
     /// Noisy latents, timesteps, captions and the target of some scenes.
@@ -250,13 +270,19 @@ impl Objective for UnetObjective<'_> {
     /// Indices of scenes in the pool.
     type Batch = Vec<usize>;
 
-    fn network(&self, device: &Device) -> Result<UNet2DConditionModel> {
+    fn fresh(&self, device: &Device) -> Result<UNet2DConditionModel> {
+        let architecture = &self.task.architecture;
+        self.check_fit(architecture, "[unet.architecture]")?;
+        Ok(UNet2DConditionModel::init(architecture, self.seed, device)?)
+    }
+
+    fn stored(&self, device: &Device) -> Result<Option<UNet2DConditionModel>> {
         let folder = self.task.output();
-        Ok(if folder.join("config.json").exists() {
-            UNet2DConditionModel::load(&folder, device)?
-        } else {
-            UNet2DConditionModel::init(&self.task.architecture, self.seed, device)?
-        })
+        let network: Option<UNet2DConditionModel> = stored(&folder, device)?;
+        if let Some(network) = &network {
+            self.check_fit(network.config(), &folder.display().to_string())?;
+        }
+        Ok(network)
     }
 
     fn folder(&self) -> Option<PathBuf> {
@@ -326,6 +352,10 @@ impl Objective for UnetObjective<'_> {
         Ok(quality)
     }
 
+    fn worth(&self, quality: &Quality) -> f64 {
+        -quality.iter().map(|(_, error)| error).sum::<f64>()
+    }
+
     fn final_quality(&self, network: &UNet2DConditionModel) -> Result<Quality> {
         let mut quality = self.evaluate(network)?;
         let clip = ZeroShot::load(
@@ -356,8 +386,8 @@ impl Objective for UnetObjective<'_> {
         Ok(quality)
     }
 
-    fn save(&self, network: &UNet2DConditionModel) -> Result<()> {
-        network.save(&self.task.output(), Precision::Float16)?;
+    fn save(&self, network: &UNet2DConditionModel, place: Place<'_>) -> Result<()> {
+        network.save(&place(&self.task.output()), Precision::Float16)?;
         Ok(())
     }
 }

@@ -11,8 +11,8 @@ use core_model::rng::randn;
 use core_model::vae::{AutoencoderKl, VaeConfig};
 use serde::Deserialize;
 
+use super::objective::{Objective, Place, Quality, stored};
 use super::scenes::{Scenes, Split, pixels};
-use super::session::{Objective, Quality};
 
 /// Weights of absolute error, squared error (both per pixel value) and divergence from the standard
 /// normal distribution (per latent value).
@@ -50,12 +50,13 @@ impl Objective for VaeObjective<'_> {
     type Network = AutoencoderKl;
     type Batch = Vec<f32>;
 
-    fn network(&self, device: &Device) -> Result<AutoencoderKl> {
-        Ok(if self.task.output.join("config.json").exists() {
-            AutoencoderKl::load(&self.task.output, device)?
-        } else {
-            AutoencoderKl::init(&self.task.architecture, self.seed, device)?
-        })
+    fn fresh(&self, device: &Device) -> Result<AutoencoderKl> {
+        let architecture = &self.task.architecture;
+        Ok(AutoencoderKl::init(architecture, self.seed, device)?)
+    }
+
+    fn stored(&self, device: &Device) -> Result<Option<AutoencoderKl>> {
+        stored(&self.task.output, device)
     }
 
     fn folder(&self) -> Option<PathBuf> {
@@ -102,7 +103,7 @@ impl Objective for VaeObjective<'_> {
         Ok(vec![("psnr_db".into(), psnr / batches as f64)])
     }
 
-    fn save(&self, network: &AutoencoderKl) -> Result<()> {
+    fn save(&self, network: &AutoencoderKl, place: Place<'_>) -> Result<()> {
         let scenes = Scenes::new(self.seed, Split::Training, "vae scaling scene");
         let latents = to_vec(
             network
@@ -117,7 +118,7 @@ impl Objective for VaeObjective<'_> {
         network
             .clone()
             .with_scaling_factor(factor)
-            .save(&self.task.output, Precision::Float16)?;
+            .save(&place(&self.task.output), Precision::Float16)?;
         Ok(())
     }
 }

@@ -12,9 +12,9 @@ use core_model::tokenizer::Tokenizer;
 use image::RgbImage;
 
 use super::contrast::normalised;
+use super::objective::Quality;
 use super::questions::Questions;
 use super::scenes::LabelledScene;
-use super::session::Quality;
 use crate::world::Category;
 
 /// Images per forward pass.

@@ -84,7 +84,10 @@ fn a_resumed_training_ends_with_the_bytes_of_an_uninterrupted_one() {
     let mut text = std::fs::read_to_string(&path).unwrap();
     text.push_str("3,6,1,9.9,9.9\n");
     std::fs::write(&path, text).unwrap();
-    assert_eq!(printed(pretrain(&config(in_parts.path(), 3))), quality);
+    // Whether one step more of so few makes it better does not matter here.
+    let mut third = pretrain(&config(in_parts.path(), 3));
+    third.arg("--replace");
+    assert_eq!(printed(third), quality);
 
     let weights = |folder: &Path| {
         std::fs::read(folder.join("vae/diffusion_pytorch_model.safetensors")).unwrap()
@@ -150,4 +153,131 @@ fn only_a_finished_network_is_evaluated() {
     command.arg("--evaluate");
     let message = failure(command);
     assert!(message.contains("text-encoder.csv"), "{message}");
+}
+
+/// The shipped autoencoder as the finished network of a pretraining file.
+fn with_shipped_weights(folder: &Path) -> PathBuf {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/mini/vae");
+    copy_folder(&shipped, &folder.join("vae"));
+    folder.join("vae/diffusion_pytorch_model.safetensors")
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn better_weights_stay_until_they_are_to_be_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = with_shipped_weights(folder.path());
+    let before = std::fs::read(&weights).unwrap();
+    let path = config(folder.path(), 2);
+    let message = failure(pretrain(&path));
+    let beside = folder.path().join("state/vae");
+    let place = beside.display().to_string();
+    for part in ["another architecture", &place, "--replace"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    // Both figures are told when they are compared, and again in the reason.
+    assert_eq!(message.matches("psnr_db ").count() % 2, 0, "{message}");
+    assert!(message.matches("psnr_db ").count() >= 2, "{message}");
+    assert!(std::fs::read(&weights).unwrap() == before);
+    let new = std::fs::read(beside.join("diffusion_pytorch_model.safetensors")).unwrap();
+    assert!(new != before);
+
+    let mut command = pretrain(&path);
+    command.arg("--replace");
+    let quality = printed(command);
+    assert!(quality.starts_with("psnr_db "), "{quality}");
+    assert!(std::fs::read(&weights).unwrap() == new);
+    // The finished training ends the same way when it is started once more.
+    assert_eq!(printed(pretrain(&path)), quality);
+}
+
+#[test]
+fn a_folder_that_is_half_there_is_named_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = config(folder.path(), 1);
+    let weights = with_shipped_weights(folder.path());
+    let config_file = folder.path().join("vae/config.json");
+    let kept = std::fs::read(&config_file).unwrap();
+
+    std::fs::remove_file(&config_file).unwrap();
+    let message = failure(pretrain(&path));
+    for part in ["vae is half there", "diffusion_pytorch_model.safetensors"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert!(weights.exists() && !config_file.exists());
+
+    std::fs::write(&config_file, kept).unwrap();
+    std::fs::remove_file(&weights).unwrap();
+    let message = failure(pretrain(&path));
+    for part in ["vae is half there", "has no weights"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert!(!weights.exists());
+}
+
+#[test]
+fn a_state_of_another_architecture_is_refused_by_file_and_parameter() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = config(folder.path(), 1);
+    printed(pretrain(&path));
+    std::fs::remove_dir_all(folder.path().join("vae")).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let wider = text.replace("[4, 4, 4]", "[8, 8, 8]");
+    let deeper = text.replace("layers_per_block = 1", "layers_per_block = 2");
+    let shallower = text
+        .replace("[4, 4, 4]", "[4, 4]")
+        .replace(
+            "\"DownEncoderBlock2D\", \"DownEncoderBlock2D\", ",
+            "\"DownEncoderBlock2D\", ",
+        )
+        .replace(
+            "\"UpDecoderBlock2D\", \"UpDecoderBlock2D\", ",
+            "\"UpDecoderBlock2D\", ",
+        );
+    for other in [wider, deeper, shallower] {
+        assert_ne!(other, text);
+        std::fs::write(&path, other).unwrap();
+        let message = failure(pretrain(&path));
+        for part in [
+            "state.safetensors",
+            "another architecture",
+            "remove the file",
+        ] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+    }
+    assert!(!folder.path().join("vae").exists());
+}
+
+#[test]
+fn a_generator_without_the_weights_of_its_autoencoder_is_refused_by_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let pretraining = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/pretrain");
+    let model = folder.path().join("mini");
+    copy_folder(&pretraining.join("../../models/mini"), &model);
+    std::fs::remove_file(model.join("vae/diffusion_pytorch_model.safetensors")).unwrap();
+    let text = std::fs::read_to_string(pretraining.join("unet.toml")).unwrap();
+    let here = |name: &str| folder.path().join(name).display().to_string();
+    let text = text
+        .replace("../../models/mini\"", &format!("{}\"", model.display()))
+        .replace("../../results/pretrain/unet", &here("state"))
+        .replace("../../models/curves/unet.csv", &here("unet.csv"));
+    let path = folder.path().join("unet.toml");
+    std::fs::write(&path, text).unwrap();
+    let message = failure(pretrain(&path));
+    for part in ["mini/vae", "has no weights"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert!(!folder.path().join("state").exists());
 }
