@@ -42,6 +42,7 @@ use crate::report::figures::{
 };
 use crate::report::{self, ScoreTable, Tables, TokenRow, Weighting};
 use crate::scoring::{ScoredImages, photo_files};
+use crate::settings::{SETTINGS, settings};
 use crate::tokens::{TokenProbe, related};
 use crate::trained::Trained;
 use crate::usage::Usage;
@@ -217,6 +218,11 @@ impl<'a> Harness<'a> {
         let curves = self.curves()?;
         report::write_rows(&self.file("tokens.csv"), &tokens)?;
         report::write_rows(&self.file("curves.csv"), &curves)?;
+        let settings = settings(self.experiment)?;
+        if !settings.is_empty() {
+            report::write_rows(&self.file(SETTINGS), &settings)?;
+            outcome.files.push(SETTINGS.to_string());
+        }
         self.validation_scores(&mut outcome)?;
         self.score(&mut outcome, &tokens, &curves)?;
         let mut figures = draw_all(self.results, &FigureOptions::default())?.files;

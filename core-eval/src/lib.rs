@@ -54,6 +54,7 @@ mod removal;
 pub mod report;
 pub mod rows;
 pub mod scoring;
+pub mod settings;
 mod shared_stages;
 pub mod slurm;
 pub mod statistics;

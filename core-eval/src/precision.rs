@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 
 use crate::metrics::Metric;
 use crate::report::{Grouped, ScoreRow, grouped};
-use crate::statistics::{half_width, mean, variance};
+use crate::statistics::{ENOUGH_CONCEPTS, half_width, mean, variance};
 
 /// Upper limit of the search, in concepts, prompts or images.
 const MOST: usize = 100_000;
@@ -137,6 +137,15 @@ impl Spread {
         2.0 * half_width(variance, concepts.saturating_sub(1))
     }
 
+    /// The width of the 95 % interval that an experiment of these sizes has: with enough concepts they are
+    /// resampled, so that it is for all concepts of this kind, else for these alone.
+    pub fn width_at(&self, [concepts, prompts, images]: [usize; 3]) -> f64 {
+        match concepts >= ENOUGH_CONCEPTS {
+            true => self.width_of_all(concepts, prompts, images),
+            false => self.width_of_these(concepts, prompts, images),
+        }
+    }
+
     /// The fewest concepts for an interval of this width for all concepts of this kind, with the prompts
     /// and images of the experiment; `None` when no number within the limit is enough.
     pub fn concepts_for(&self, wanted: f64) -> Option<usize> {
@@ -248,6 +257,30 @@ mod tests {
             spread.images_for(0.1),
             None,
             "the prompts' own spread stays"
+        );
+    }
+
+    #[test]
+    fn an_experiment_with_enough_concepts_speaks_of_all_and_one_with_few_of_its_own() {
+        let spread = Spread {
+            concepts: 0.01,
+            prompts: 0.04,
+            images: 0.02,
+            concept_count: 3,
+            prompt_count: 10,
+            image_count: 2,
+        };
+        // 24 concepts of 16 prompts and 4 images: t(.975, 23) = 2.0687, variance (.01 + .045 / 16) / 24.
+        let width = spread.width_at([24, 16, 4]);
+        assert!(
+            (width - 2.0 * 2.068_66 * (0.012_812_5_f64 / 24.0).sqrt()).abs() < 1e-5,
+            "{width}"
+        );
+        // 3 concepts: t(.975, 45) = 2.0141, variance .045 / 48.
+        let width = spread.width_at([3, 16, 4]);
+        assert!(
+            (width - 2.0 * 2.014_10 * (0.045_f64 / 48.0).sqrt()).abs() < 1e-5,
+            "{width}"
         );
     }
 

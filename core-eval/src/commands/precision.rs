@@ -1,6 +1,6 @@
 //! `core-eval precision`: how large an experiment must be for an interval of a wanted width.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -8,6 +8,7 @@ use indexmap::IndexSet;
 use serde::Serialize;
 
 use super::say;
+use core_eval::experiment::Experiment;
 use core_eval::metrics::Metric;
 use core_eval::precision::spread;
 use core_eval::report::{ScoreRow, ScoreTable};
@@ -20,6 +21,9 @@ pub(crate) struct PrecisionArgs {
     /// Wanted width of the 95 % intervals, from end to end, in the unit of the scores
     #[arg(long, default_value_t = 0.05)]
     width: f64,
+    /// An experiment file: also print the widths of the intervals that its concepts, prompts and images give
+    #[arg(long, value_name = "FILE")]
+    experiment: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -44,9 +48,11 @@ pub(crate) fn run(args: &PrecisionArgs) -> Result<()> {
             path.display()
         );
     };
+    let sizes = args.experiment.as_deref().map(sizes_of).transpose()?;
     let report = Report {
         width: args.width,
-        rows: needed(&metrics, &rows, &first.variant, args.width)?,
+        sizes,
+        rows: needed(&metrics, &rows, &first.variant, (args.width, sizes))?,
     };
     match args.json {
         true => say(&serde_json::to_string_pretty(&report)?),
@@ -55,10 +61,32 @@ pub(crate) fn run(args: &PrecisionArgs) -> Result<()> {
     Ok(())
 }
 
+/// The numbers of concepts, of prompts per concept and of images per prompt of an experiment.
+///
+/// # Errors
+/// A file that is no experiment; one whose groups of concepts have different numbers of prompts is measured by
+/// the smaller number.
+fn sizes_of(file: &Path) -> Result<[usize; 3]> {
+    let experiment = Experiment::load(file)?;
+    let concepts = experiment.concepts.iter();
+    let prompts = concepts.map(|concept| experiment.prompts_for(concept).len());
+    let prompts = prompts.min().unwrap_or(0);
+    ensure!(
+        prompts > 0,
+        "{}: none of its concept folders is there",
+        file.display()
+    );
+    let images = experiment.sampling.images_per_prompt * experiment.seeds.len();
+    Ok([experiment.concept_names().len(), prompts, images])
+}
+
 /// Sizes for a wanted width.
 #[derive(Debug, Serialize)]
 struct Report {
     width: f64,
+    /// Concepts, prompts per concept and images per prompt of the experiment that was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sizes: Option<[usize; 3]>,
     rows: Vec<Row>,
 }
 
@@ -76,10 +104,18 @@ struct Row {
     concepts_needed: Option<usize>,
     prompts_needed: Option<usize>,
     images_needed: Option<usize>,
+    /// The width that the experiment has which was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    width_there: Option<f64>,
 }
 
 /// The rows of all variants, each without and with the first variant subtracted.
-fn needed(metrics: &[Metric], rows: &[ScoreRow], first: &str, width: f64) -> Result<Vec<Row>> {
+fn needed(
+    metrics: &[Metric],
+    rows: &[ScoreRow],
+    first: &str,
+    (width, sizes): (f64, Option<[usize; 3]>),
+) -> Result<Vec<Row>> {
     let variants: IndexSet<&str> = rows.iter().map(|row| row.variant.as_str()).collect();
     let mut needed = Vec::new();
     for variant in variants {
@@ -102,6 +138,7 @@ fn needed(metrics: &[Metric], rows: &[ScoreRow], first: &str, width: f64) -> Res
                     concepts_needed: spread.concepts_for(width),
                     prompts_needed: spread.prompts_for(width),
                     images_needed: spread.images_for(width),
+                    width_there: sizes.map(|sizes| spread.width_at(sizes)),
                 });
             }
         }
@@ -117,11 +154,21 @@ impl Report {
              images per prompt, needed\nto describe these concepts only (the other sizes unchanged).\n",
             self.width
         ));
-        say(
+        if let Some([concepts, prompts, images]) = self.sizes {
+            say(&format!(
+                "The last column is the width with {concepts} concepts, {prompts} prompts per concept and \
+                 {images} images per prompt.\n"
+            ));
+        }
+        let [head, rule] = match self.sizes {
+            Some(_) => [" width there |", "---|"],
+            None => ["", ""],
+        };
+        say(&format!(
             "| variant | score | sd concepts | sd prompts | sd images | concepts needed | prompts needed | \
-             images needed |",
-        );
-        say("|---|---|---|---|---|---|---|---|");
+             images needed |{head}"
+        ));
+        say(&format!("|---|---|---|---|---|---|---|---|{rule}"));
         for row in &self.rows {
             let what = match &row.baseline {
                 Some(baseline) => format!("{} - {baseline}", row.variant),
@@ -130,8 +177,10 @@ impl Report {
             let counts = [row.concepts_needed, row.prompts_needed, row.images_needed];
             let [c, p, i] =
                 counts.map(|count| count.map_or("–".to_string(), |count| count.to_string()));
+            let there = row.width_there;
+            let there = there.map_or(String::new(), |width| format!(" {width:.4} |"));
             say(&format!(
-                "| {what} | {} | {:.4} | {:.4} | {:.4} | {c} | {p} | {i} |",
+                "| {what} | {} | {:.4} | {:.4} | {:.4} | {c} | {p} | {i} |{there}",
                 row.score, row.sd_concepts, row.sd_prompts, row.sd_images
             ));
         }

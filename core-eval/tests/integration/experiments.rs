@@ -1,5 +1,6 @@
 //! The shipped experiment files, and what happens to wrong ones.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
@@ -7,6 +8,8 @@ use core_eval::experiment::Experiment;
 use core_eval::protocol::Protocol;
 use core_eval::reference::{compare, reference_of};
 use core_eval::report::ScoreTable;
+use core_eval::statistics::ENOUGH_CONCEPTS;
+use core_train::config::Group;
 
 fn experiments() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments")
@@ -49,7 +52,9 @@ fn every_shipped_experiment_parses() {
         "comparison-development.toml",
         "effects.toml",
         "second-stage.toml",
+        "table3.toml",
         "test-time.toml",
+        "weights.toml",
         "paper/table1.toml",
         "paper/table3.toml",
         "paper/test-time.toml",
@@ -139,6 +144,56 @@ fn the_ablation_is_as_large_as_it_claims_to_be() {
     assert!(experiment.sampling.images_per_prompt >= 2);
     for concept in &experiment.concepts {
         assert!(experiment.prompts_for(concept).len() >= 10);
+    }
+}
+
+#[test]
+fn table_3_has_24_unseen_concepts_of_both_groups_and_prompts_that_chose_nothing() {
+    let load = |name: &str| Experiment::load(&experiments().join(name)).unwrap();
+    let table3 = load("table3.toml");
+    let of_group = |group: Group| {
+        let concepts = table3.concepts.iter();
+        concepts.filter(move |c| c.group == Some(group)).count()
+    };
+    assert_eq!(
+        (of_group(Group::Animate), of_group(Group::Inanimate)),
+        (12, 12)
+    );
+    let names: HashSet<String> = table3.concept_names().into_iter().collect();
+    assert_eq!(names.len(), 24);
+    assert!(
+        table3.concepts.len() >= ENOUGH_CONCEPTS,
+        "concepts are resampled"
+    );
+    for concept in &table3.concepts {
+        assert_eq!(table3.prompts_for(concept).len(), 16);
+    }
+    // Neither the curve over the weights nor the choice of learning rates saw a concept or a prompt of it.
+    for name in [
+        "weights.toml",
+        "development.toml",
+        "comparison-development.toml",
+    ] {
+        let chosen = load(name);
+        assert!(
+            chosen
+                .concept_names()
+                .iter()
+                .all(|concept| !names.contains(concept)),
+            "{name}"
+        );
+        let prompts = |experiment: &Experiment| -> HashSet<(bool, String)> {
+            let prompts = experiment.prompts.iter();
+            let prompts = prompts.map(|p| (p.group == Group::Animate, p.prompt.clone()));
+            prompts.collect()
+        };
+        assert!(prompts(&table3).is_disjoint(&prompts(&chosen)), "{name}");
+    }
+    let ablation = load("ablation.toml");
+    for variant in &ablation.variants {
+        let mut others = table3.variants.iter();
+        let same = others.find(|other| other.name == variant.name).unwrap();
+        assert_eq!(same.recipe, variant.recipe, "{}", variant.name);
     }
 }
 

@@ -51,6 +51,31 @@ fn the_doctor_prints_versions_devices_and_checkpoints_as_json() {
 }
 
 #[test]
+fn precision_says_what_an_experiment_of_other_sizes_would_see() {
+    let folder = checkout().join("results/reference/effects");
+    let experiment = checkout().join("experiments/table3.toml");
+    let [folder, experiment] = [&folder, &experiment].map(|path| path.to_str().unwrap());
+    let report = json(&["precision", folder, "--experiment", experiment, "--json"]);
+    assert_eq!(report["sizes"], serde_json::json!([24, 16, 4]));
+    for row in report["rows"].as_array().unwrap() {
+        // Concepts are resampled there: t(.975, 23) = 2.0687 standard errors on both sides.
+        let [concepts, prompts, images] =
+            ["sd_concepts", "sd_prompts", "sd_images"].map(|sd| row[sd].as_f64().unwrap().powi(2));
+        let variance = (concepts + (prompts + images / 4.0) / 16.0) / 24.0;
+        let width = row["width_there"].as_f64().unwrap();
+        assert!(
+            (width - 2.0 * 2.068_66 * variance.sqrt()).abs() < 1e-4,
+            "{row}"
+        );
+    }
+    let table = core_eval(&["precision", folder, "--experiment", experiment]);
+    let table = String::from_utf8(table.stdout).unwrap();
+    for part in ["24 concepts, 16 prompts per concept", "| width there |"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+}
+
+#[test]
 fn precision_prints_the_numbers_of_its_table_as_json() {
     let folder = checkout().join("results/reference/ablation");
     let folder = folder.to_str().unwrap();

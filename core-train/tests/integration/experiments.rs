@@ -238,8 +238,12 @@ fn evaluation(file: &str) -> Vec<[String; 3]> {
 
 #[test]
 fn evaluation_prompts_are_none_of_the_regularisation_prompts() {
-    for (folder, at_least) in [("", 20), ("mini/", 10)] {
-        let rows = evaluation(&format!("{folder}evaluation.csv"));
+    for (folder, name, at_least) in [
+        ("", "evaluation", 20),
+        ("mini/", "evaluation", 16),
+        ("mini/", "table3", 16),
+    ] {
+        let rows = evaluation(&format!("{folder}{name}.csv"));
         for group in [Group::Animate, Group::Inanimate] {
             let name = group.name();
             let file = format!("prompts/{folder}regularization-{name}.txt");

@@ -202,7 +202,7 @@ pub(super) fn legend_line(
 }
 
 /// A number on an axis, without zeros at its end.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     let text = format!("{value:.6}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     if text == "-0" {

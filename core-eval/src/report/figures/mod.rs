@@ -10,6 +10,7 @@ mod placed;
 mod probe;
 mod prompt;
 mod runs;
+mod settings;
 mod sheets;
 mod surface;
 mod tokens;
@@ -29,6 +30,7 @@ use crate::attention_file::{
 use crate::base::Base;
 use crate::curves::CurveRow;
 use crate::metrics::Metric;
+use crate::settings::{SETTINGS, SettingRow};
 use canvas::Figure;
 use probe::{Choice, PromptProbe, RowOf, TrainedVariants};
 use prompt::PromptFigure;
@@ -80,6 +82,7 @@ pub fn draw_all(results: &Path, options: &FigureOptions) -> Result<Drawn> {
         drawn: Drawn::default(),
     };
     drawing.summaries()?;
+    drawing.settings()?;
     drawing.curves()?;
     drawing.tokens()?;
     drawing.sheets()?;
@@ -95,6 +98,7 @@ struct ResultTables<'a> {
     scores: ScoreTable,
     tokens: Vec<TokenRow>,
     curves: Vec<CurveRow>,
+    settings: Vec<SettingRow>,
     sources: Sources,
     /// All variants, in order, whether they are drawn or not.
     variants: Vec<String>,
@@ -108,6 +112,7 @@ impl<'a> ResultTables<'a> {
             summaries: Vec::new(),
             tokens: read_rows(&results.join("tokens.csv"))?,
             curves: read_rows(&results.join("curves.csv"))?,
+            settings: read_rows(&results.join(SETTINGS))?,
             sources: Sources::read(results, &scores.rows)?,
             scores,
             variants: Vec::new(),
@@ -233,6 +238,35 @@ impl Drawing<'_> {
                     tradeoff::draw_tradeoffs(area, &rows, &pairs, &variants)
                 })?);
             }
+        }
+        Ok(())
+    }
+
+    /// The curves over settings, under every protocol, where variants change a number of the recipe alone.
+    fn settings(&mut self) -> Result<()> {
+        let mut settings = self.tables.settings.clone();
+        let Some(first) = settings.first().map(|row| row.variant.clone()) else {
+            return Ok(());
+        };
+        settings.retain(|row| {
+            row.variant == first || self.tables.is_chosen(&row.variant, self.options)
+        });
+        let curves = settings::curves(&settings);
+        for (suffix, rows) in &self.tables.summaries {
+            let metrics: Vec<Metric> = Metric::ALL
+                .iter()
+                .copied()
+                .filter(|metric| rows.iter().any(|row| row.metric == *metric))
+                .collect();
+            if metrics.is_empty() {
+                continue;
+            }
+            let name = format!("settings{suffix}");
+            let size = settings::size(&metrics, &curves);
+            let figure = Self::figure(&self.folder, &name, size)?;
+            self.drawn.files.extend(figure.draw(&[], |area| {
+                settings::draw_settings(area, rows, &metrics, &curves, &first)
+            })?);
         }
         Ok(())
     }
