@@ -58,7 +58,9 @@ pub(super) fn draw_settings(
                 .filter_map(|setting| Point::of(setting, &of_metric))
                 .collect();
             if let Some(panel) = panels.next() {
-                let title = format!("{}, difference to {first}", metric.title());
+                let own = of_metric.iter().find(|row| row.variant == first);
+                let own = own.map_or(String::new(), |row| format!(" ({:.3})", row.mean));
+                let title = format!("{}, difference to {first}{own}", metric.title());
                 draw_panel(panel, (&title, name), &points, palette(index))?;
             }
         }
@@ -187,7 +189,7 @@ mod tests {
         assert_eq!(short(0.27), "0.27");
         assert_eq!(short(45.0), "45");
         assert_eq!(short(0.0), "0");
-        let row = |name: &str, value| SettingRow {
+        let row = |name: &str, value: f64| SettingRow {
             key: "k".into(),
             name: name.into(),
             variant: value.to_string(),
