@@ -7,10 +7,11 @@ use core_model::params::to_vec;
 use image::RgbImage;
 
 use super::contrast::normalised;
+use super::objective::Quality;
 use super::scenes::{Scenes, Split, pixels};
-use super::session::Quality;
 use crate::world::{
-    Counterfactual, Pattern, Rendering, Thing, View, WorldConcept, render, visible_difference,
+    ConceptSet, Counterfactual, Pattern, Rendering, Thing, View, WorldConcept, render,
+    visible_difference,
 };
 
 /// Things whose images go through the network together.
@@ -57,12 +58,14 @@ pub(super) fn triples(
         .collect()
 }
 
-/// `photos`: the mean cosine of two photos of a shipped concept; `photos_without_pattern`: that of a
+/// `photos`: the mean cosine of two photos of a shipped concept or one for choosing settings, so that nothing is
+/// chosen on those of Table 3; `photos_without_pattern`: that of a
 /// photo of it and a photo of the same thing without its markings. These are scores of the concepts
 /// as experiments report them, so the second must lie below the first.
 pub(super) fn photos(features: impl Fn(Tensor<4>) -> Tensor<2>, device: &Device) -> Quality {
     let (mut same, mut without, mut photos) = (0.0, 0.0, 0.0);
-    for concept in WorldConcept::ALL {
+    let all = WorldConcept::ALL.iter();
+    for concept in all.filter(|concept| concept.set != ConceptSet::Table3) {
         let (thing, views) = (concept.thing(), concept.views());
         let plain = Thing {
             pattern: Pattern::None,

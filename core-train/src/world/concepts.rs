@@ -198,7 +198,7 @@ mod tests {
         for (index, one) in all.iter().enumerate() {
             for other in &all[..index] {
                 assert_ne!(one.folder(), other.folder());
-                let [a, b] = [one, other].map(WorldConcept::identity);
+                let [a, b] = [one, other].map(WorldConcept::thing);
                 if (a.category, a.color, a.pattern) == (b.category, b.color, b.pattern) {
                     pairs += 1;
                     let names = format!("{}, {}", one.name, other.name);
