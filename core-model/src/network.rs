@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -103,6 +103,16 @@ pub trait Network: Module + Sized {
     fn extended(&self, extensions: Vec<Extension>) -> Result<Self> {
         let pb = ParamBuilder::of_network(self, self.names(), extensions);
         Self::new(self.config(), &pb)
+    }
+
+    /// The same network with more rows, [rows, width], at the end of one of its tables; `config` says how many there
+    /// are now.
+    ///
+    /// # Errors
+    /// A table that does not exist, rows of another width, a config that does not fit.
+    fn with_more_rows(&self, table: &str, rows: Tensor<2>, config: &Self::Config) -> Result<Self> {
+        let pb = ParamBuilder::with_more_rows(self, self.names(), table, rows)?;
+        Self::new(config, &pb)
     }
 
     /// The keys and shapes that a network of this config has, without making it.

@@ -171,6 +171,35 @@ impl ParamBuilder {
         }
     }
 
+    /// The tensors of a network, to build it again with more rows at the end of one of its tables.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when there is no such table, or its rows are of another width.
+    pub(crate) fn with_more_rows<M: Module>(
+        network: &M,
+        names: &ParamNames,
+        table: &str,
+        rows: Tensor<2>,
+    ) -> Result<Self> {
+        let mut pb = Self::of_network(network, names, Vec::new());
+        let shared = Rc::get_mut(&mut pb.shared);
+        let Some(Source::Network(tensors)) = shared.map(|shared| &mut shared.source) else {
+            return Err(Error::Invalid("the network has no values".to_string()));
+        };
+        let old = tensors.remove(table);
+        let old = old.ok_or_else(|| Error::Invalid(format!("the network has no `{table}`")))?;
+        let ([more, width], count) = (rows.dims(), old.dims()[0]);
+        if !count.is_multiple_of(width) {
+            return Err(Error::Invalid(format!(
+                "`{table}` has {count} values, which are no rows of {width}"
+            )));
+        }
+        let rows = rows.cast(old.dtype()).to_device(&old.device());
+        let grown = Tensor::cat(vec![old, rows.reshape([more * width])], 0);
+        tensors.insert(table.to_string(), grown);
+        Ok(pb)
+    }
+
     /// Fresh parameters, each a function of `seed` and its own key.
     pub fn random(seed: u64, device: &Device) -> Self {
         Self::new(Source::Random(seed), Precision::Float32, device)

@@ -37,7 +37,7 @@ impl ParamNames {
     }
 
     /// The name of a single parameter.
-    pub(crate) fn one(id: ParamId, name: &str, shape: Vec<usize>) -> Self {
+    pub fn one(id: ParamId, name: &str, shape: Vec<usize>) -> Self {
         let name = name.to_string();
         Self(Arc::new(HashMap::from([(id, Stored { name, shape })])))
     }
