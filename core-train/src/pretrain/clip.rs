@@ -19,6 +19,10 @@ use super::questions::Questions;
 use super::scenes::{LabelledScene, PeopleShare, Scenes, Split, pixels};
 use super::triples::{photos, triples};
 use super::vocabulary::read_tokenizer;
+use super::word_rows::new_rows;
+
+/// The key of the token table.
+const TABLE: &str = "text_model.embeddings.token_embedding.weight";
 
 /// Weight of the questions (one cross-entropy per attribute) relative to the contrastive loss, which
 /// alone hardly learns the noun.
@@ -103,11 +107,20 @@ impl Objective for ClipObjective<'_> {
         Ok(ClipModel::init(architecture, self.seed, device)?)
     }
 
+    /// With a row for every token that only the tokenizer has.
     fn stored(&self, device: &Device) -> Result<Option<ClipModel>> {
-        match &self.task.output {
-            Some(folder) => stored(folder, device),
-            None => Ok(None),
-        }
+        let Some(folder) = &self.task.output else {
+            return Ok(None);
+        };
+        let Some(network) = stored::<ClipModel>(folder, device)? else {
+            return Ok(None);
+        };
+        let Some(rows) = new_rows(&self.tokenizer, network.text_encoder().token_table()) else {
+            return Ok(Some(network));
+        };
+        let mut config = network.config().clone();
+        config.text_config.vocab_size += rows.dims()[0];
+        Ok(Some(network.with_more_rows(TABLE, rows, &config)?))
     }
 
     fn folder(&self) -> Option<PathBuf> {

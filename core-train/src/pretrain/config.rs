@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::clip::ClipTask;
 use super::clipseg::ClipSegTask;
 use super::dino::DinoTask;
+use super::pattern::PatternTask;
 use super::session::Schedule;
 use super::tokenizer::TokenizerTask;
 use super::unet::UnetTask;
@@ -26,6 +27,8 @@ pub enum Task {
     ClipSeg(ClipSegTask),
     /// `[dino]`: the instance encoder.
     Dino(DinoTask),
+    /// `[pattern]`: the classifier of markings.
+    Pattern(PatternTask),
     /// `[unet]`: the U-Net, which predicts the noise.
     Unet(UnetTask),
 }
@@ -57,6 +60,7 @@ struct File {
     clip: Option<ClipTask>,
     clipseg: Option<ClipSegTask>,
     dino: Option<DinoTask>,
+    pattern: Option<PatternTask>,
     unet: Option<UnetTask>,
 }
 
@@ -75,6 +79,7 @@ impl PretrainConfig {
             file.clip.map(Task::Clip),
             file.clipseg.map(Task::ClipSeg),
             file.dino.map(Task::Dino),
+            file.pattern.map(Task::Pattern),
             file.unet.map(Task::Unet),
         ]
         .into_iter()
@@ -83,7 +88,7 @@ impl PretrainConfig {
         let [mut task] = <[Task; 1]>::try_from(tasks).or_else(|tasks| {
             bail!(
                 "{}: describes {} networks; give exactly one of [tokenizer], [vae], [clip], \
-                 [clipseg], [dino], [unet]",
+                 [clipseg], [dino], [pattern], [unet]",
                 path.display(),
                 tasks.len()
             )
@@ -132,6 +137,7 @@ impl Task {
                 .collect(),
             Self::ClipSeg(task) => vec![&mut task.output, &mut task.clip],
             Self::Dino(task) => vec![&mut task.output],
+            Self::Pattern(task) => vec![&mut task.output],
             Self::Unet(task) => [&mut task.model, &mut task.evaluation_clip]
                 .into_iter()
                 .chain(&mut task.contact_sheet)

@@ -9,15 +9,18 @@ mod config;
 mod contrast;
 mod dino;
 mod objective;
+mod pattern;
 mod questions;
 mod replace;
 mod scenes;
 mod session;
+mod sharpness;
 mod tokenizer;
 mod triples;
 mod unet;
 mod vae;
 mod vocabulary;
+mod word_rows;
 mod zero_shot;
 
 use std::path::Path;
@@ -27,12 +30,16 @@ use burn::tensor::Device;
 
 pub use config::{PretrainConfig, Task};
 pub use objective::Quality;
+pub use pattern::{PatternClassifier, PatternClassifierConfig};
+pub use scenes::pixels;
 pub use session::Schedule;
+pub use sharpness::sharpness;
 
 use clip::ClipObjective;
 use clipseg::ClipSegObjective;
 use dino::DinoObjective;
 use objective::Objective;
+use pattern::PatternObjective;
 use session::train;
 use unet::UnetObjective;
 use vae::VaeObjective;
@@ -90,6 +97,17 @@ pub fn run(path: &Path, device: &Device, action: Action) -> Result<Quality> {
         ),
         Task::Dino(task) => finish(
             &DinoObjective {
+                task,
+                seed,
+                batch_size,
+                device,
+            },
+            &config,
+            device,
+            action,
+        ),
+        Task::Pattern(task) => finish(
+            &PatternObjective {
                 task,
                 seed,
                 batch_size,

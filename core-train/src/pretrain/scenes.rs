@@ -2,12 +2,13 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::image_processor::channels_first;
+use core_model::params::to_vec;
 use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
 use crate::world::{
-    Attributes, Caption, Category, Claims, Identity, Rendering, SIDE, View, render,
+    Attributes, Caption, Category, Claims, Identity, Pattern, Rendering, SIDE, View, render,
 };
 use core_model::rng::rng;
 use rand::RngExt;
@@ -42,12 +43,7 @@ impl LabelledScene {
 
     /// The rendered image.
     pub(super) fn image(&self) -> RgbImage {
-        let plane = (SIDE * SIDE) as usize;
-        RgbImage::from_fn(SIDE, SIDE, |x, y| {
-            let at = (y * SIDE + x) as usize;
-            let byte = |c: usize| ((self.pixels[c * plane + at] + 1.0) * 127.5).round() as u8;
-            image::Rgb([byte(0), byte(1), byte(2)])
-        })
+        image_of(&self.pixels)
     }
 }
 
@@ -90,6 +86,17 @@ impl PeopleShare {
             false => Category::THINGS,
         }
     }
+}
+
+/// Images with masks and the patterns of their things.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PatternedScenes {
+    /// Of all images, [3, side, side] in [-1, 1] each.
+    pub(super) pixels: Vec<f32>,
+    /// Of all images, [side, side] in [0, 1] each.
+    pub(super) masks: Vec<f32>,
+    /// One per image.
+    pub(super) patterns: Vec<Pattern>,
 }
 
 /// A stream of scenes for one purpose. Training uses the first 2^40 numbers and only combinations
@@ -210,6 +217,23 @@ impl Scenes {
             .collect()
     }
 
+    /// A batch of images with the patterns of their things; people, who have none, are left out.
+    pub(super) fn patterned(&self, batch: u64, size: usize) -> PatternedScenes {
+        let mut scenes = PatternedScenes::default();
+        for number in Self::numbers(batch, size) {
+            let (_, identity, view) = self.scene(number);
+            let Identity::Thing(thing) = &identity else {
+                continue;
+            };
+            let Rendering { image, mask } = render(&identity, &view);
+            scenes.pixels.extend(channels_first(&image));
+            let covered = mask.pixels().map(|p| f32::from(p.0[0]) / 255.0);
+            scenes.masks.extend(covered);
+            scenes.patterns.push(thing.pattern);
+        }
+        scenes
+    }
+
     /// Captions without images, for the tokenizer.
     pub(super) fn captions(&self, count: usize) -> Vec<String> {
         (0..count as u64)
@@ -245,11 +269,28 @@ impl Scenes {
     }
 }
 
-/// Stacks images to a tensor [n, 3, side, side].
-pub(super) fn pixels(values: Vec<f32>, device: &Device) -> Tensor<4> {
+/// Stacks images of 64x64 pixels, the values of each after those of the one before, to a tensor [n, 3, 64, 64].
+pub fn pixels(values: Vec<f32>, device: &Device) -> Tensor<4> {
     let side = SIDE as usize;
     let size = values.len() / (3 * side * side);
     Tensor::from_data(TensorData::new(values, [size, 3, side, side]), device)
+}
+
+/// The images of a tensor [n, 3, side, side] in [-1, 1].
+pub(super) fn images(pixels: Tensor<4>) -> Vec<RgbImage> {
+    let values = to_vec(pixels);
+    let images = values.chunks_exact(3 * (SIDE * SIDE) as usize);
+    images.map(image_of).collect()
+}
+
+/// The image of pixels [3, side, side] in [-1, 1].
+fn image_of(pixels: &[f32]) -> RgbImage {
+    let plane = (SIDE * SIDE) as usize;
+    RgbImage::from_fn(SIDE, SIDE, |x, y| {
+        let at = (y * SIDE + x) as usize;
+        let byte = |c: usize| ((pixels[c * plane + at] + 1.0) * 127.5).round() as u8;
+        image::Rgb([byte(0), byte(1), byte(2)])
+    })
 }
 
 #[cfg(test)]

@@ -21,14 +21,13 @@ use serde::Deserialize;
 
 use super::objective::{Objective, Place, Quality, stored};
 use super::scenes::{LabelledScene, PeopleShare, Scenes, Split, pixels};
+use super::sharpness::sharpness;
 use super::vocabulary::read_tokenizer;
+use super::word_rows::UnetAndRows;
 use super::zero_shot::ZeroShot;
 use crate::progress::Progress;
 use crate::world::Category;
 use crate::world::contact_sheet::{contact_sheet, side_by_side};
-
-/// Loss weight min(SNR, GAMMA) / SNR (Hang et al. 2023).
-const MIN_SNR_GAMMA: f64 = 5.0;
 
 /// Share of captions replaced by the empty one, for classifier-free guidance.
 const CAPTION_DROPOUT: f64 = 0.1;
@@ -66,6 +65,8 @@ pub struct UnetTask {
     /// A PNG to write with the final quality: 64 generated scenes beside renderings of the same
     /// captions. Absent: none is written.
     pub contact_sheet: Option<PathBuf>,
+    /// The loss of a timestep is weighted with min(SNR, gamma) / SNR (Hang et al. 2023); absent: all alike.
+    pub min_snr_gamma: Option<f64>,
     /// The sizes of the network, as in its `config.json`.
     pub architecture: UNet2DConditionConfig,
 }
@@ -197,7 +198,14 @@ impl<'a> UnetObjective<'a> {
     }
 
     /// Noisy latents, timesteps, captions and the target of some scenes.
-    fn noised(&self, scenes: &[&Latent], captions: &[Vec<u32>], key: &str, index: u64) -> Noised {
+    fn noised(
+        &self,
+        network: &UnetAndRows,
+        scenes: &[&Latent],
+        captions: &[Vec<u32>],
+        key: &str,
+        index: u64,
+    ) -> Noised {
         let [c, h, w] = self.latent_shape;
         let shape = [scenes.len(), c, h, w];
         let mut generator = rng(self.seed, key, index);
@@ -234,14 +242,17 @@ impl<'a> UnetObjective<'a> {
                 .noise_scheduler
                 .add_noise(latents, noise.clone(), &timesteps),
             noise,
-            encoder_hidden_states: self.text_encoder.forward(captions, None),
+            encoder_hidden_states: network.encode(&self.text_encoder, captions),
             timesteps,
         }
     }
 
-    fn snr(&self, timestep: usize) -> f64 {
+    /// The weight of the loss of a timestep.
+    fn weight(&self, timestep: usize) -> f64 {
         let kept = self.noise_scheduler.alphas_cumprod()[timestep];
-        kept / (1.0 - kept)
+        let snr = kept / (1.0 - kept);
+        let gamma = self.task.min_snr_gamma;
+        gamma.map_or(1.0, |gamma| gamma.min(snr) / snr)
     }
 }
 
@@ -266,31 +277,43 @@ impl Noised {
 }
 
 impl Objective for UnetObjective<'_> {
-    type Network = UNet2DConditionModel;
+    type Network = UnetAndRows;
     /// Indices of scenes in the pool.
     type Batch = Vec<usize>;
 
-    fn fresh(&self, device: &Device) -> Result<UNet2DConditionModel> {
+    fn fresh(&self, device: &Device) -> Result<UnetAndRows> {
         let architecture = &self.task.architecture;
         self.check_fit(architecture, "[unet.architecture]")?;
-        Ok(UNet2DConditionModel::init(architecture, self.seed, device)?)
+        let unet = UNet2DConditionModel::init(architecture, self.seed, device)?;
+        Ok(UnetAndRows::new(unet, &self.tokenizer, &self.text_encoder))
     }
 
-    fn stored(&self, device: &Device) -> Result<Option<UNet2DConditionModel>> {
+    fn stored(&self, device: &Device) -> Result<Option<UnetAndRows>> {
         let folder = self.task.output();
-        let network: Option<UNet2DConditionModel> = stored(&folder, device)?;
-        if let Some(network) = &network {
-            self.check_fit(network.config(), &folder.display().to_string())?;
-        }
-        Ok(network)
+        let Some(unet) = stored::<UNet2DConditionModel>(&folder, device)? else {
+            return Ok(None);
+        };
+        self.check_fit(unet.config(), &folder.display().to_string())?;
+        let network = UnetAndRows::new(unet, &self.tokenizer, &self.text_encoder);
+        Ok(Some(network))
     }
 
     fn folder(&self) -> Option<PathBuf> {
         Some(self.task.model.join("unet"))
     }
 
-    fn names(&self, network: &UNet2DConditionModel) -> ParamNames {
-        network.names().clone()
+    fn outputs(&self) -> Vec<PathBuf> {
+        let known = self.text_encoder.config().vocab_size;
+        let grows = self.tokenizer.vocab_size() > known;
+        let text_encoder = grows.then(|| self.task.model.join("text_encoder"));
+        [self.task.output()]
+            .into_iter()
+            .chain(text_encoder)
+            .collect()
+    }
+
+    fn names(&self, network: &UnetAndRows) -> ParamNames {
+        network.names.clone()
     }
 
     fn batches(&self) -> Box<dyn Fn(u64) -> Vec<usize> + Send> {
@@ -303,7 +326,7 @@ impl Objective for UnetObjective<'_> {
         })
     }
 
-    fn loss(&self, network: &UNet2DConditionModel, batch: Vec<usize>, step: u64) -> Tensor<1> {
+    fn loss(&self, network: &UnetAndRows, batch: Vec<usize>, step: u64) -> Tensor<1> {
         let mut generator = rng(self.seed, "unet caption dropout", step);
         let empty = self.tokenizer.encode("").ids;
         let scenes: Vec<&Latent> = batch.iter().map(|index| &self.pool[*index]).collect();
@@ -317,25 +340,29 @@ impl Objective for UnetObjective<'_> {
                 }
             })
             .collect();
-        let noised = self.noised(&scenes, &captions, "unet step", step);
+        let noised = self.noised(network, &scenes, &captions, "unet step", step);
         let weights: Vec<f32> = noised
             .timesteps
             .iter()
-            .map(|t| (MIN_SNR_GAMMA.min(self.snr(*t)) / self.snr(*t)) as f32)
+            .map(|t| self.weight(*t) as f32)
             .collect();
         let size = weights.len();
         let weights = Tensor::<1>::from_data(TensorData::new(weights, [size]), self.device);
-        (noised.errors(network) * weights).mean()
+        (noised.errors(&network.unet) * weights).mean()
     }
 
     /// The mean error over held-out things and, if there are any, over held-out people.
-    fn evaluate(&self, network: &UNet2DConditionModel) -> Result<Quality> {
+    fn evaluate(&self, network: &UnetAndRows) -> Result<Quality> {
         let mut errors = Vec::new();
         for (index, batch) in self.held_out.chunks(ENCODE_BATCH).enumerate() {
             let scenes: Vec<&Latent> = batch.iter().collect();
             let captions: Vec<Vec<u32>> = batch.iter().map(|scene| scene.ids.clone()).collect();
-            let noised = self.noised(&scenes, &captions, "unet held-out", index as u64);
-            errors.extend(to_vec(noised.errors(network)).into_iter().map(f64::from));
+            let noised = self.noised(network, &scenes, &captions, "unet held-out", index as u64);
+            errors.extend(
+                to_vec(noised.errors(&network.unet))
+                    .into_iter()
+                    .map(f64::from),
+            );
         }
         let mut quality = Quality::new();
         for (name, of_people) in [("held_out_error", false), ("people_error", true)] {
@@ -356,7 +383,7 @@ impl Objective for UnetObjective<'_> {
         -quality.iter().map(|(_, error)| error).sum::<f64>()
     }
 
-    fn final_quality(&self, network: &UNet2DConditionModel) -> Result<Quality> {
+    fn final_quality(&self, network: &UnetAndRows) -> Result<Quality> {
         let mut quality = self.evaluate(network)?;
         let clip = ZeroShot::load(
             &self.task.evaluation_clip,
@@ -377,6 +404,8 @@ impl Objective for UnetObjective<'_> {
         for (name, value) in clip.accuracy(&rendered, &asked)? {
             quality.push((format!("rendered_{name}"), value));
         }
+        let relative = sharpness(&drawn) / sharpness(&rendered);
+        quality.push(("generated_sharpness".into(), relative));
         if let Some(path) = &self.task.contact_sheet {
             let sheet = |images: &[image::RgbImage]| {
                 contact_sheet(&images[..ON_SHEET.min(images.len())], SHEET_COLUMNS)
@@ -386,23 +415,26 @@ impl Objective for UnetObjective<'_> {
         Ok(quality)
     }
 
-    fn save(&self, network: &UNet2DConditionModel, place: Place<'_>) -> Result<()> {
-        network.save(&place(&self.task.output()), Precision::Float16)?;
+    fn save(&self, network: &UnetAndRows, place: Place<'_>) -> Result<()> {
+        let folder = place(&self.task.output());
+        network.unet.save(&folder, Precision::Float16)?;
+        if let Some(text_encoder) = network.grown(&self.text_encoder)? {
+            let folder = place(&self.task.model.join("text_encoder"));
+            text_encoder.save(&folder, Precision::Float16)?;
+        }
         Ok(())
     }
 }
 
 impl UnetObjective<'_> {
     /// Generates one image for each scene's caption.
-    fn draw(
-        &self,
-        network: &UNet2DConditionModel,
-        asked: &[LabelledScene],
-    ) -> Result<Vec<image::RgbImage>> {
+    fn draw(&self, network: &UnetAndRows, asked: &[LabelledScene]) -> Result<Vec<image::RgbImage>> {
         let model = &self.task.model;
+        let grown = network.grown(&self.text_encoder)?;
+        let text_encoder = grown.unwrap_or_else(|| self.text_encoder.clone());
         let pipeline = StableDiffusionPipeline {
             tokenizer: Tokenizer::from_dir(&model.join("tokenizer"))?,
-            model: PersonalizedModel::new(self.text_encoder.clone(), network.clone()),
+            model: PersonalizedModel::new(text_encoder, network.unet.clone()),
             vae: AutoencoderKl::load(&model.join("vae"), self.device)?,
             scheduler_config: SchedulerConfig::from_dir(&model.join("scheduler"))?,
         };

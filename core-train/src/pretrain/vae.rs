@@ -12,13 +12,22 @@ use core_model::vae::{AutoencoderKl, VaeConfig};
 use serde::Deserialize;
 
 use super::objective::{Objective, Place, Quality, stored};
-use super::scenes::{Scenes, Split, pixels};
+use super::scenes::{Scenes, Split, images, pixels};
+use super::sharpness::sharpness;
 
 /// Weights of absolute error, squared error (both per pixel value) and divergence from the standard
 /// normal distribution (per latent value).
 const L1: f64 = 0.5;
 const L2: f64 = 2.0;
 const KL: f64 = 2e-4;
+
+/// Weights of the two losses of edges and textures, with which a decoder is sharpened: the absolute error of the
+/// Laplacian, and that of its mean size over windows of 4x4 pixels.
+const LAPLACIAN: f64 = 0.2;
+const TEXTURE: f64 = 1.0;
+
+/// Side of the windows, in pixels.
+const WINDOW: usize = 4;
 
 /// Held-out scenes for the learning curve.
 const HELD_OUT: usize = 128;
@@ -29,7 +38,12 @@ const HELD_OUT: usize = 128;
 pub struct VaeTask {
     /// The folder to write `config.json` and weights to.
     pub output: PathBuf,
-    /// The sizes of the network, as in its `config.json`; `scaling_factor` is measured after training.
+    /// Train the decoder alone, also on edges and textures; latents stay what they are, and with them a U-Net that was
+    /// trained on them. Absent: the whole autoencoder, without these losses.
+    #[serde(default)]
+    pub sharpen_decoder: bool,
+    /// The sizes of the network, as in its `config.json`; `scaling_factor` is measured after training, unless only
+    /// the decoder is trained.
     pub architecture: VaeConfig,
 }
 
@@ -73,37 +87,61 @@ impl Objective for VaeObjective<'_> {
         Box::new(move |step| scenes.pixels(step, batch_size))
     }
 
+    fn trains(&self, name: &str) -> bool {
+        let of_decoder = name.starts_with("decoder.") || name.starts_with("post_quant_conv.");
+        of_decoder || !self.task.sharpen_decoder
+    }
+
     fn loss(&self, network: &AutoencoderKl, batch: Vec<f32>, step: u64) -> Tensor<1> {
         let images = pixels(batch, self.device);
         let posterior = network.encode(images.clone());
         let shape = posterior.mean.dims();
         let noise = randn(shape, self.seed, "vae posterior", step, self.device);
-        let difference = network.decode(posterior.sample(noise)) - images;
+        let decoded = network.decode(posterior.sample(noise));
+        let difference = decoded.clone() - images.clone();
+        let error = difference.clone().abs().mean() * L1 + difference.clone().square().mean() * L2;
+        if self.task.sharpen_decoder {
+            let texture = texture(decoded) - texture(images);
+            return error
+                + laplacian(difference).abs().mean() * LAPLACIAN
+                + texture.abs().mean() * TEXTURE;
+        }
         let divergence =
             (posterior.mean.square() + posterior.logvar.clone().exp() - posterior.logvar - 1.0)
                 .mean()
                 * 0.5;
-        difference.clone().abs().mean() * L1 + difference.square().mean() * L2 + divergence * KL
+        error + divergence * KL
     }
 
+    /// `psnr_db`: the mean over scenes; `sharpness`: that of decoded scenes relative to the scenes.
     fn evaluate(&self, network: &AutoencoderKl) -> Result<Quality> {
         let scenes = Scenes::new(self.seed, Split::HeldOut, "vae held-out scene");
-        let mut psnr = 0.0;
+        let (mut psnr, mut before, mut after) = (0.0, 0.0, 0.0);
         let batches = HELD_OUT / 32;
         for batch in 0..batches {
-            let images = pixels(scenes.pixels(batch as u64, 32), self.device);
+            let rendered = pixels(scenes.pixels(batch as u64, 32), self.device);
             let decoded = network
-                .decode(network.encode(images.clone()).mean)
+                .decode(network.encode(rendered.clone()).mean)
                 .clamp(-1.0, 1.0);
-            let errors = (decoded - images).square().mean_dims(&[1, 2, 3]);
+            let errors = (decoded.clone() - rendered.clone()).square();
             // Values span [-1, 1], so the peak is 2.
             let of_image = |mse: f32| 10.0 * (4.0 / f64::from(mse)).log10();
-            psnr += to_vec(errors).into_iter().map(of_image).sum::<f64>() / 32.0;
+            let errors = to_vec(errors.mean_dims(&[1, 2, 3]));
+            psnr += errors.into_iter().map(of_image).sum::<f64>() / 32.0;
+            before += sharpness(&images(rendered));
+            after += sharpness(&images(decoded));
         }
-        Ok(vec![("psnr_db".into(), psnr / batches as f64)])
+        Ok(vec![
+            ("psnr_db".into(), psnr / batches as f64),
+            ("sharpness".into(), after / before),
+        ])
     }
 
     fn save(&self, network: &AutoencoderKl, place: Place<'_>) -> Result<()> {
+        if self.task.sharpen_decoder {
+            network.save(&place(&self.task.output), Precision::Float16)?;
+            return Ok(());
+        }
         let scenes = Scenes::new(self.seed, Split::Training, "vae scaling scene");
         let latents = to_vec(
             network
@@ -121,4 +159,28 @@ impl Objective for VaeObjective<'_> {
             .save(&place(&self.task.output), Precision::Float16)?;
         Ok(())
     }
+}
+
+/// The Laplacian (4-neighbourhood) of inner pixels: [batch, 3, h, w] to [batch, 3, h - 2, w - 2].
+fn laplacian(images: Tensor<4>) -> Tensor<4> {
+    let [_, _, height, width] = images.dims();
+    let part = |y: usize, x: usize| {
+        let rows = images.clone().narrow(2, y, height - 2);
+        rows.narrow(3, x, width - 2)
+    };
+    part(0, 1) + part(2, 1) + part(1, 0) + part(1, 2) - part(1, 1) * 4.0
+}
+
+/// The mean size of the Laplacian over windows: [batch, 3, h, w] to [batch, 3, windows, windows]. What remains at the
+/// right and at the bottom is left out.
+fn texture(images: Tensor<4>) -> Tensor<4> {
+    let size = laplacian(images).abs();
+    let [batch, channels, height, width] = size.dims();
+    let [rows, columns] = [height, width].map(|side| side / WINDOW);
+    let size = size
+        .narrow(2, 0, rows * WINDOW)
+        .narrow(3, 0, columns * WINDOW);
+    size.reshape([batch, channels, rows, WINDOW, columns, WINDOW])
+        .mean_dims(&[3, 5])
+        .reshape([batch, channels, rows, columns])
 }
