@@ -30,8 +30,13 @@ const WORD_END: &str = "</w>";
 pub struct TokenizerTask {
     /// The folders to write the tokenizer to; each gets the same files.
     pub outputs: Vec<PathBuf>,
-    /// Largest number of tokens: 512 for single bytes, two special tokens, the rest pairs.
+    /// Largest number of tokens that are learned: 512 for single bytes, two special tokens, the rest
+    /// pairs.
     pub vocab_size: usize,
+    /// Words that become one token each besides the learned ones, with ids behind all others. Sentences
+    /// of learned words keep their ids. Absent: none.
+    #[serde(default)]
+    pub extend: Vec<String>,
     /// Number of positions of a prompt, start and end included.
     pub context_length: usize,
 }
@@ -52,15 +57,18 @@ pub(super) fn train(task: &TokenizerTask, seed: u64) -> Result<()> {
          tokens",
         task.vocab_size
     );
-    let merges = learn_merges(&corpus(seed), task.vocab_size)?;
+    let learned = learn_merges(&corpus(seed), task.vocab_size)?;
+    let further = further_merges(&learned, &task.extend)?;
+    let joined = |(left, right): &Merge| format!("{left}{right}");
     let mut tokens: Vec<String> = byte_alphabet().into_iter().map(String::from).collect();
     tokens.extend(
         byte_alphabet()
             .into_iter()
             .map(|byte| format!("{byte}{WORD_END}")),
     );
-    tokens.extend(merges.iter().map(|(left, right)| format!("{left}{right}")));
+    tokens.extend(learned.iter().map(joined));
     tokens.extend([START.to_string(), END.to_string()]);
+    tokens.extend(further.iter().map(joined));
 
     let vocab: serde_json::Map<_, _> = tokens
         .into_iter()
@@ -69,7 +77,7 @@ pub(super) fn train(task: &TokenizerTask, seed: u64) -> Result<()> {
         .collect();
     let vocab = serde_json::to_string(&vocab)?;
     let mut pairs = String::from("#version: 0.2\n");
-    for (left, right) in &merges {
+    for (left, right) in learned.iter().chain(&further) {
         pairs.push_str(&format!("{left} {right}\n"));
     }
     let config = serde_json::to_string_pretty(&json!({
@@ -129,7 +137,56 @@ pub(super) fn evaluate(task: &TokenizerTask, seed: u64) -> Result<Quality> {
     ])
 }
 
-fn learn_merges(corpus: &[String], vocab_size: usize) -> Result<Vec<(String, String)>> {
+/// Two tokens that become one.
+type Merge = (String, String);
+
+/// The pairs that make each of these words one token, applied after the learned ones.
+///
+/// They change no word that is one token already. A word is joined from its end, so that of all other
+/// words only few that end alike are cut differently.
+fn further_merges(learned: &[Merge], words: &[String]) -> Result<Vec<Merge>> {
+    let mut further: Vec<Merge> = Vec::new();
+    for word in words {
+        ensure!(
+            !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase()),
+            "tokenizer.extend: \"{word}\" is not a word of small letters from a to z"
+        );
+        let mut pieces = pieces(word, learned.iter().chain(&further));
+        ensure!(
+            pieces.len() > 1,
+            "tokenizer.extend: \"{word}\" is one token already; remove it"
+        );
+        while let (Some(right), Some(left)) = (pieces.pop(), pieces.pop()) {
+            pieces.push(format!("{left}{right}"));
+            further.push((left, right));
+            if pieces.len() == 1 {
+                break;
+            }
+        }
+    }
+    Ok(further)
+}
+
+/// The tokens of a word.
+fn pieces<'a>(word: &str, merges: impl Iterator<Item = &'a Merge>) -> Vec<String> {
+    let mut pieces: Vec<String> = word.chars().map(String::from).collect();
+    if let Some(last) = pieces.last_mut() {
+        last.push_str(WORD_END);
+    }
+    for (left, right) in merges {
+        let mut at = 0;
+        while at + 1 < pieces.len() {
+            if pieces[at] == *left && pieces[at + 1] == *right {
+                let right = pieces.remove(at + 1);
+                pieces[at].push_str(&right);
+            }
+            at += 1;
+        }
+    }
+    pieces
+}
+
+fn learn_merges(corpus: &[String], vocab_size: usize) -> Result<Vec<Merge>> {
     // The trainer knows only bytes that occur; the full alphabet of 512 and the two special tokens
     // are added afterwards, so it may use the remaining numbers.
     let alphabet = byte_alphabet().into_iter().collect();
@@ -196,7 +253,12 @@ fn byte_alphabet() -> Vec<char> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{TokenizerTask, byte_alphabet, train, words};
+    use core_model::tokenizer::Tokenizer;
+
+    use super::super::scenes::PeopleShare;
+    use super::*;
+
+    const NEW_WORDS: [&str; 3] = ["person", "smiling", "frowning"];
 
     #[test]
     fn words_are_cut_as_clip_cuts_them() {
@@ -223,6 +285,7 @@ mod tests {
                 outputs: vec![home.path().join("tokenizer")],
                 vocab_size,
                 context_length: 24,
+                extend: Vec::new(),
             };
             format!("{:#}", train(&task, 0).unwrap_err())
         };
@@ -233,5 +296,88 @@ mod tests {
             assert!(message.contains(part), "{part}: {message}");
         }
         assert!(!home.path().join("tokenizer").exists());
+    }
+
+    fn merge(left: &str, right: &str) -> Merge {
+        (left.into(), right.into())
+    }
+
+    #[test]
+    fn a_further_word_is_joined_from_its_end() {
+        let learned = [merge("o", "n</w>"), merge("e", "r")];
+        assert_eq!(pieces("person", learned.iter()), ["p", "er", "s", "on</w>"]);
+        assert_eq!(
+            further_merges(&learned, &["person".into()]).unwrap(),
+            [
+                merge("s", "on</w>"),
+                merge("er", "son</w>"),
+                merge("p", "erson</w>")
+            ]
+        );
+    }
+
+    #[test]
+    fn a_word_that_cannot_be_added_is_named() {
+        let message = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();
+            let error = further_merges(&[merge("o", "n</w>")], &words).unwrap_err();
+            error.to_string()
+        };
+        for wrong in ["", "Person", "two words", "caf\u{e9}"] {
+            assert!(message(&[wrong]).contains(&format!("\"{wrong}\"")));
+        }
+        assert!(message(&["on"]).contains("one token already"));
+        assert!(message(&["person", "person"]).contains("one token already"));
+    }
+
+    fn shipped(path: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+    }
+
+    /// The prompts that the project ships for the mini world.
+    fn shipped_prompts() -> Vec<String> {
+        let mut prompts = Vec::new();
+        for entry in std::fs::read_dir(shipped("experiments/prompts/mini")).unwrap() {
+            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            // Group and kind of an evaluation prompt stand before the last comma.
+            let prompt = |line: &str| line.rsplit(',').next().unwrap_or(line).replace("{}", "dog");
+            prompts.extend(lines.map(prompt).filter(|text| text != "prompt"));
+        }
+        prompts
+    }
+
+    #[test]
+    fn the_extended_tokenizer_has_three_more_words_and_every_old_sentence_keeps_its_ids() {
+        let home = tempfile::tempdir().unwrap();
+        let task = TokenizerTask {
+            outputs: vec![home.path().join("tokenizer")],
+            vocab_size: 662,
+            context_length: 24,
+            extend: NEW_WORDS.map(String::from).to_vec(),
+        };
+        train(&task, 0).unwrap();
+        let new = Tokenizer::from_dir(&task.outputs[0]).unwrap();
+        let old = Tokenizer::from_dir(&shipped("models/mini/tokenizer")).unwrap();
+        assert_eq!((old.vocab_size(), new.vocab_size()), (662, 673));
+
+        // Start 660, end 661; the pieces of a word come before the word.
+        for (word, id) in NEW_WORDS.iter().zip([665, 669, 672]) {
+            let encoding = new.encode(word);
+            assert_eq!(encoding.ids[..encoding.length], [660, id, 661], "{word}");
+        }
+        let says_a_new_word = |text: &String| NEW_WORDS.iter().any(|word| text.contains(word));
+        let mut sentences = corpus(0);
+        sentences.extend(shipped_prompts());
+        assert!(sentences.len() > CAPTIONS + 200);
+        for sentence in sentences.iter().filter(|text| !says_a_new_word(text)) {
+            assert_eq!(old.encode(sentence), new.encode(sentence), "{sentence}");
+        }
+        // Captions of people say nothing that is not one token for each word.
+        let scenes = Scenes::new(0, Split::Training, "people's caption")
+            .with_people(PeopleShare::try_from(1.0).unwrap());
+        for caption in scenes.captions(2000) {
+            assert_eq!(new.encode(&caption).length - 2, words(&caption).len());
+        }
     }
 }

@@ -17,9 +17,13 @@ const ENDS: usize = 2;
 /// An absent or damaged tokenizer, or one that cuts a word of the captions into pieces.
 pub(super) fn read_tokenizer(folder: &Path, nouns: &[Category]) -> Result<Tokenizer> {
     let tokenizer = Tokenizer::from_dir(folder)?;
+    let file = match nouns.contains(&Category::Person) {
+        true => "tokenizer-people.toml",
+        false => "tokenizer.toml",
+    };
     check_words(&tokenizer, nouns).with_context(|| {
         format!(
-            "{}: train it anew (core-train pretrain experiments/pretrain/tokenizer.toml), and then what was \
+            "{}: train it anew (core-train pretrain experiments/pretrain/{file}), and then what was \
              trained with it",
             folder.display()
         )
