@@ -397,8 +397,22 @@ mod tests {
         assert_ne!(first, second);
     }
 
+    #[derive(Debug, Deserialize)]
+    struct Table {
+        people: PeopleShare,
+    }
+
     #[test]
     fn a_share_of_people_lies_between_none_and_all() {
+        let message = toml::from_str::<Table>("people = 3")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("people = 3") && message.contains("0 to 1"),
+            "{message}"
+        );
+        let table: Table = toml::from_str("people = 1").unwrap();
+        assert_eq!(table.people, PeopleShare(1.0));
         for share in [-0.1, 1.5, f64::NAN] {
             let message = PeopleShare::try_from(share).unwrap_err();
             assert!(message.contains("0 to 1"), "{message}");
