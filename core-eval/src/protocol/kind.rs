@@ -8,14 +8,16 @@ pub fn is_unrelated(name: &str) -> bool {
     canonical(name) == Some(UNRELATED)
 }
 
-/// The kinds of the paper's evaluation prompts and the unrelated ones, each with other names for it.
-const KINDS: [(&str, &[&str]); 7] = [
+/// The kinds of the paper's evaluation prompts, what faces show, and the unrelated ones, each with
+/// other names for it.
+const KINDS: [(&str, &[&str]); 8] = [
     ("plain", &[]),
     ("background", &["background change"]),
     ("colour", &["color", "colour change", "color change"]),
     ("style", &["artistic style", "stylisation", "stylization"]),
     ("action", &["action change"]),
     ("outfit", &["outfit change"]),
+    ("expression", &["expression change"]),
     (UNRELATED, &[]),
 ];
 

@@ -7,6 +7,7 @@ pub(crate) mod init;
 mod inspect_model;
 pub(crate) mod lora;
 pub(crate) mod model;
+mod people;
 pub(crate) mod pretrain;
 pub(crate) mod train;
 pub(crate) mod world;

@@ -9,7 +9,7 @@ use core_model::files::{write_atomically, write_png};
 use core_model::rng::rng;
 use image::RgbImage;
 
-use super::say;
+use super::{people, say};
 use core_train::data::rendered::named_digest;
 use core_train::progress::Progress;
 use core_train::world::contact_sheet::contact_sheet;
@@ -68,8 +68,10 @@ pub(crate) struct WorldArgs {
 pub(crate) fn run(args: &WorldArgs) -> Result<()> {
     let folder = &args.folder;
     let written = if args.concepts {
+        people::check(&folder.join("people"))?;
         write_concepts(folder)?;
-        let count = WorldConcept::ALL.len();
+        let people = people::write(&folder.join("people"))?;
+        let count = WorldConcept::ALL.len() + people;
         format!("{count} concepts in {}", folder.display())
     } else {
         let draw = if args.people { person } else { thing };
@@ -185,7 +187,7 @@ pub(crate) fn write_concepts(folder: &Path) -> Result<()> {
 
 /// Refuses a folder whose photos another version of the renderer made: what was learned from them would not
 /// be about the new ones.
-fn refuse_other_version(folder: &Path, digest: &str) -> Result<()> {
+pub(super) fn refuse_other_version(folder: &Path, digest: &str) -> Result<()> {
     let found = named_digest(folder)?;
     if let Some(found) = found.filter(|found| found != digest) {
         bail!(
@@ -198,7 +200,7 @@ fn refuse_other_version(folder: &Path, digest: &str) -> Result<()> {
     Ok(())
 }
 
-fn make_folder(folder: &Path) -> Result<()> {
+pub(super) fn make_folder(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| {
         format!(
             "cannot create the folder {}; name one that can be written to",

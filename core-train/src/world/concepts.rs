@@ -99,23 +99,27 @@ impl WorldConcept {
 
     /// The text of `concept.toml`, which lies beside these photos.
     pub fn toml(&self, photos: &[RgbImage]) -> String {
-        let Self { name, category, .. } = self;
-        let noun = category.word();
-        let group = if category.is_animate() {
-            "animate"
-        } else {
-            "inanimate"
-        };
-        format!(
-            "name = \"{name}\"\n\
-             images = \".\"\n\
-             super_category = \"{noun}\"\n\
-             initializer_token = \"{noun}\"\n\
-             group = \"{group}\"\n\
-             rendered = \"{}\"\n",
-            photos_digest(photos)
-        )
+        concept_toml(self.name, self.category, photos)
     }
+}
+
+/// The text of the `concept.toml` of a concept with this name and noun, which lies beside these photos.
+pub(super) fn concept_toml(name: &str, category: Category, photos: &[RgbImage]) -> String {
+    let noun = category.word();
+    let group = if category.is_animate() {
+        "animate"
+    } else {
+        "inanimate"
+    };
+    format!(
+        "name = \"{name}\"\n\
+         images = \".\"\n\
+         super_category = \"{noun}\"\n\
+         initializer_token = \"{noun}\"\n\
+         group = \"{group}\"\n\
+         rendered = \"{}\"\n",
+        photos_digest(photos)
+    )
 }
 
 /// What distinguishes photos from those of another version of the renderer: the beginning of the SHA-256 of

@@ -18,6 +18,7 @@ mod head;
 mod objects;
 mod pattern;
 mod people;
+mod person_concepts;
 mod portrait;
 mod style;
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub use caption::{Caption, Claims};
 pub use concepts::{ConceptSet, PHOTOS, WorldConcept, photos_digest};
 pub use counterfactual::{Counterfactual, visible_difference};
 pub use people::{Face, Pose};
+pub use person_concepts::{PersonConcept, PersonPhotos};
 pub use thing::Thing;
 pub use view::View;
 pub use words::{

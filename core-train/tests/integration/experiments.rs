@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use core_model::tokenizer::Tokenizer;
 use core_train::adapters::{Bypass, Neti};
 use core_train::config::{ConceptConfig, Group, OptimizerKind, Recipe, RunConfig, parse};
 use core_train::data::prompts::check_template;
@@ -264,6 +265,41 @@ fn evaluation_prompts_are_none_of_the_regularisation_prompts() {
                 let kinds = ["plain", "background", "colour", "style", "action", "outfit"];
                 assert!(kinds.contains(&kind.as_str()), "{kind}");
             }
+        }
+    }
+}
+
+#[test]
+fn prompts_for_people_are_disjoint_lists_of_words_that_networks_know() {
+    let rows = evaluation("mini/faces.csv");
+    let count = |kind: &str| rows.iter().filter(|row| row[1] == kind).count();
+    let kinds = [
+        "plain",
+        "background",
+        "style",
+        "outfit",
+        "colour",
+        "expression",
+    ];
+    assert_eq!(kinds.map(count), [2, 4, 3, 3, 2, 2]);
+    assert!(rows.iter().all(|row| row[0] == Group::Animate.name()));
+
+    let file = experiments().join("prompts/mini/regularization-faces.txt");
+    let text = std::fs::read_to_string(file).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let known: HashSet<String> = lines.map(String::from).collect();
+    assert_eq!((rows.len(), known.len()), (16, 40));
+    let asked: HashSet<String> = rows.into_iter().map(|[_, _, prompt]| prompt).collect();
+    assert!(asked.is_disjoint(&known));
+
+    let tokenizer = Tokenizer::from_dir(&experiments().join("../models/mini/tokenizer")).unwrap();
+    for template in asked.union(&known) {
+        check_template(template).unwrap();
+        for word in template.replace("{}", "person").split(' ') {
+            let is_new = ["person", "smiling", "frowning"].contains(&word);
+            // Start, the word, end.
+            let is_known = tokenizer.encode(word).length == 3;
+            assert!(is_new || is_known, "{word} in {template}");
         }
     }
 }
