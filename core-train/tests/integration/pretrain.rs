@@ -260,24 +260,51 @@ fn a_state_of_another_architecture_is_refused_by_file_and_parameter() {
     assert!(!folder.path().join("vae").exists());
 }
 
-#[test]
-fn a_generator_without_the_weights_of_its_autoencoder_is_refused_by_folder() {
-    let folder = tempfile::tempdir().unwrap();
+/// The pretraining file of the shipped U-Net with a copy of the shipped generator, edited.
+fn generator(folder: &Path, from: &str, to: &str) -> PathBuf {
     let pretraining = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/pretrain");
-    let model = folder.path().join("mini");
+    let model = folder.join("mini");
     copy_folder(&pretraining.join("../../models/mini"), &model);
-    std::fs::remove_file(model.join("vae/diffusion_pytorch_model.safetensors")).unwrap();
     let text = std::fs::read_to_string(pretraining.join("unet.toml")).unwrap();
-    let here = |name: &str| folder.path().join(name).display().to_string();
+    let here = |name: &str| folder.join(name).display().to_string();
     let text = text
         .replace("../../models/mini\"", &format!("{}\"", model.display()))
         .replace("../../results/pretrain/unet", &here("state"))
-        .replace("../../models/curves/unet.csv", &here("unet.csv"));
-    let path = folder.path().join("unet.toml");
-    std::fs::write(&path, text).unwrap();
+        .replace("../../models/curves/unet.csv", &here("unet.csv"))
+        .replace("pool = 60000", "pool = 64");
+    assert!(text.contains(from), "{from}");
+    let path = folder.join("unet.toml");
+    std::fs::write(&path, text.replace(from, to)).unwrap();
+    path
+}
+
+#[test]
+fn a_generator_without_the_weights_of_its_autoencoder_is_refused_by_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = generator(folder.path(), "seed", "seed");
+    let weights = "mini/vae/diffusion_pytorch_model.safetensors";
+    std::fs::remove_file(folder.path().join(weights)).unwrap();
     let message = failure(pretrain(&path));
     for part in ["mini/vae", "has no weights"] {
         assert!(message.contains(part), "{part}: {message}");
     }
-    assert!(!folder.path().join("state").exists());
+    assert!(!folder.path().join("state/state.safetensors").exists());
+}
+
+#[test]
+fn a_unet_for_other_latents_than_its_autoencoder_makes_is_refused_by_key() {
+    let folder = tempfile::tempdir().unwrap();
+    for (from, to, key) in [
+        ("in_channels = 4", "in_channels = 8", "in_channels is 8"),
+        (
+            "cross_attention_dim = 128",
+            "cross_attention_dim = 96",
+            "cross_attention_dim is not 128",
+        ),
+    ] {
+        let message = failure(pretrain(&generator(folder.path(), from, to)));
+        for part in ["[unet.architecture]", key] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+    }
 }
