@@ -11,7 +11,8 @@ use crate::metrics::Metric;
 use crate::report::{SummaryRow, TokenRow};
 use crate::statistics::{Interval, mean, t_interval};
 
-/// A claim and how it is measured. It holds when its 95 % interval is above zero.
+/// A claim and how it is measured. It holds when its 95 % interval is above zero, and with a margin when the
+/// interval is above minus the margin.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, tag = "kind", rename_all = "snake_case")]
 pub enum Effect {
@@ -25,6 +26,10 @@ pub enum Effect {
         variant: String,
         /// The variant that it is compared with.
         baseline: String,
+        /// How much of the score may be lost: with a margin the claim is that `variant` does not score lower by
+        /// as much. Absent: nothing, which claims that it scores more.
+        #[serde(default)]
+        margin: f64,
     },
     /// The norm of the learned embedding grows during training: the logarithm of its last value over its
     /// first.
@@ -61,6 +66,14 @@ impl Effect {
             | Self::NormGrowth { name, .. }
             | Self::ContextDrift { name, .. }
             | Self::ContextCosine { name, .. } => name,
+        }
+    }
+
+    /// What may be lost.
+    pub(crate) fn margin(&self) -> f64 {
+        match self {
+            Self::ScoreDifference { margin, .. } => *margin,
+            Self::NormGrowth { .. } | Self::ContextDrift { .. } | Self::ContextCosine { .. } => 0.0,
         }
     }
 
@@ -113,7 +126,7 @@ pub struct EffectRow {
     pub high: f64,
     /// Concepts times seeds; of score differences, the concepts.
     pub n: usize,
-    /// Whether the whole interval is above zero.
+    /// Whether the whole interval is above zero, or above minus the margin of the claim.
     pub holds: bool,
 }
 
@@ -161,7 +174,7 @@ fn measure_one(effect: &Effect, evidence: Evidence) -> Result<EffectRow> {
         low: interval.low,
         high: interval.high,
         n,
-        holds: interval.low > 0.0,
+        holds: interval.low > -effect.margin(),
     })
 }
 
@@ -328,6 +341,39 @@ mod tests {
         crate::report::write_rows(&path, &rows).unwrap();
         let text = std::fs::read_to_string(path).unwrap();
         insta::assert_snapshot!(text.lines().next().unwrap(), @"name,kind,mean,low,high,n,holds");
+    }
+
+    #[test]
+    fn a_claim_with_a_margin_holds_while_less_than_that_is_lost() {
+        let row = |low: f64| SummaryRow {
+            variant: "CoRe".into(),
+            metric: Metric::ALL[0],
+            concept: "all".into(),
+            mean: 0.5,
+            low: 0.4,
+            high: 0.6,
+            difference: Some(low + 0.01),
+            difference_low: Some(low),
+            difference_high: Some(low + 0.02),
+            n: 24,
+        };
+        let column = Metric::ALL[0].column();
+        let claim = |more: &str| {
+            effects(&format!(
+                "effects = [{{ name = \"kept\", kind = \"score_difference\", metric = \"{column}\", variant = \
+                 \"CoRe\", baseline = \"TI\"{more} }}]"
+            ))
+        };
+        let holds = |more: &str, low: f64| {
+            let evidence = Evidence {
+                difference: &|_, _, _| Some(row(low)),
+                tokens: &[],
+                curves: &[],
+            };
+            measure(&claim(more), evidence).unwrap()[0].holds
+        };
+        assert!(holds("", 0.001) && !holds("", 0.0) && !holds("", -0.015));
+        assert!(holds(", margin = 0.02", -0.015) && !holds(", margin = 0.02", -0.02));
     }
 
     #[test]

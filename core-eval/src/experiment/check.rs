@@ -191,6 +191,13 @@ impl Experiment {
     }
 
     fn check_effect(&self, effect: &Effect) -> Result<()> {
+        let margin = effect.margin();
+        if !(margin >= 0.0 && margin.is_finite()) {
+            bail!(
+                "effect `{}`: `margin` is {margin}; expected what may be lost, 0 or more",
+                effect.name()
+            );
+        }
         if let Effect::ScoreDifference { metric, .. } = effect {
             let encoder = metric.definition().encoder();
             ensure!(

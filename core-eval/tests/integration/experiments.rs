@@ -314,6 +314,19 @@ fn a_truncation_needs_a_variant_with_a_mapper_of_that_many_units() {
 }
 
 #[test]
+fn a_negative_margin_of_a_claim_is_refused() {
+    let said = failure(
+        "name = \"class word\"\nuntuned = true",
+        "name = \"class word\"\nuntuned = true\n[[effects]]\nkind = \"score_difference\"\n\
+         name = \"kept\"\nmetric = \"dino\"\nvariant = \"CoRe\"\nbaseline = \"class word\"\n\
+         margin = -0.1\n[[variants]]\nname = \"another\"",
+    );
+    for part in ["`kept`", "`margin` is -0.1", "0 or more"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
 fn a_claim_about_embeddings_of_a_variant_with_a_mapper_is_refused() {
     let said = failure(
         "name = \"Textual Inversion\"",
