@@ -1,33 +1,44 @@
-//! The DINO-like instance encoder of the mini world: two views of one thing become similar, other
-//! things with the same words dissimilar.
+//! The DINO-like instance encoder of the mini world: two views of one thing become similar; other
+//! things become dissimilar, above all those that differ from it in one property.
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use burn::tensor::{Device, Tensor};
 use core_model::Network;
 use core_model::Precision;
 use core_model::dino::{DinoConfig, DinoModel};
 use core_model::params::{ParamNames, to_vec};
+use core_model::rng::rng;
 use serde::Deserialize;
 
-use super::contrast::{cross_entropy, normalised};
+use super::contrast::normalised;
 use super::objective::{Objective, Place, Quality, stored};
 use super::scenes::{PeopleShare, Scenes, Split, pixels};
+use super::siblings::{self, Siblings};
+use super::taught::{Taught, Traits};
 use super::triples::{photos, triples};
-
-/// Size of the groups of a batch in which all things share category and colour, so that each is a
-/// hard negative of the others.
-const GROUP: usize = 4;
+use super::verification::Verification;
+use crate::world::{Category, Color, Identity, Pattern, Thing};
 
 /// Softmax temperature, as in MoCo v3.
 const TEMPERATURE: f64 = 0.1;
 
+/// Counterfactuals of each thing of a batch.
+const COUNTERFACTUALS: usize = 3;
+
+/// Weight of the questions about the thing relative to the contrastive loss.
+const QUESTION_WEIGHT: f64 = 8.0;
+
+/// Numbers that describe a thing: seven proportions, red, green and blue of two colours.
+const NUMBERS: usize = 13;
+
 /// Held-out things per set; the quality `top1_of_64` is defined by this number.
 const HELD_OUT: usize = 64;
 
-/// Held-out things that are compared with their counterfactuals.
-const TRIPLES: u64 = 512;
+/// Held-out things that are compared with their counterfactuals, for the learning curve and for the
+/// finished network.
+const TRIPLES: [u64; 2] = [96, 512];
 
 /// `[dino]` of a pretraining file.
 #[derive(Debug, Clone, Deserialize)]
@@ -56,44 +67,84 @@ pub(super) struct DinoObjective<'a> {
 }
 
 impl Objective for DinoObjective<'_> {
-    type Network = DinoModel;
-    type Batch = [Vec<f32>; 2];
+    type Network = Taught;
+    type Batch = Siblings;
 
-    fn fresh(&self, device: &Device) -> Result<DinoModel> {
-        Ok(DinoModel::init(&self.task.architecture, self.seed, device)?)
+    fn fresh(&self, device: &Device) -> Result<Taught> {
+        let group = 1 + COUNTERFACTUALS;
+        ensure!(
+            self.batch_size.is_multiple_of(group),
+            "schedule.batch_size is {}; expected a multiple of {group}: a thing and {COUNTERFACTUALS} counterfactuals",
+            self.batch_size
+        );
+        let encoder = DinoModel::init(&self.task.architecture, self.seed, device)?;
+        self.with_heads(encoder, device)
     }
 
-    fn stored(&self, device: &Device) -> Result<Option<DinoModel>> {
-        stored(&self.task.output, device)
+    fn stored(&self, device: &Device) -> Result<Option<Taught>> {
+        let encoder = stored(&self.task.output, device)?;
+        encoder
+            .map(|encoder| self.with_heads(encoder, device))
+            .transpose()
     }
 
     fn folder(&self) -> Option<PathBuf> {
         Some(self.task.output.clone())
     }
 
-    fn names(&self, network: &DinoModel) -> ParamNames {
+    fn names(&self, network: &Taught) -> ParamNames {
         network.names().clone()
     }
 
-    fn batches(&self) -> Box<dyn Fn(u64) -> [Vec<f32>; 2] + Send> {
+    fn batches(&self) -> Box<dyn Fn(u64) -> Siblings + Send> {
         let scenes =
             Scenes::new(self.seed, Split::Training, "dino scene").with_people(self.task.people);
-        let groups = self.batch_size / GROUP;
-        Box::new(move |step| scenes.two_views(step, groups, GROUP))
+        let groups = (self.batch_size / (1 + COUNTERFACTUALS)) as u64;
+        Box::new(move |step| Siblings::new(&scenes, step, groups, COUNTERFACTUALS))
     }
 
-    fn loss(&self, network: &DinoModel, views: [Vec<f32>; 2], _step: u64) -> Tensor<1> {
-        let [first, second] =
-            views.map(|view| normalised(network.features(pixels(view, self.device))));
-        let size = first.dims()[0];
-        let answers: Vec<i64> = (0..size as i64).collect();
-        let logits = first.matmul(second.transpose()) * (1.0 / TEMPERATURE);
-        let forth = cross_entropy(logits.clone(), answers.clone(), self.device);
-        let back = cross_entropy(logits.transpose(), answers, self.device);
-        (forth + back) * 0.5
+    fn loss(&self, network: &Taught, batch: Siblings, _step: u64) -> Tensor<1> {
+        let features = network.encoder.features(pixels(batch.pixels, self.device));
+        let contrast = siblings::loss(features.clone(), TEMPERATURE, self.device);
+        let once = batch.things.iter().map(traits);
+        let traits: Vec<Traits> = once.clone().chain(once).collect();
+        let questions = network.loss(features, &traits, self.device);
+        contrast + questions * QUESTION_WEIGHT
     }
 
-    fn evaluate(&self, network: &DinoModel) -> Result<Quality> {
+    fn evaluate(&self, network: &Taught) -> Result<Quality> {
+        Ok(self.quality(&network.encoder, TRIPLES[0]))
+    }
+
+    /// With more things than the learning curve.
+    fn compared(&self, network: &Taught) -> Result<Quality> {
+        Ok(self.quality(&network.encoder, TRIPLES[1]))
+    }
+
+    /// Also what experiments would say of the photos.
+    fn final_quality(&self, network: &Taught) -> Result<Quality> {
+        let mut quality = self.compared(network)?;
+        quality.extend(photos(
+            |images| network.encoder.features(images),
+            self.device,
+        ));
+        Ok(quality)
+    }
+
+    fn save(&self, network: &Taught, place: Place<'_>) -> Result<()> {
+        let folder = place(&self.task.output);
+        network.encoder.save(&folder, Precision::Float16)?;
+        Ok(())
+    }
+}
+
+impl DinoObjective<'_> {
+    fn with_heads(&self, encoder: DinoModel, device: &Device) -> Result<Taught> {
+        let some = Thing::sample(&mut rng(self.seed, "dino traits", 0));
+        Taught::new(encoder, &traits(&some.into()), self.seed, device)
+    }
+
+    fn quality(&self, encoder: &DinoModel, things: u64) -> Quality {
         let scenes = Scenes::new(self.seed, Split::HeldOut, "dino held-out scene")
             .with_people(self.task.people);
         // Several sets of 64 reduce the variance.
@@ -102,49 +153,61 @@ impl Objective for DinoObjective<'_> {
         for set in 0..sets {
             let [first, second] = scenes
                 .two_views(set, HELD_OUT, 1)
-                .map(|view| normalised(network.features(pixels(view, self.device))));
+                .map(|view| normalised(encoder.features(pixels(view, self.device))));
             let similarity = to_vec(first.matmul(second.transpose()));
             auc += same_instance_auc(&similarity, HELD_OUT);
             top1 += top1_rate(&similarity, HELD_OUT);
         }
-        Ok(vec![
+        let mut quality = vec![
             ("auc".into(), auc / sets as f64),
             ("top1_of_64".into(), top1 / sets as f64),
-        ])
+        ];
+        quality.extend(triples(
+            |images| encoder.features(images),
+            things,
+            self.device,
+        ));
+        quality
     }
+}
 
-    /// Also whether the network tells things from others almost like them.
-    fn compared(&self, network: &DinoModel) -> Result<Quality> {
-        let mut quality = self.evaluate(network)?;
-        let features = |images| network.features(images);
-        quality.extend(triples(features, TRIPLES, self.device));
-        Ok(quality)
+/// What there is to know about a thing; of a person only that it is one.
+fn traits(identity: &Identity) -> Traits {
+    let thing = match identity {
+        Identity::Thing(thing) => Some(thing),
+        Identity::Person(_) => None,
+    };
+    let choice = |of: fn(&Thing) -> usize, count: usize| (thing.map(of), count);
+    let category = (Some(identity.category().index()), Category::ALL.len());
+    Traits {
+        choices: vec![
+            category,
+            choice(|thing| thing.color.index(), Color::ALL.len()),
+            choice(|thing| thing.pattern.index(), Pattern::ALL.len()),
+            choice(|thing| thing.variant.into(), 3),
+            choice(|thing| thing.eyes.into(), 3),
+        ],
+        numbers: match thing {
+            Some(thing) => numbers(thing).map(Some).collect(),
+            None => vec![None; NUMBERS],
+        },
     }
+}
 
-    /// Also what experiments would say of the photos.
-    fn final_quality(&self, network: &DinoModel) -> Result<Quality> {
-        let mut quality = self.compared(network)?;
-        quality.extend(photos(|images| network.features(images), self.device));
-        Ok(quality)
-    }
-
-    fn save(&self, network: &DinoModel, place: Place<'_>) -> Result<()> {
-        network.save(&place(&self.task.output), Precision::Float16)?;
-        Ok(())
-    }
+/// Proportions and hidden colours, scaled to about unit variance.
+fn numbers(thing: &Thing) -> impl Iterator<Item = f32> {
+    let proportions = thing.proportions.map(|factor| (factor - 1.0) / 0.1);
+    let colors = [thing.second, thing.third].concat().into_iter();
+    let colors = colors.map(|value| (f32::from(value) - 128.0) / 80.0);
+    proportions.into_iter().chain(colors)
 }
 
 /// The probability that two views of one thing are more similar than views of two things.
 fn same_instance_auc(similarity: &[f32], size: usize) -> f64 {
-    let same: Vec<f32> = (0..size).map(|i| similarity[i * size + i]).collect();
-    let mut wins = 0.0;
-    for (index, other) in similarity.iter().enumerate() {
-        if index / size == index % size {
-            continue;
-        }
-        wins += same.iter().filter(|s| *s > other).count() as f64;
-    }
-    wins / (same.len() * (size * size - size)) as f64
+    let pairs = similarity.iter().copied().enumerate();
+    let (same, other): (Vec<_>, Vec<_>) = pairs.partition(|(at, _)| at / size == at % size);
+    let [same, other] = [same, other].map(|pairs| pairs.into_iter().map(|(_, s)| s).collect());
+    Verification::new(same, other).auc
 }
 
 /// The share of things whose second view is the nearest neighbour of their first view.

@@ -140,7 +140,7 @@ impl Scenes {
 
     /// Whether the scene with this number shows a person. Its own generator decides, so that the other
     /// scenes are the same with every share.
-    fn is_person(&self, number: u64) -> bool {
+    pub(super) fn is_person(&self, number: u64) -> bool {
         let PeopleShare(share) = self.people;
         let mut generator = rng(self.seed, &format!("{}, person", self.purpose()), number);
         share > 0.0 && generator.random_bool(share)

@@ -10,8 +10,7 @@ use super::contrast::normalised;
 use super::objective::Quality;
 use super::scenes::{Scenes, Split, pixels};
 use crate::world::{
-    ConceptSet, Counterfactual, Pattern, Rendering, Thing, View, WorldConcept, render,
-    visible_difference,
+    ConceptSet, Counterfactual, Pattern, Thing, View, WorldConcept, render, visible_difference,
 };
 
 /// Things whose images go through the network together.
@@ -58,8 +57,8 @@ pub(super) fn triples(
         .collect()
 }
 
-/// `photos`: the mean cosine of two photos of a shipped concept or one for choosing settings, so that nothing is
-/// chosen on those of Table 3; `photos_without_pattern`: that of a
+/// `photos`: the mean cosine of two photos of a shipped concept or one for choosing settings, so that
+/// nothing is chosen on those of Table 3; `photos_without_pattern`: that of a
 /// photo of it and a photo of the same thing without its markings. These are scores of the concepts
 /// as experiments report them, so the second must lie below the first.
 pub(super) fn photos(features: impl Fn(Tensor<4>) -> Tensor<2>, device: &Device) -> Quality {
@@ -71,11 +70,12 @@ pub(super) fn photos(features: impl Fn(Tensor<4>) -> Tensor<2>, device: &Device)
             pattern: Pattern::None,
             ..thing.clone()
         };
-        let shown = |thing: &Thing| -> Vec<RgbImage> {
-            let images = views.iter().map(|view| drawn(thing, view).image);
+        let shown = |thing: Thing| -> Vec<RgbImage> {
+            let thing = thing.into();
+            let images = views.iter().map(|view| render(&thing, view).image);
             images.collect()
         };
-        let images = [shown(&thing), shown(&plain)].concat();
+        let images = [shown(thing), shown(plain)].concat();
         let similarity = similarities(&features, images.iter(), device);
         let count = views.len();
         for (i, row) in similarity[..count].iter().enumerate() {
@@ -89,10 +89,6 @@ pub(super) fn photos(features: impl Fn(Tensor<4>) -> Tensor<2>, device: &Device)
         ("photos".into(), same / photos),
         ("photos_without_pattern".into(), without / photos),
     ]
-}
-
-fn drawn(thing: &Thing, view: &View) -> Rendering {
-    render(&thing.clone().into(), view)
 }
 
 fn mean(values: impl Iterator<Item = f32>) -> f64 {
@@ -115,18 +111,18 @@ impl Triple {
         let thing = loop {
             let thing = Thing::sample(&mut generator);
             if thing.is_held_out() == is_reserved {
-                break thing;
+                break thing.into();
             }
         };
-        let [view, other] = [(); 2].map(|()| View::sample(&mut generator, &thing.clone().into()));
-        let anchor = drawn(&thing, &view);
-        let mut images = vec![anchor.image.clone(), drawn(&thing, &other).image];
+        let [view, other] = [(); 2].map(|()| View::sample(&mut generator, &thing));
+        let anchor = render(&thing, &view);
+        let mut images = vec![anchor.image.clone(), render(&thing, &other).image];
         let mut kinds = Vec::new();
         for kind in Counterfactual::ALL {
             let Some(counterfactual) = kind.of(&thing, &mut generator) else {
                 continue;
             };
-            let counterfactual = drawn(&counterfactual, &view);
+            let counterfactual = render(&counterfactual, &view);
             if visible_difference(&anchor, &counterfactual) >= VISIBLE {
                 images.push(counterfactual.image);
                 kinds.push(kind);

@@ -1,9 +1,9 @@
-//! Things that are almost the same thing: one property that no caption names is changed, everything
-//! else stays. An image encoder that scores identity has to tell them from the thing itself.
+//! Things and people that are almost the same: one property that no caption names is changed,
+//! everything else stays. An image encoder that scores identity has to tell them apart.
 
 use rand::{Rng, RngExt};
 
-use super::{Pattern, Rendering, Thing};
+use super::{Beard, Face, Hair, Identity, Pattern, Rendering, Thing};
 
 /// Least change of every proportion in [`Counterfactual::OtherProportions`]. With it the body is
 /// about 5 of 64 pixels wider or narrower, which one sees when both are shown in one view; at half
@@ -14,18 +14,20 @@ const LEAST_CHANGE: f32 = 0.12;
 /// brown and black, which hardly anybody tells apart in a small image, differ by 90.
 const LEAST_COLOR_CHANGE: u16 = 120;
 
-/// The property in which a counterfactual differs from the thing.
+/// The property in which a counterfactual differs from the thing or person. A person's markings are
+/// the beard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Counterfactual {
     /// Its markings are gone.
     WithoutPattern,
     /// It has other markings, or markings where it had none.
     OtherPattern,
-    /// Its markings and details have other colours.
+    /// Its markings and details have other colours; of a person hair, eyes and lips.
     OtherColors,
-    /// Every proportion is clearly different.
+    /// Every proportion is clearly different; those of a face are drawn again.
     OtherProportions,
-    /// It has another shape (ears, beak, roof) and other eyes.
+    /// It has another shape (ears, beak, roof) and other eyes; a person has another hair style and
+    /// another nose.
     OtherShape,
 }
 
@@ -50,8 +52,16 @@ impl Counterfactual {
         }
     }
 
+    /// The thing or person with this property changed; `None` for one that does not have it.
+    pub fn of(self, identity: &Identity, generator: &mut impl Rng) -> Option<Identity> {
+        match identity {
+            Identity::Thing(thing) => self.of_thing(thing, generator).map(Identity::from),
+            Identity::Person(face) => self.of_person(face, generator).map(Identity::from),
+        }
+    }
+
     /// The thing with this property changed; `None` for a thing that does not have it.
-    pub fn of(self, thing: &Thing, generator: &mut impl Rng) -> Option<Thing> {
+    pub fn of_thing(self, thing: &Thing, generator: &mut impl Rng) -> Option<Thing> {
         let mut other = thing.clone();
         match self {
             Self::WithoutPattern if thing.pattern == Pattern::None => return None,
@@ -82,6 +92,51 @@ impl Counterfactual {
             Self::OtherShape => {
                 other.variant = (thing.variant + generator.random_range(1..3)) % 3;
                 other.eyes = (thing.eyes + generator.random_range(1..3)) % 3;
+            }
+        }
+        Some(other)
+    }
+
+    fn of_person(self, face: &Face, generator: &mut impl Rng) -> Option<Face> {
+        let mut other = face.clone();
+        match self {
+            Self::WithoutPattern if face.beard == Beard::None => return None,
+            Self::WithoutPattern => other.beard = Beard::None,
+            Self::OtherPattern => loop {
+                other.beard = Face::sample(generator).beard;
+                if ![face.beard, Beard::None].contains(&other.beard) {
+                    break;
+                }
+            },
+            Self::OtherColors => loop {
+                let new = Face::sample(generator);
+                (other.hair_color, other.iris, other.lips) = (new.hair_color, new.iris, new.lips);
+                let [before, after] = [face, &other].map(|f| [f.hair_color, f.iris, f.lips]);
+                if before
+                    .iter()
+                    .zip(after)
+                    .all(|(before, after)| *before != after)
+                {
+                    break;
+                }
+            },
+            Self::OtherProportions => {
+                let new = Face::sample_like(generator, face);
+                other = Face {
+                    iris: face.iris,
+                    nose: face.nose,
+                    lips: face.lips,
+                    beard: face.beard,
+                    mark: face.mark,
+                    mark_at: face.mark_at,
+                    ..new
+                };
+            }
+            Self::OtherShape => {
+                let hair = (face.hair.index() + generator.random_range(1..Hair::ALL.len()))
+                    % Hair::ALL.len();
+                other.hair = Hair::ALL[hair];
+                other.nose = (face.nose + generator.random_range(1..3)) % 3;
             }
         }
         Some(other)
@@ -138,7 +193,7 @@ mod tests {
         let mut generator = rng(6, "counterfactual", 0);
         for (thing, _) in things(200) {
             for kind in Counterfactual::ALL {
-                let Some(other) = kind.of(&thing, &mut generator) else {
+                let Some(other) = kind.of_thing(&thing, &mut generator) else {
                     assert_eq!(
                         (kind, thing.pattern),
                         (Counterfactual::WithoutPattern, Pattern::None)
@@ -184,12 +239,33 @@ mod tests {
     }
 
     #[test]
+    fn counterfactuals_of_people_differ_from_them_and_keep_the_skin() {
+        let mut generator = rng(8, "counterfactual", 0);
+        for _ in 0..50 {
+            let face = Face::sample(&mut generator);
+            for kind in Counterfactual::ALL {
+                let Some(other) = kind.of_person(&face, &mut generator) else {
+                    assert_eq!(
+                        (kind, face.beard),
+                        (Counterfactual::WithoutPattern, Beard::None)
+                    );
+                    continue;
+                };
+                assert_ne!(other, face, "{kind:?}");
+                assert_eq!((other.skin, other.mark), (face.skin, face.mark));
+                let is_hair = kind == Counterfactual::OtherShape;
+                assert_eq!(other.hair != face.hair, is_hair);
+            }
+        }
+    }
+
+    #[test]
     fn one_sees_the_difference_in_nearly_every_view_and_other_proportions_in_every_one() {
         let mut generator = rng(7, "counterfactual", 0);
         for kind in Counterfactual::ALL {
             let differences = things(150).filter_map(|(thing, view)| {
-                let other = kind.of(&thing, &mut generator)?;
-                let [a, b] = [&thing, &other].map(|thing| render(&thing.clone().into(), &view));
+                let other = kind.of_thing(&thing, &mut generator)?;
+                let [a, b] = [thing, other].map(|thing| render(&thing.into(), &view));
                 Some(visible_difference(&a, &b))
             });
             let mut differences: Vec<f64> = differences.collect();
