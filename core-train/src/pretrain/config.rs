@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::clip::ClipTask;
 use super::clipseg::ClipSegTask;
 use super::dino::DinoTask;
+use super::identity::IdentityTask;
 use super::pattern::PatternTask;
 use super::session::Schedule;
 use super::tokenizer::TokenizerTask;
@@ -27,6 +28,8 @@ pub enum Task {
     ClipSeg(ClipSegTask),
     /// `[dino]`: the instance encoder.
     Dino(DinoTask),
+    /// `[identity]`: the identity encoder of people.
+    Identity(IdentityTask),
     /// `[pattern]`: the classifier of markings.
     Pattern(PatternTask),
     /// `[unet]`: the U-Net, which predicts the noise.
@@ -60,6 +63,7 @@ struct File {
     clip: Option<ClipTask>,
     clipseg: Option<ClipSegTask>,
     dino: Option<DinoTask>,
+    identity: Option<IdentityTask>,
     pattern: Option<PatternTask>,
     unet: Option<UnetTask>,
 }
@@ -79,6 +83,7 @@ impl PretrainConfig {
             file.clip.map(Task::Clip),
             file.clipseg.map(Task::ClipSeg),
             file.dino.map(Task::Dino),
+            file.identity.map(Task::Identity),
             file.pattern.map(Task::Pattern),
             file.unet.map(Task::Unet),
         ]
@@ -88,7 +93,7 @@ impl PretrainConfig {
         let [mut task] = <[Task; 1]>::try_from(tasks).or_else(|tasks| {
             bail!(
                 "{}: describes {} networks; give exactly one of [tokenizer], [vae], [clip], \
-                 [clipseg], [dino], [pattern], [unet]",
+                 [clipseg], [dino], [identity], [pattern], [unet]",
                 path.display(),
                 tasks.len()
             )
@@ -137,6 +142,7 @@ impl Task {
                 .collect(),
             Self::ClipSeg(task) => vec![&mut task.output, &mut task.clip],
             Self::Dino(task) => vec![&mut task.output],
+            Self::Identity(task) => vec![&mut task.output, &mut task.vae],
             Self::Pattern(task) => vec![&mut task.output],
             Self::Unet(task) => [&mut task.model, &mut task.evaluation_clip]
                 .into_iter()

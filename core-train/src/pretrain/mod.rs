@@ -8,8 +8,10 @@ mod clipseg;
 mod config;
 mod contrast;
 mod dino;
+mod identity;
 mod objective;
 mod pattern;
+mod portraits;
 mod questions;
 mod replace;
 mod scenes;
@@ -41,6 +43,7 @@ pub use sharpness::sharpness;
 use clip::ClipObjective;
 use clipseg::ClipSegObjective;
 use dino::DinoObjective;
+use identity::IdentityObjective;
 use objective::Objective;
 use pattern::PatternObjective;
 use session::train;
@@ -109,6 +112,17 @@ pub fn run(path: &Path, device: &Device, action: Action) -> Result<Quality> {
             device,
             action,
         ),
+        Task::Identity(task) => {
+            let steps = config.schedule.map_or(1, |schedule| schedule.steps);
+            let objective = IdentityObjective {
+                task,
+                seed,
+                batch_size,
+                steps,
+                device,
+            };
+            finish(&objective, &config, device, action)
+        }
         Task::Pattern(task) => finish(
             &PatternObjective {
                 task,

@@ -74,6 +74,12 @@ pub(super) trait Objective {
     /// The function that makes the batch of a step.
     fn batches(&self) -> Box<dyn Fn(u64) -> Self::Batch + Send>;
 
+    /// The network as a step finds it; an objective may set parameters anew where a phase of the
+    /// training begins.
+    fn before_step(&self, network: Self::Network, _step: u64) -> Self::Network {
+        network
+    }
+
     /// The loss of one step, to be minimised.
     fn loss(&self, network: &Self::Network, batch: Self::Batch, step: u64) -> Tensor<1>;
 

@@ -181,6 +181,7 @@ impl<'a, O: Objective> Session<'a, O> {
             let step = self.step + 1;
             let clock = Instant::now();
             let batch = batches.next()?;
+            self.network = self.objective.before_step(self.network.clone(), step);
             let loss = self.objective.loss(&self.network, batch, step);
             let mut grads = loss.backward();
             let loss = f64::from(loss.into_scalar::<f32>());

@@ -130,6 +130,21 @@ impl Face {
         }
     }
 
+    /// The eight traits that have kinds: skin, hair style, colour of hair, iris, nose, lips, beard and
+    /// mark, each with the number of its kinds.
+    pub fn kinds(&self) -> [(usize, usize); 8] {
+        [
+            (self.skin.into(), SKINS.len()),
+            (self.hair.index(), Hair::ALL.len()),
+            (self.hair_color.into(), HAIRS.len()),
+            (self.iris.into(), IRISES.len()),
+            (self.nose.into(), NOSES.into()),
+            (self.lips.into(), LIPS.len()),
+            (self.beard.index(), Beard::ALL.len()),
+            (self.mark.index(), Mark::ALL.len()),
+        ]
+    }
+
     /// Draws a person with the skin, the hair style and the colour of hair of another.
     pub fn sample_like(generator: &mut impl Rng, other: &Self) -> Self {
         Self::sample_of(generator, other.skin, other.hair, other.hair_color)
