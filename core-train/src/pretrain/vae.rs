@@ -12,7 +12,7 @@ use core_model::vae::{AutoencoderKl, VaeConfig};
 use serde::Deserialize;
 
 use super::objective::{Objective, Place, Quality, stored};
-use super::scenes::{Scenes, Split, images, pixels};
+use super::scenes::{PeopleShare, Scenes, Split, images, pixels};
 use super::sharpness::sharpness;
 
 /// Weights of absolute error, squared error (both per pixel value) and divergence from the standard
@@ -24,7 +24,7 @@ const KL: f64 = 2e-4;
 /// Weights of the two losses of edges and textures, with which a decoder is sharpened: the absolute error of the
 /// Laplacian, and that of its mean size over windows of 4x4 pixels.
 const LAPLACIAN: f64 = 0.2;
-const TEXTURE: f64 = 1.0;
+const TEXTURE: f64 = 0.3;
 
 /// Side of the windows, in pixels.
 const WINDOW: usize = 4;
@@ -42,6 +42,9 @@ pub struct VaeTask {
     /// trained on them. Absent: the whole autoencoder, without these losses.
     #[serde(default)]
     pub sharpen_decoder: bool,
+    /// The share of scenes that show a person, 0 to 1. Absent: 0.
+    #[serde(default)]
+    pub people: PeopleShare,
     /// The sizes of the network, as in its `config.json`; `scaling_factor` is measured after training, unless only
     /// the decoder is trained.
     pub architecture: VaeConfig,
@@ -82,7 +85,8 @@ impl Objective for VaeObjective<'_> {
     }
 
     fn batches(&self) -> Box<dyn Fn(u64) -> Vec<f32> + Send> {
-        let scenes = Scenes::new(self.seed, Split::Training, "vae scene");
+        let scenes =
+            Scenes::new(self.seed, Split::Training, "vae scene").with_people(self.task.people);
         let batch_size = self.batch_size;
         Box::new(move |step| scenes.pixels(step, batch_size))
     }
@@ -115,7 +119,8 @@ impl Objective for VaeObjective<'_> {
 
     /// `psnr_db`: the mean over scenes; `sharpness`: that of decoded scenes relative to the scenes.
     fn evaluate(&self, network: &AutoencoderKl) -> Result<Quality> {
-        let scenes = Scenes::new(self.seed, Split::HeldOut, "vae held-out scene");
+        let scenes = Scenes::new(self.seed, Split::HeldOut, "vae held-out scene")
+            .with_people(self.task.people);
         let (mut psnr, mut before, mut after) = (0.0, 0.0, 0.0);
         let batches = HELD_OUT / 32;
         for batch in 0..batches {
