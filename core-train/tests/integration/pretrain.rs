@@ -95,7 +95,7 @@ fn a_resumed_training_ends_with_the_bytes_of_an_uninterrupted_one() {
     assert!(weights(at_once.path()) == weights(in_parts.path()));
     let curve = [curve(at_once.path()), curve(in_parts.path())];
     assert_eq!(curve[0], curve[1]);
-    assert_eq!(curve[0][0], "step,images,loss,psnr_db");
+    assert_eq!(curve[0][0], "step,images,loss,psnr_db,sharpness");
     let steps: Vec<&str> = curve[0][1..].iter().map(|row| &row[..4]).collect();
     assert_eq!(steps, ["1,2,", "2,4,", "3,6,"]);
     assert!(quality.starts_with("psnr_db "), "{quality}");
@@ -117,7 +117,10 @@ fn evaluation_trains_nothing() {
     command.arg("--evaluate");
     let evaluated = printed(command);
     assert!(evaluated.starts_with("psnr_db "));
-    let figure = |text: &str| -> f64 { text.trim()["psnr_db ".len()..].parse().unwrap() };
+    let figure = |text: &str| -> f64 {
+        let first = text.lines().next().unwrap();
+        first["psnr_db ".len()..].parse().unwrap()
+    };
     // The weights on disk are rounded to float16.
     assert!((figure(&evaluated) - figure(&trained)).abs() < 0.01);
     assert_eq!(std::fs::read(&weights).unwrap(), before);
