@@ -141,8 +141,9 @@ mod tests {
         let [asked, other] = [traits(Some(2), Some(0.5)), traits(Some(0), Some(-1.0))];
         let without = traits(None, None);
         assert_eq!(loss(&[without.clone(), without.clone()]), 0.0);
-        assert!((loss(&[asked.clone(), without]) - loss(&[asked.clone()])).abs() < 1e-6);
-        let mean = (loss(&[asked.clone()]) + loss(&[other.clone()])) / 2.0;
+        let [first, second] = [&asked, &other].map(|one| loss(std::slice::from_ref(one)));
+        assert!((loss(&[asked.clone(), without]) - first).abs() < 1e-6);
+        let mean = (first + second) / 2.0;
         assert!((loss(&[asked, other]) - mean).abs() < 1e-6);
     }
 }

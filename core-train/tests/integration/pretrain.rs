@@ -311,3 +311,33 @@ fn a_unet_for_other_latents_than_its_autoencoder_makes_is_refused_by_key() {
         }
     }
 }
+
+/// A vision transformer of the smallest size, in a file with this table and batch size.
+fn encoder(folder: &Path, table: &str, batch_size: usize, keys: &str) -> PathBuf {
+    let text = std::fs::read_to_string(config(folder, 1)).unwrap();
+    let schedule = text.split("[vae]").next().unwrap();
+    let schedule = schedule.replace("batch_size = 2", &format!("batch_size = {batch_size}"));
+    let path = folder.join("encoder.toml");
+    let text = format!(
+        "{schedule}[{table}]\noutput = \"encoder\"\n{keys}\n[{table}.architecture]\nhidden_size = 8\n\
+         intermediate_size = 8\nnum_hidden_layers = 1\nnum_attention_heads = 1\nimage_size = 64\npatch_size = 32\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn batches_that_whole_groups_do_not_fill_are_refused_by_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |table, batch_size, keys: &str, expected: &str| {
+        let message = failure(pretrain(&encoder(folder.path(), table, batch_size, keys)));
+        assert!(message.contains(expected), "{message}");
+        assert!(message.contains("multiple of 4"), "{message}");
+        assert!(!folder.path().join("encoder").exists());
+    };
+    refused("dino", 6, "", "schedule.batch_size is 6");
+    let people = |count: u32| format!("vae = \"vae\"\npeople = {count}");
+    refused("identity", 6, &people(8), "schedule.batch_size is 6");
+    refused("identity", 4, &people(10), "identity.people is 10");
+    refused("identity", 4, &people(0), "identity.people is 0");
+}
