@@ -260,7 +260,7 @@ pub(super) fn glasses(canvas: &mut Canvas, head: &Head) {
     }
     if inner.len() == 1 {
         let bridge = head.at(0.0, -0.08);
-        inner.push([bridge.x + 1.0 * head.turn, bridge.y]);
+        inner.push([bridge.x + head.turn, bridge.y]);
     }
     canvas.line(&polyline(&inner), frame, 1.6);
 }

@@ -158,7 +158,7 @@ fn shoulders(canvas: &mut Canvas, head: &Head) {
             let light = mix(clothes, [255; 3], 0.55);
             for side in [-1.0, 1.0] {
                 let flap = [
-                    [x + side * 1.0, 79.0],
+                    [x + side, 79.0],
                     [x + side * 8.0, 69.0],
                     [x + side * 14.0, 76.0],
                     [x + side * 5.0, 86.0],
