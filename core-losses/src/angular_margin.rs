@@ -43,7 +43,7 @@ pub struct AngularMargin {
 }
 
 impl AngularMargin {
-    /// Cosines [features, centres] to logits of the same shape; `labels` [features] are the indices
+    /// Cosines [features, centres] to logits of the same shape; `labels` `[features]` are the indices
     /// of the features' own centres.
     pub fn logits(&self, cosines: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<2> {
         let labels = labels.unsqueeze_dim::<2>(1);
