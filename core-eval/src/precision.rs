@@ -235,16 +235,19 @@ mod tests {
         assert_eq!(counts, (400, 10, 4));
     }
 
+    /// Of three concepts with ten prompts and two images each.
+    const OF_THREE: Spread = Spread {
+        concepts: 0.01,
+        prompts: 0.04,
+        images: 0.02,
+        concept_count: 3,
+        prompt_count: 10,
+        image_count: 2,
+    };
+
     #[test]
     fn the_numbers_found_are_the_fewest_that_do() {
-        let spread = Spread {
-            concepts: 0.01,
-            prompts: 0.04,
-            images: 0.02,
-            concept_count: 3,
-            prompt_count: 10,
-            image_count: 2,
-        };
+        let spread = OF_THREE;
         let count = spread.concepts_for(0.1).expect("a number");
         assert!(spread.width_of_all(count, 10, 2) <= 0.1);
         assert!(spread.width_of_all(count - 1, 10, 2) > 0.1);
@@ -262,14 +265,7 @@ mod tests {
 
     #[test]
     fn an_experiment_with_enough_concepts_speaks_of_all_and_one_with_few_of_its_own() {
-        let spread = Spread {
-            concepts: 0.01,
-            prompts: 0.04,
-            images: 0.02,
-            concept_count: 3,
-            prompt_count: 10,
-            image_count: 2,
-        };
+        let spread = OF_THREE;
         // 24 concepts of 16 prompts and 4 images: t(.975, 23) = 2.0687, variance (.01 + .045 / 16) / 24.
         let width = spread.width_at([24, 16, 4]);
         assert!(

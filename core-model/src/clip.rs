@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::network::{Class, Network};
 use crate::nn::{LayerNorm, Linear};
 use crate::params::{Init, ParamBuilder, ParamNames};
-use crate::text_encoder::{TextEncoder, TextEncoderConfig, TextTransformer};
+use crate::text_encoder::{TOKEN_TABLE, TextEncoder, TextEncoderConfig, TextTransformer};
 use crate::vit::{
     Activation, CLIP_KEYS, CLIP_PATCHES, Norm, PatchEmbedding, PatchGrid, Transformer,
     TransformerConfig,
@@ -205,6 +205,16 @@ impl ClipModel {
     /// The text tower alone, as a Stable Diffusion model's text encoder.
     pub fn text_encoder(&self) -> TextEncoder {
         TextEncoder::from_tower(self.text_model.clone(), self.names.clone())
+    }
+
+    /// As [`TextEncoder::with_more_tokens`].
+    ///
+    /// # Errors
+    /// Rows of another width.
+    pub fn with_more_tokens(&self, rows: Tensor<2>) -> Result<Self> {
+        let mut config = self.config.clone();
+        config.text_config.vocab_size += rows.dims()[0];
+        self.with_more_rows(&format!("text_model.{TOKEN_TABLE}"), rows, &config)
     }
 
     /// Logarithm of the inverse temperature, `[1]`.

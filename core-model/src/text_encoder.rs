@@ -17,6 +17,9 @@ use crate::ops;
 use crate::params::{ParamBuilder, ParamNames, to_vec};
 use crate::vit::{Activation, CLIP_KEYS, Norm, Transformer, TransformerConfig};
 
+/// The key of the token table.
+pub(crate) const TOKEN_TABLE: &str = "embeddings.token_embedding.weight";
+
 /// `config.json` of a `CLIPTextModel`; absent keys take that class's defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -281,6 +284,16 @@ impl TextEncoder {
     /// The final norm of hidden states [batch, n, channels].
     pub(crate) fn final_norm(&self, hidden: Tensor<3>) -> Tensor<3> {
         self.text_model.final_layer_norm.forward(hidden)
+    }
+
+    /// The same network for a tokenizer with more tokens, whose rows [tokens, channels] follow the others.
+    ///
+    /// # Errors
+    /// Rows of another width.
+    pub fn with_more_tokens(&self, rows: Tensor<2>) -> Result<Self> {
+        let mut config = self.config().clone();
+        config.vocab_size += rows.dims()[0];
+        self.with_more_rows(TOKEN_TABLE, rows, &config)
     }
 
     /// The input embeddings of all tokens, [vocab_size, channels].

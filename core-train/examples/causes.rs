@@ -14,7 +14,6 @@ use core_model::Network;
 use core_model::device::parse_device;
 use core_model::image_processor::channels_first;
 use core_model::noise_scheduler::{SchedulerConfig, SchedulerKind};
-use core_model::params::to_vec;
 use core_model::personalized::PersonalizedModel;
 use core_model::pipeline::{SamplingOptions, StableDiffusionPipeline};
 use core_model::rng::{randn, rng};
@@ -60,14 +59,10 @@ fn values(images: &[RgbImage]) -> Vec<f32> {
 /// The pattern of each image and the mean share that it has there.
 fn patterns(classifier: &PatternClassifier, images: &[RgbImage]) -> (Vec<Pattern>, f32) {
     let device = parse_device("cpu").unwrap();
-    let (mut found, mut sure) = (Vec::new(), 0.0);
-    for batch in images.chunks(BATCH) {
-        let shares = classifier.shares(pixels(values(batch), &device));
-        sure += to_vec(shares.clone().max_dim(1)).iter().sum::<f32>();
-        let best = to_vec(shares.argmax(1).float());
-        found.extend(best.iter().map(|index| Pattern::ALL[*index as usize]));
-    }
-    (found, sure / images.len() as f32)
+    let batches = images.chunks(BATCH);
+    let found = batches.flat_map(|batch| classifier.patterns(pixels(values(batch), &device)));
+    let (found, shares): (Vec<Pattern>, Vec<f32>) = found.unzip();
+    (found, shares.iter().sum::<f32>() / images.len() as f32)
 }
 
 fn report(name: &str, images: &[RgbImage], scenes: &[Scene], classifier: &PatternClassifier) {

@@ -39,13 +39,15 @@ impl Images {
     fn right(&self, classifier: &PatternClassifier) -> f64 {
         let device = parse_device("cpu").unwrap();
         let batches = self.images.chunks(BATCH);
-        let found: Vec<Pattern> = batches
+        let found: Vec<(Pattern, f32)> = batches
             .flat_map(|batch| {
                 let values = batch.iter().flat_map(channels_first).collect();
                 classifier.patterns(pixels(values, &device))
             })
             .collect();
-        let right = found.iter().filter(|found| **found == self.concept.pattern);
+        let right = found
+            .iter()
+            .filter(|(found, _)| *found == self.concept.pattern);
         right.count() as f64 / found.len() as f64
     }
 }

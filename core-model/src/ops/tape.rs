@@ -116,7 +116,7 @@ pub(super) fn record<const N: usize, const D: usize, G: Gradient<N>>(
 }
 
 /// [`record`] of an operation that keeps less when the gradients of some operands are not wanted:
-/// `forward` is told for each operand whether its gradient is.
+/// `forward` is told for each operand whether its gradient is wanted.
 pub(super) fn record_for<const N: usize, const D: usize, G: Gradient<N>>(
     operands: [Operand; N],
     forward: impl FnOnce([FlexTensor; N], [bool; N]) -> (FlexTensor, G),

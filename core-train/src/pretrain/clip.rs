@@ -21,9 +21,6 @@ use super::triples::{photos, triples};
 use super::vocabulary::read_tokenizer;
 use super::word_rows::new_rows;
 
-/// The key of the token table.
-const TABLE: &str = "text_model.embeddings.token_embedding.weight";
-
 /// Weight of the questions (one cross-entropy per attribute) relative to the contrastive loss, which
 /// alone hardly learns the noun.
 const QUESTION_WEIGHT: f64 = 0.5;
@@ -115,12 +112,11 @@ impl Objective for ClipObjective<'_> {
         let Some(network) = stored::<ClipModel>(folder, device)? else {
             return Ok(None);
         };
-        let Some(rows) = new_rows(&self.tokenizer, network.text_encoder().token_table()) else {
-            return Ok(Some(network));
-        };
-        let mut config = network.config().clone();
-        config.text_config.vocab_size += rows.dims()[0];
-        Ok(Some(network.with_more_rows(TABLE, rows, &config)?))
+        let table = network.text_encoder().token_table();
+        Ok(Some(match new_rows(&self.tokenizer, table) {
+            Some(rows) => network.with_more_tokens(rows)?,
+            None => network,
+        }))
     }
 
     fn folder(&self) -> Option<PathBuf> {

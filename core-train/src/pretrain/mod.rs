@@ -67,110 +67,94 @@ pub enum Action {
 /// A wrong file, absent parts, an unwritable output, a loss that is NaN or infinite, existing weights that are
 /// better than the new ones.
 pub fn run(path: &Path, device: &Device, action: Action) -> Result<Quality> {
-    let evaluate = action == Action::Evaluate;
-    let config = PretrainConfig::load(path)?;
-    let seed = config.seed;
-    let batch_size = config.schedule.map_or(1, |schedule| schedule.batch_size);
+    let config = &PretrainConfig::load(path)?;
+    let (seed, schedule) = (config.seed, config.schedule);
+    let batch_size = schedule.map_or(1, |schedule| schedule.batch_size);
+    let work = Work {
+        config,
+        device,
+        action,
+    };
     match &config.task {
         Task::Tokenizer(task) => {
-            if !evaluate {
+            if action != Action::Evaluate {
                 tokenizer::train(task, seed)?;
             }
             tokenizer::evaluate(task, seed)
         }
-        Task::Vae(task) => finish(
-            &VaeObjective {
-                task,
-                seed,
-                batch_size,
-                device,
-            },
-            &config,
+        Task::Vae(task) => work.finish(&VaeObjective {
+            task,
+            seed,
+            batch_size,
             device,
-            action,
-        ),
-        Task::Clip(task) => finish(
-            &ClipObjective::new(task, seed, batch_size, device)?,
-            &config,
+        }),
+        Task::Clip(task) => work.finish(&ClipObjective::new(task, seed, batch_size, device)?),
+        Task::ClipSeg(task) => work.finish(&ClipSegObjective::new(task, seed, batch_size, device)?),
+        Task::Dino(task) => work.finish(&DinoObjective {
+            task,
+            seed,
+            batch_size,
             device,
-            action,
-        ),
-        Task::ClipSeg(task) => finish(
-            &ClipSegObjective::new(task, seed, batch_size, device)?,
-            &config,
+        }),
+        Task::Identity(task) => work.finish(&IdentityObjective {
+            task,
+            seed,
+            batch_size,
+            steps: schedule.map_or(1, |schedule| schedule.steps),
             device,
-            action,
-        ),
-        Task::Dino(task) => finish(
-            &DinoObjective {
-                task,
-                seed,
-                batch_size,
-                device,
-            },
-            &config,
+        }),
+        Task::Pattern(task) => work.finish(&PatternObjective {
+            task,
+            seed,
+            batch_size,
             device,
-            action,
-        ),
-        Task::Identity(task) => {
-            let steps = config.schedule.map_or(1, |schedule| schedule.steps);
-            let objective = IdentityObjective {
-                task,
-                seed,
-                batch_size,
-                steps,
-                device,
-            };
-            finish(&objective, &config, device, action)
-        }
-        Task::Pattern(task) => finish(
-            &PatternObjective {
-                task,
-                seed,
-                batch_size,
-                device,
-            },
-            &config,
-            device,
-            action,
-        ),
+        }),
         Task::Unet(task) => {
             let mut objective = UnetObjective::new(task, seed, batch_size, device)?;
-            if !evaluate {
+            if action != Action::Evaluate {
                 objective.fill_pool()?;
             }
-            finish(&objective, &config, device, action)
+            work.finish(&objective)
         }
     }
 }
 
-fn finish<O: Objective>(
-    objective: &O,
-    config: &PretrainConfig,
-    device: &Device,
+/// What is done with the objective of a file.
+struct Work<'a> {
+    config: &'a PretrainConfig,
+    device: &'a Device,
     action: Action,
-) -> Result<Quality> {
-    if action == Action::Evaluate {
-        let Some(folder) = objective.folder() else {
-            let curve = config.curve.as_deref().unwrap_or(Path::new(""));
-            bail!(
-                "only a part of this network is kept, which cannot be evaluated by itself; its \
+}
+
+impl Work<'_> {
+    fn finish<O: Objective>(&self, objective: &O) -> Result<Quality> {
+        let Self {
+            config,
+            device,
+            action,
+        } = *self;
+        if action == Action::Evaluate {
+            let Some(folder) = objective.folder() else {
+                let curve = config.curve.as_deref().unwrap_or(Path::new(""));
+                bail!(
+                    "only a part of this network is kept, which cannot be evaluated by itself; its \
                  quality during training is in {}",
-                curve.display()
-            );
-        };
-        let network = objective.stored(device)?.with_context(|| {
+                    curve.display()
+                );
+            };
+            let network = objective.stored(device)?.with_context(|| {
             format!(
                 "{}: there is no finished network to evaluate; train it first, without --evaluate",
                 folder.display()
             )
         })?;
-        return objective.final_quality(&network);
+            return objective.final_quality(&network);
+        }
+        let schedule = config.schedule.context("[schedule] is missing")?;
+        let curve = config.curve.as_deref().context("curve is missing")?;
+        let network = train(objective, schedule, &config.state, curve, device)?;
+        let replace = action == Action::TrainAndReplace;
+        replace::save(objective, &network, &config.state, replace, device)?;
+        objective.final_quality(&network)
     }
-    let schedule = config.schedule.context("[schedule] is missing")?;
-    let curve = config.curve.as_deref().context("curve is missing")?;
-    let network = train(objective, schedule, &config.state, curve, device)?;
-    let replace = action == Action::TrainAndReplace;
-    replace::save(objective, &network, &config.state, replace, device)?;
-    objective.final_quality(&network)
 }

@@ -132,7 +132,7 @@ impl PatternClassifier {
 
     /// Pixels [batch, 3, side, side] in [-1, 1] to the share of each pattern in what shows a thing,
     /// [batch, patterns].
-    pub fn shares(&self, pixels: Tensor<4>) -> Tensor<2> {
+    fn shares(&self, pixels: Tensor<4>) -> Tensor<2> {
         let cells = softmax(self.cells(pixels), 2);
         let [batch, ..] = cells.dims();
         let patterns = Pattern::ALL.len();
@@ -141,11 +141,12 @@ impl PatternClassifier {
         each.clone() / each.sum_dim(1)
     }
 
-    /// The pattern with the largest share of every image.
-    pub fn patterns(&self, pixels: Tensor<4>) -> Vec<Pattern> {
-        let found = to_vec(self.shares(pixels).argmax(1).float());
-        let found = found.iter().map(|index| Pattern::ALL[*index as usize]);
-        found.collect()
+    /// The pattern with the largest share of every image, and that share.
+    pub fn patterns(&self, pixels: Tensor<4>) -> Vec<(Pattern, f32)> {
+        let (shares, found) = self.shares(pixels).max_dim_with_indices(1);
+        let found = to_vec(found.float()).into_iter();
+        let found = found.map(|index| Pattern::ALL[index as usize]);
+        found.zip(to_vec(shares)).collect()
     }
 }
 
@@ -232,7 +233,7 @@ impl Objective for PatternObjective<'_> {
         for batch in 0..(HELD_OUT / BATCH) as u64 {
             let batch = scenes.patterned(batch, BATCH);
             let found = network.patterns(pixels(batch.pixels, self.device));
-            for (found, pattern) in found.into_iter().zip(batch.patterns) {
+            for ((found, _), pattern) in found.into_iter().zip(batch.patterns) {
                 asked[pattern.index()] += 1.0;
                 right[pattern.index()] += f64::from(found == pattern);
             }

@@ -1,13 +1,12 @@
 //! People for the identity encoder: groups of four that share skin and hair, and views that differ in
 //! one respect.
 
-use core_model::image_processor::channels_first;
 use core_model::rng::rng;
 use rand::RngExt;
 
-use super::scenes::Scenes;
+use super::scenes::{Scenes, rendered};
 use super::taught::Traits;
-use crate::world::{Accessory, Background, Face, Identity, Pose, Style, View, render};
+use crate::world::{Accessory, Background, Face, Identity, Pose, Style, View};
 
 /// Size of the groups of people with the same skin, hair style and colour of hair, so that each is a
 /// hard negative of the others.
@@ -54,7 +53,7 @@ impl Portraits {
                 traits_of.push(traits(&face));
                 let person = face.into();
                 for images in &mut images {
-                    images.extend(image(&person, &View::sample(&mut generator, &person)));
+                    images.extend(rendered(&person, &View::sample(&mut generator, &person)));
                 }
             }
         }
@@ -77,7 +76,7 @@ pub(super) fn images_of_group(scenes: &Scenes, group: u64, count: u64) -> Vec<f3
                 .collect();
             views
                 .into_iter()
-                .flat_map(move |view| image(&person, &view))
+                .flat_map(move |view| rendered(&person, &view))
         })
         .collect()
 }
@@ -171,11 +170,7 @@ pub(super) fn shown(scenes: &Scenes, number: u64, face: &Face, kind: &Shown) -> 
     while !(least..=most).contains(&view.pose.yaw.abs()) {
         view.pose = Pose::sample(&mut generator);
     }
-    image(&face.clone().into(), &view)
-}
-
-fn image(person: &Identity, view: &View) -> Vec<f32> {
-    channels_first(&render(person, view).image)
+    rendered(&face.clone().into(), &view)
 }
 
 /// The eight traits of a face that have kinds.

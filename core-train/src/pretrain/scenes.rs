@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::image_processor::channels_first;
 use core_model::params::to_vec;
-use image::RgbImage;
+use image::{GrayImage, RgbImage};
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
@@ -142,8 +142,8 @@ impl Scenes {
     /// scenes are the same with every share.
     pub(super) fn is_person(&self, number: u64) -> bool {
         let PeopleShare(share) = self.people;
-        let mut generator = rng(self.seed, &format!("{}, person", self.purpose()), number);
-        share > 0.0 && generator.random_bool(share)
+        let generator = || rng(self.seed, &format!("{}, person", self.purpose()), number);
+        share > 0.0 && generator().random_bool(share)
     }
 
     fn numbers(batch: u64, size: usize) -> impl Iterator<Item = u64> {
@@ -156,7 +156,7 @@ impl Scenes {
         Self::numbers(batch, size)
             .flat_map(|number| {
                 let (_, identity, view) = self.scene(number);
-                channels_first(&render(&identity, &view).image)
+                rendered(&identity, &view)
             })
             .collect()
     }
@@ -209,7 +209,7 @@ impl Scenes {
                 let categories = self.people.nouns().len();
                 MaskedScene {
                     pixels: channels_first(&image),
-                    mask: mask.pixels().map(|p| f32::from(p.0[0]) / 255.0).collect(),
+                    mask: coverage(&mask).collect(),
                     category,
                     other: (category + generator.random_range(1..categories)) % categories,
                 }
@@ -227,8 +227,7 @@ impl Scenes {
             };
             let Rendering { image, mask } = render(&identity, &view);
             scenes.pixels.extend(channels_first(&image));
-            let covered = mask.pixels().map(|p| f32::from(p.0[0]) / 255.0);
-            scenes.masks.extend(covered);
+            scenes.masks.extend(coverage(&mask));
             scenes.patterns.push(thing.pattern);
         }
         scenes
@@ -261,12 +260,22 @@ impl Scenes {
             for identity in &members {
                 for pixels in &mut views {
                     let view = View::sample(&mut generator, identity);
-                    pixels.extend(channels_first(&render(identity, &view).image));
+                    pixels.extend(rendered(identity, &view));
                 }
             }
         }
         views
     }
+}
+
+/// The pixels [3, side, side] in [-1, 1] of a subject in a view.
+pub(super) fn rendered(identity: &Identity, view: &View) -> Vec<f32> {
+    channels_first(&render(identity, view).image)
+}
+
+/// A mask as numbers from 0 to 1.
+fn coverage(mask: &GrayImage) -> impl Iterator<Item = f32> {
+    mask.pixels().map(|pixel| f32::from(pixel.0[0]) / 255.0)
 }
 
 /// Stacks images of 64x64 pixels, the values of each after those of the one before, to a tensor [n, 3, 64, 64].

@@ -2,12 +2,11 @@
 //! all shown in the same two views.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use core_model::image_processor::channels_first;
 use rand::RngExt;
 
 use super::contrast::{cross_entropy, normalised};
-use super::scenes::Scenes;
-use crate::world::{Counterfactual, Identity, View, render};
+use super::scenes::{Scenes, rendered};
+use crate::world::{Counterfactual, Identity, View};
 
 /// Images of things in two views.
 #[derive(Debug)]
@@ -37,7 +36,7 @@ impl Siblings {
             for images in &mut images {
                 let view = View::sample(&mut generator, &thing);
                 for member in &members {
-                    images.extend(channels_first(&render(member, &view).image));
+                    images.extend(rendered(member, &view));
                 }
             }
             things.extend(members);

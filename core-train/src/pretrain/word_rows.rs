@@ -11,9 +11,6 @@ use core_model::unet::UNet2DConditionModel;
 
 use crate::world::Category;
 
-/// The key of the token table in a text encoder.
-const TABLE: &str = "embeddings.token_embedding.weight";
-
 /// The key of the new rows in the state of a training.
 const NEW_ROWS: &str = "new_rows";
 
@@ -73,13 +70,10 @@ impl UnetAndRows {
     /// # Errors
     /// Rows of another width than the table's.
     pub(super) fn grown(&self, text_encoder: &TextEncoder) -> Result<Option<TextEncoder>> {
-        let Some(rows) = &self.new_rows else {
-            return Ok(None);
-        };
-        let rows = rows.val().inner();
-        let mut config = text_encoder.config().clone();
-        config.vocab_size += rows.dims()[0];
-        Ok(Some(text_encoder.with_more_rows(TABLE, rows, &config)?))
+        let rows = self.new_rows.as_ref().map(|rows| rows.val().inner());
+        Ok(rows
+            .map(|rows| text_encoder.with_more_tokens(rows))
+            .transpose()?)
     }
 }
 

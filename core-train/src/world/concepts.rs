@@ -4,7 +4,7 @@
 use core_model::files::hex;
 use core_model::rng::rng;
 use image::RgbImage;
-use rand::RngExt;
+use rand::{Rng, RngExt};
 use sha2::{Digest, Sha256};
 
 use super::{Background, Category, Color, Pattern, Rendering, Style, Thing, View, render};
@@ -52,6 +52,18 @@ pub struct WorldConcept {
     pub pattern: Pattern,
 }
 
+/// Places of `count` photos: so many plain ones, then different others.
+pub(super) fn places(generator: &mut impl Rng, plain: usize, count: usize) -> Vec<Background> {
+    let mut places = vec![Background::Plain; plain];
+    while places.len() < count {
+        let place = Background::ALL[generator.random_range(0..Background::ALL.len())];
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    places
+}
+
 impl WorldConcept {
     /// Its folder inside the folder of all concepts.
     pub fn folder(&self) -> String {
@@ -75,14 +87,7 @@ impl WorldConcept {
     /// The views of its photos: different poses, light and backgrounds, and no accessory.
     pub fn views(&self) -> Vec<View> {
         let mut generator = rng(0, &format!("photos of {}", self.name), 0);
-        let mut places = vec![Background::Plain; PLAIN_PHOTOS];
-        while places.len() < PHOTOS {
-            let place = Background::ALL[generator.random_range(0..Background::ALL.len())];
-            if !places.contains(&place) {
-                places.push(place);
-            }
-        }
-        places
+        places(&mut generator, PLAIN_PHOTOS, PHOTOS)
             .into_iter()
             .map(|place| View::arranged(&mut generator, Style::Photo, place, None))
             .collect()

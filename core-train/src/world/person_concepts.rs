@@ -3,10 +3,10 @@
 
 use core_model::rng::rng;
 use image::RgbImage;
-use rand::{Rng, RngExt};
+use rand::RngExt;
 
-use super::concepts::concept_toml;
-use super::{Background, Beard, Category, Face, Hair, Rendering, Style, View, render};
+use super::concepts::{concept_toml, places};
+use super::{Beard, Category, Face, Hair, Rendering, Style, View, render};
 
 /// Turns of the photos to learn from: two side views, then a frontal one and two half turned.
 const PHOTO_TURNS: [[f32; 2]; 5] = [
@@ -155,7 +155,7 @@ impl PersonConcept {
 /// expressions, and without accessories.
 fn views(purpose: &str, turns: &[[f32; 2]]) -> Vec<View> {
     let mut generator = rng(0, purpose, 0);
-    let places = places(&mut generator);
+    let places = places(&mut generator, 1, PLACES);
     let views = turns.iter().zip(places.iter().cycle());
     views
         .map(|([from, to], place)| {
@@ -164,18 +164,6 @@ fn views(purpose: &str, turns: &[[f32; 2]]) -> Vec<View> {
             view
         })
         .collect()
-}
-
-/// Different places, the plain one first.
-fn places(generator: &mut impl Rng) -> Vec<Background> {
-    let mut places = vec![Background::Plain];
-    while places.len() < PLACES {
-        let place = Background::ALL[generator.random_range(0..Background::ALL.len())];
-        if !places.contains(&place) {
-            places.push(place);
-        }
-    }
-    places
 }
 
 #[cfg(test)]

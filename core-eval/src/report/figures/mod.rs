@@ -189,6 +189,13 @@ struct Drawing<'a> {
     drawn: Drawn,
 }
 
+/// The metrics that a summary has.
+fn metrics_of(rows: &[SummaryRow]) -> Vec<Metric> {
+    let all = Metric::ALL.iter().copied();
+    all.filter(|metric| rows.iter().any(|row| row.metric == *metric))
+        .collect()
+}
+
 impl Drawing<'_> {
     /// A figure in the folder, which is made when the first is drawn.
     fn figure<'b>(folder: &'b Path, name: &'b str, size: (u32, u32)) -> Result<Figure<'b>> {
@@ -214,11 +221,7 @@ impl Drawing<'_> {
                 .cloned()
                 .collect();
             let variants: Vec<String> = all.into_iter().filter(shown).collect();
-            let metrics: Vec<Metric> = Metric::ALL
-                .iter()
-                .copied()
-                .filter(|metric| rows.iter().any(|row| row.metric == *metric))
-                .collect();
+            let metrics = metrics_of(&rows);
             if metrics.is_empty() {
                 continue;
             }
@@ -253,11 +256,7 @@ impl Drawing<'_> {
         });
         let curves = settings::curves(&settings);
         for (suffix, rows) in &self.tables.summaries {
-            let metrics: Vec<Metric> = Metric::ALL
-                .iter()
-                .copied()
-                .filter(|metric| rows.iter().any(|row| row.metric == *metric))
-                .collect();
+            let metrics = metrics_of(rows);
             if metrics.is_empty() {
                 continue;
             }
