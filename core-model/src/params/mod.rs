@@ -262,10 +262,14 @@ impl ParamBuilder {
         matches!(self.shared.source, Source::Random(_))
     }
 
-    /// Whether a checkpoint holds this key; false for fresh parameters.
+    /// Whether a checkpoint, or the network that this one is built from, holds this key; false for fresh parameters.
     pub fn contains(&self, name: &str) -> bool {
-        let checkpoint = self.shared.source.checkpoint();
-        checkpoint.is_some_and(|checkpoint| checkpoint.info(&self.key(name)).is_some())
+        let key = self.key(name);
+        match &self.shared.source {
+            Source::Checkpoint(file) | Source::Header(file) => file.info(&key).is_some(),
+            Source::Network(tensors) => tensors.contains_key(&key),
+            Source::Random(_) | Source::Shapes => false,
+        }
     }
 
     /// Leaves out tensors of a checkpoint that other networks of the same family hold, as
@@ -388,6 +392,13 @@ impl ParamBuilder {
         let used = |key: &str| self.shared.used.borrow().contains(key);
         for extension in &self.shared.extensions {
             extension.check(used)?;
+        }
+        if let Source::Network(tensors) = &self.shared.source
+            && let Some(key) = tensors.keys().filter(|key| !used(key)).min()
+        {
+            return Err(Error::Invalid(format!(
+                "`{key}` of the network has no place in the one that is built from it"
+            )));
         }
         if let Some(checkpoint) = self.shared.source.checkpoint() {
             let used = self.shared.used.borrow();

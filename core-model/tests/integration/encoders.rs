@@ -188,6 +188,34 @@ fn clip_features_are_those_of_transformers() {
 }
 
 #[test]
+fn a_clip_that_gets_more_tokens_keeps_all_other_parameters_and_loses_none() {
+    for folder in ["clip/new", "clip/no-scale"] {
+        let model = clip(folder);
+        let [old, width] = model.text_encoder().token_table().dims();
+        let rows = Tensor::<2>::ones([2, width], &device());
+        let grown = model.with_more_tokens(rows.clone()).unwrap();
+        let keys = |model: &ClipModel| -> Vec<String> {
+            let mut keys: Vec<_> = model
+                .names()
+                .iter()
+                .map(|(key, _)| key.to_string())
+                .collect();
+            keys.sort();
+            keys
+        };
+        assert_eq!(keys(&grown), keys(&model), "{folder}");
+        assert_eq!(
+            grown.logit_scale().map(to_vec),
+            model.logit_scale().map(to_vec),
+            "{folder}"
+        );
+        let table = grown.text_encoder().token_table();
+        assert_eq!(table.dims(), [old + 2, width], "{folder}");
+        assert_eq!(to_vec(table.narrow(0, old, 2)), to_vec(rows), "{folder}");
+    }
+}
+
+#[test]
 fn dino_states_are_those_of_transformers_with_and_without_pooler() {
     let expected = Expected::open("dino");
     let pixels: Tensor<4> = expected.tensor("pixels");

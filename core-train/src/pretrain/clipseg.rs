@@ -61,14 +61,15 @@ impl<'a> ClipSegObjective<'a> {
     /// Reads the tokenizer.
     ///
     /// # Errors
-    /// An absent or damaged tokenizer folder, a tokenizer that lost a word.
+    /// An absent or damaged tokenizer folder, a tokenizer that lost a word or has more tokens than the CLIP.
     pub(super) fn new(
         task: &'a ClipSegTask,
         seed: u64,
         batch_size: usize,
         device: &'a Device,
     ) -> Result<Self> {
-        let tokenizer = read_tokenizer(&task.clip, task.people.nouns())?;
+        let clip = ClipModel::read_config(&task.clip.join("config.json"))?;
+        let tokenizer = read_tokenizer(&task.clip, task.people.nouns())?.fit(&clip.text_config)?;
         let words = Category::ALL.iter();
         let words = words.map(|category| tokenizer.encode(category.word()).ids);
         Ok(Self {

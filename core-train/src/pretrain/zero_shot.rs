@@ -34,7 +34,7 @@ impl ZeroShot {
     /// Reads a CLIP folder with tokenizer and image processor, to ask about scenes that show these nouns.
     pub(super) fn load(folder: &Path, nouns: &'static [Category], device: &Device) -> Result<Self> {
         let clip = ClipModel::load(folder, device)?;
-        let tokenizer = Tokenizer::from_dir(folder)?;
+        let tokenizer = Tokenizer::from_dir(folder)?.fit(&clip.config().text_config)?;
         let questions = Questions::new(nouns);
         let ids: Vec<_> = questions
             .captions()
