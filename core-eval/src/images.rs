@@ -21,7 +21,7 @@ use image::RgbImage;
 use sha2::{Digest, Sha256};
 
 use crate::base::Base;
-use crate::experiment::{EvaluationPrompt, Experiment};
+use crate::experiment::{EvaluationPrompt, Experiment, Variant};
 use crate::plan::{Cell, PlannedRun};
 
 /// The file that names the run and the sampling from which the images of a folder come.
@@ -131,13 +131,16 @@ impl GenerationJob<'_> {
             if !batch.iter().all(is_there) {
                 let generator = match &mut generator {
                     Some(generator) => generator,
-                    None => generator.insert(Generator::new(
-                        experiment,
-                        base.get()?,
-                        concept,
-                        cell.seed,
-                        self.source(base.get()?)?,
-                    )?),
+                    None => {
+                        let (base, seed) = (base.get()?, cell.seed);
+                        let drawn = self.source(base)?;
+                        let new = Generator::new(experiment, base, concept, seed, drawn)?;
+                        let guidance_scale = self.variant().guidance_scale(&experiment.sampling);
+                        generator.insert(Generator {
+                            guidance_scale,
+                            ..new
+                        })
+                    }
                 };
                 let images = generator.generate(batch, experiment.sampling.steps)?;
                 for (wanted, image) in batch.iter().zip(images) {
@@ -174,8 +177,12 @@ impl GenerationJob<'_> {
         Ok((folder, source))
     }
 
+    fn variant(&self) -> &Variant {
+        &self.experiment.variants[self.cell.variant]
+    }
+
     fn test_time(&self) -> Option<TestTime> {
-        self.experiment.variants[self.cell.variant].test_time
+        self.variant().test_time
     }
 
     /// What the images are drawn with.
@@ -284,13 +291,14 @@ fn source(
     let mut hasher = Sha256::new();
     let variant = model.weights().variant.unwrap_or_default();
     hasher.update(format!("{:?}{variant}", model.digests()?));
+    let variant = &experiment.variants[cell.variant];
     let mut source = serde_json::json!({
         "run": cell.run.as_ref().map(|run| &run.address),
         "model": hex(&hasher.finalize()),
         "super_category": concept.super_category,
         "scheduler": sampling.scheduler.map(SchedulerKind::name),
         "steps": sampling.steps,
-        "guidance_scale": sampling.guidance_scale,
+        "guidance_scale": variant.guidance_scale(sampling),
         "images_per_prompt": sampling.images_per_prompt,
         "prompts": prompts,
     });
@@ -301,7 +309,7 @@ fn source(
     ) {
         source["truncation"] = kept.into();
     }
-    if let Some(test_time) = experiment.variants[cell.variant].test_time {
+    if let Some(test_time) = variant.test_time {
         source["test_time"] = serde_json::to_value(test_time)?;
     }
     Ok(serde_json::to_string_pretty(&source)? + "\n")
@@ -320,6 +328,7 @@ struct Generator<'a> {
     experiment: &'a Experiment,
     concept: &'a ConceptConfig,
     seed: u64,
+    guidance_scale: f64,
     drawn: Drawn,
     base: &'a BaseModel,
     /// The prompt that the embedding was optimised for last, and the pipeline with it.
@@ -342,6 +351,7 @@ impl<'a> Generator<'a> {
             experiment,
             concept,
             seed,
+            guidance_scale: experiment.sampling.guidance_scale,
             drawn,
             base,
             optimized: None,
@@ -366,7 +376,7 @@ impl<'a> Generator<'a> {
         let options = SamplingOptions {
             kind: sampling.scheduler,
             num_inference_steps: steps,
-            guidance_scale: sampling.guidance_scale,
+            guidance_scale: self.guidance_scale,
         };
         let noise = self.noise(batch)?;
         let latents = pipeline.sample(cond, uncond, noise, &options, &mut |_| {})?;

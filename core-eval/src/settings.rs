@@ -20,7 +20,7 @@ const CURVE: usize = 3;
 /// One value of a setting.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SettingRow {
-    /// The path of the number in the recipe, as `set` names it.
+    /// The path of the number in the recipe, as `set` names it, or `guidance_scale`.
     pub key: String,
     /// The same in words.
     pub name: String,
@@ -39,12 +39,12 @@ pub fn settings(experiment: &Experiment) -> Result<Vec<SettingRow>> {
     let Some((first, others)) = experiment.variants.split_first() else {
         return Ok(Vec::new());
     };
-    let Some(base) = leaves_of(first)? else {
+    let Some(base) = leaves_of(experiment, first)? else {
         return Ok(Vec::new());
     };
     let mut curves: IndexMap<String, Vec<(String, f64)>> = IndexMap::new();
     for variant in others.iter().filter(|v| v.test_time == first.test_time) {
-        let Some(leaves) = leaves_of(variant)? else {
+        let Some(leaves) = leaves_of(experiment, variant)? else {
             continue;
         };
         if let Some((key, value)) = only_difference(&base, &leaves) {
@@ -75,13 +75,15 @@ pub fn settings(experiment: &Experiment) -> Result<Vec<SettingRow>> {
 
 type Leaves = BTreeMap<String, Value>;
 
-/// Every value of a variant's recipe by its path; `None` where nothing is trained.
-fn leaves_of(variant: &Variant) -> Result<Option<Leaves>> {
+/// Every value of a variant's recipe by its path, and the guidance of its images; `None` where nothing is trained.
+fn leaves_of(experiment: &Experiment, variant: &Variant) -> Result<Option<Leaves>> {
     let Some(recipe): &Option<Recipe> = &variant.recipe else {
         return Ok(None);
     };
     let mut leaves = Leaves::new();
     collect("", &Value::try_from(recipe)?, &mut leaves);
+    let guidance_scale = variant.guidance_scale(&experiment.sampling);
+    leaves.insert("guidance_scale".into(), guidance_scale.into());
     Ok(Some(leaves))
 }
 
@@ -187,6 +189,14 @@ mod tests {
             assert_eq!((curve[0].variant.as_str(), curve[0].value), ("CoRe", own));
         }
         assert_eq!(rows.len(), 10);
+    }
+
+    #[test]
+    fn guidance_is_a_setting_of_the_images() {
+        let rows = of("development-guidance.toml");
+        let values: Vec<f64> = rows.iter().map(|row| row.value).collect();
+        assert_eq!(values, [7.5, 5.0, 3.5, 2.5, 1.5]);
+        assert!(rows.iter().all(|row| row.name == "guidance_scale"));
     }
 
     #[test]

@@ -32,6 +32,7 @@ impl Experiment {
         ] {
             ensure!(value > 0, "`sampling.{key}` is 0; expected 1 or more");
         }
+        self.check_guidance()?;
         self.check_truncation()?;
         self.check_test_time()?;
         self.evaluation.check_masks()?;
@@ -55,6 +56,24 @@ impl Experiment {
             ensure!(
                 before.all(|other| other.name != *name),
                 "two variants are called `{name}`"
+            );
+        }
+        Ok(())
+    }
+
+    fn check_guidance(&self) -> Result<()> {
+        let common = [(
+            "`sampling.guidance_scale`".to_string(),
+            self.sampling.guidance_scale,
+        )];
+        let own = self.variants.iter().filter_map(|variant| {
+            let key = format!("`guidance_scale` of variant `{}`", variant.name);
+            Some((key, variant.guidance_scale?))
+        });
+        for (key, value) in common.into_iter().chain(own) {
+            ensure!(
+                value.is_finite() && value >= 0.0,
+                "{key} is {value}; expected a number of at least 0 (at 1 there is no guidance)"
             );
         }
         Ok(())

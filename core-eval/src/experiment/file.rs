@@ -103,6 +103,8 @@ struct VariantEntry {
     /// is optimised for that prompt, as in `test_time = { steps = 10, learning_rate = 5e-4 }`.
     /// Absent: none.
     test_time: Option<TestTime>,
+    /// The strength of classifier-free guidance of this variant's images. Absent: that of `[sampling]`.
+    guidance_scale: Option<f64>,
 }
 
 impl File {
@@ -183,6 +185,7 @@ impl VariantEntry {
                 name,
                 recipe: None,
                 test_time: None,
+                guidance_scale: self.guidance_scale,
             });
         }
         let own = self.recipe.as_ref().map(|own| seen_from(base, own));
@@ -209,6 +212,7 @@ impl VariantEntry {
             name,
             recipe: Some(recipe.anchored(&path)),
             test_time: self.test_time,
+            guidance_scale: self.guidance_scale,
         })
     }
 }

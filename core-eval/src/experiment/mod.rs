@@ -84,9 +84,16 @@ pub struct Variant {
     pub recipe: Option<Recipe>,
     /// How the learned embedding is optimised for each prompt before its images are generated.
     pub test_time: Option<TestTime>,
+    /// The strength of classifier-free guidance; `None` for that of the experiment's sampling.
+    pub guidance_scale: Option<f64>,
 }
 
 impl Variant {
+    /// The strength of classifier-free guidance of its images.
+    pub(crate) fn guidance_scale(&self, sampling: &Sampling) -> f64 {
+        self.guidance_scale.unwrap_or(sampling.guidance_scale)
+    }
+
     /// The mapper that it trains, if it trains one.
     pub(crate) fn neti(&self) -> Option<&Neti> {
         self.recipe

@@ -232,6 +232,32 @@ fn other_sampling_draws_again_and_other_training_trains_again() {
 }
 
 #[test]
+fn a_variant_with_its_own_guidance_shares_the_run_and_draws_other_images() {
+    let sandbox = Sandbox::finished();
+    let image = |variant: &str| {
+        let file = format!("results/small/images/{variant}/spotted-dog/0/0/00000.png");
+        std::fs::read(sandbox.path(&file)).unwrap()
+    };
+    assert_eq!(image("CoRe"), image("CoRe again"));
+    let again = "name = \"CoRe again\"\n";
+    sandbox.edit(again, &format!("{again}guidance_scale = 2.0\n"));
+    let printed = sandbox.run("results");
+    let drawn = "networks that ran: 8 images generated";
+    assert!(printed.contains(drawn), "{printed}");
+    assert_ne!(image("CoRe"), image("CoRe again"));
+    let source = |variant: &str| -> serde_json::Value {
+        let file = format!("results/small/images/{variant}/spotted-dog/0/source.json");
+        serde_json::from_str(&sandbox.read(&file)).unwrap()
+    };
+    let (own, common) = (source("CoRe again"), source("CoRe"));
+    assert_eq!(own["run"], common["run"]);
+    assert_eq!(
+        (&own["guidance_scale"], &common["guidance_scale"]),
+        (&2.0.into(), &5.0.into())
+    );
+}
+
+#[test]
 fn quick_walks_the_whole_path_into_another_folder() {
     let sandbox = Sandbox::new();
     let output = sandbox.command("results").arg("--quick").output().unwrap();
@@ -309,6 +335,19 @@ fn what_is_wrong_is_said_before_anything_is_trained() {
             ["dinos", "clip_i"],
         ),
         ("steps = 4", "steps = 0", ["sampling.steps", "1 or more"]),
+        (
+            "guidance_scale = 5.0",
+            "guidance_scale = inf",
+            ["`sampling.guidance_scale` is inf", "at least 0"],
+        ),
+        (
+            "name = \"CoRe again\"\n",
+            "name = \"CoRe again\"\nguidance_scale = -1.0\n",
+            [
+                "`guidance_scale` of variant `CoRe again` is -1",
+                "at least 0",
+            ],
+        ),
         (
             "protocol = \"dreambooth\"",
             "protocol = \"dreambooth\"\nclipseg = \"x\"",
