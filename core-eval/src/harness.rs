@@ -9,7 +9,6 @@ use anyhow::{Result, ensure};
 use core_model::device::parse_device;
 use core_model::files::hex;
 use core_model::folder::ModelFolder;
-use core_model::photos::PhotoFolder;
 use core_train::phrase::SLOT;
 use core_train::run::folder::METRICS;
 use sha2::{Digest, Sha256};
@@ -267,7 +266,7 @@ impl<'a> Harness<'a> {
                 photos: &photos,
             };
             let concepts = experiment.concepts.iter();
-            let concepts = concepts.map(|c| (c.name.as_str(), c.images.as_path()));
+            let concepts = concepts.map(|c| (c.name.as_str(), c.reference_photos()));
             let encoders = &experiment.evaluation.encoders;
             let base_prompt = experiment.evaluation.base_prompt.as_deref();
             let tables = Tables {
@@ -533,7 +532,7 @@ fn check_counts(experiment: &Experiment, protocols: &[&Protocol]) -> Result<()> 
     for concept in &experiment.concepts {
         let prompts = experiment.prompts_for(concept).len();
         let images = prompts * experiment.sampling.images_per_prompt;
-        let photos = PhotoFolder::read(&concept.images)?.files.len();
+        let photos = photo_files(concept, protocols)?.len();
         for protocol in protocols {
             protocol.check_counts(&format!("concept `{}`", concept.name), images, photos)?;
         }

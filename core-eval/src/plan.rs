@@ -95,6 +95,7 @@ fn address(config: &RunConfig, model: &ModelFolder, photos: &[String]) -> Result
     // The scheduler's file in the folder says it.
     config.model.prediction_type = None;
     config.concept.images = PathBuf::new();
+    config.concept.references = None;
     let validation = config.validation.iter_mut();
     for folder in validation.flat_map(|validation| validation.encoders.values_mut()) {
         *folder = PathBuf::new();

@@ -369,15 +369,27 @@ fn text(protocol: &Protocol, prompt: &str, concept: &ConceptConfig) -> Result<St
     protocol.text(prompt, Some(&word), Some(&concept.super_category))
 }
 
-/// The photos of a concept, with the sources of their masks where a protocol compares foregrounds.
+/// The photos that images of a concept are compared with, with the sources of their masks where a
+/// protocol compares foregrounds.
 ///
 /// # Errors
 /// The folder is absent or holds no photos.
 pub fn photo_files(concept: &ConceptConfig, protocols: &[&Protocol]) -> Result<Vec<ImageFile>> {
-    match protocols.iter().any(|protocol| protocol.masked) {
-        true => masked_photos(&concept.images, None, Some(&concept.super_category)),
-        false => photos(&concept.images),
-    }
+    let folder = concept.reference_photos();
+    let photos = match protocols.iter().any(|protocol| protocol.masked) {
+        true => masked_photos(folder, None, Some(&concept.super_category)),
+        false => photos(folder),
+    };
+    photos.with_context(|| {
+        let key = match concept.references {
+            Some(_) => "references",
+            None => "images",
+        };
+        format!(
+            "concept `{}`: `{key}` in its concept.toml names the photos that images are compared with",
+            concept.name
+        )
+    })
 }
 
 #[cfg(test)]

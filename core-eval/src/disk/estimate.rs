@@ -106,7 +106,7 @@ fn features(experiment: &Experiment, images: u64) -> Result<u64> {
     let protocols = experiment.evaluation.protocols()?;
     let needs = Needs::of_images(&experiment.metrics(), &protocols);
     let photos = experiment.concepts.iter().map(|concept| {
-        let photos = PhotoFolder::read(&concept.images);
+        let photos = PhotoFolder::read(concept.reference_photos());
         photos.map_or(0, |photos| photos.files.len() as u64)
     });
     let pixels = images + photos.sum::<u64>();

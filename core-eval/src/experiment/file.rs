@@ -163,7 +163,9 @@ impl File {
 
 fn read_concept(folder: &Path) -> Result<ConceptConfig> {
     let mut concept: ConceptConfig = parse(&folder.join("concept.toml"))?;
-    concept.images = seen_from(folder, &concept.images);
+    for photos in concept.folders_mut() {
+        *photos = seen_from(folder, photos);
+    }
     Ok(concept)
 }
 

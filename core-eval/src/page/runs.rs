@@ -84,14 +84,16 @@ impl RunFiles {
         }
     }
 
-    /// The photos of its concept, where they still are where the run found them.
+    /// The photos that images of its concept are compared with, where they still are where the run found them.
     pub fn photos(&self) -> Vec<PathBuf> {
         let config = self.config.as_deref().unwrap_or_default();
         let config: Option<toml::Table> = config.parse().ok();
-        let images = config
-            .as_ref()
-            .and_then(|config| config.get("concept")?.get("images")?.as_str());
-        let photos = images.and_then(|images| PhotoFolder::read(&self.folder.join(images)).ok());
+        let folder = config.as_ref().and_then(|config| {
+            let concept = config.get("concept")?;
+            let folder = concept.get("references").or(concept.get("images"));
+            folder?.as_str()
+        });
+        let photos = folder.and_then(|folder| PhotoFolder::read(&self.folder.join(folder)).ok());
         photos.map_or(Vec::new(), |photos| photos.files)
     }
 }

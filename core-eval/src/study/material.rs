@@ -285,13 +285,14 @@ struct RunFile {
 struct RunConcept {
     name: String,
     images: PathBuf,
+    references: Option<PathBuf>,
 }
 
 /// The photos of a concept, which must be those that the scores are about.
 fn photo_files(results: &Path, concept: &str, given: Option<&Path>) -> Result<Vec<PathBuf>> {
     let folder = match given {
         Some(given) => given.join(concept),
-        None => trained_on(results, concept)?,
+        None => compared_with(results, concept)?,
     };
     ensure!(
         folder.is_dir(),
@@ -321,8 +322,8 @@ fn photo_files(results: &Path, concept: &str, given: Option<&Path>) -> Result<Ve
     Ok(photos)
 }
 
-/// The folder of photos in the configuration of a concept's run.
-fn trained_on(results: &Path, concept: &str) -> Result<PathBuf> {
+/// The folder of the photos that images are compared with, in the configuration of a concept's run.
+fn compared_with(results: &Path, concept: &str) -> Result<PathBuf> {
     let runs = results.join("runs");
     let mut folders: Vec<PathBuf> = match std::fs::read_dir(&runs) {
         Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
@@ -336,7 +337,10 @@ fn trained_on(results: &Path, concept: &str) -> Result<PathBuf> {
         }
         let run: RunFile = core_train::config::parse(&path)?;
         if run.concept.name == concept {
-            return Ok(folder.join(run.concept.images));
+            let RunConcept {
+                images, references, ..
+            } = run.concept;
+            return Ok(folder.join(references.unwrap_or(images)));
         }
     }
     bail!(

@@ -12,6 +12,7 @@ mod coverage;
 mod damage;
 mod disk;
 mod experiments;
+mod faces;
 mod figures;
 mod for_programs;
 mod keep;

@@ -1,6 +1,6 @@
 //! `[concept]`: the thing to be learned.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,10 @@ pub struct ConceptConfig {
     /// The folder of the photos. Default: the folder of this file.
     #[serde(default = "here")]
     pub images: PathBuf,
+    /// The folder of the photos that scores compare images with, where they are not the photos that are
+    /// learned from. It changes nothing of a run. Absent: the photos that are learned from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub references: Option<PathBuf>,
     /// How photos are made square.
     #[serde(default)]
     pub resize: Resize,
@@ -48,6 +52,16 @@ fn here() -> PathBuf {
 }
 
 impl ConceptConfig {
+    /// The folder of the photos that scores compare images with.
+    pub fn reference_photos(&self) -> &Path {
+        self.references.as_deref().unwrap_or(&self.images)
+    }
+
+    /// The folders that it names.
+    pub fn folders_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        std::iter::once(&mut self.images).chain(&mut self.references)
+    }
+
     /// What stands for the concept in prompts.
     pub fn placeholder_token(&self) -> String {
         match &self.placeholder_token {

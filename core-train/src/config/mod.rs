@@ -204,7 +204,9 @@ impl RunConfig {
     pub fn complete(mut self, origin: &Path) -> Result<Self> {
         let base = paths::folder_of(origin);
         self.model = self.model.seen_from(&base);
-        self.concept.images = paths::resolve(&base, &self.concept.images);
+        for folder in self.concept.folders_mut() {
+            *folder = paths::resolve(&base, folder);
+        }
         for folder in self.encoder_folders() {
             *folder = paths::resolve_model(&base, folder);
         }
@@ -237,7 +239,9 @@ impl RunConfig {
     pub fn to_toml(&self, folder: &Path) -> Result<String> {
         let mut config = self.clone();
         config.model.path = paths::relative_model(folder, &config.model.path);
-        config.concept.images = paths::relative(folder, &config.concept.images);
+        for photos in config.concept.folders_mut() {
+            *photos = paths::relative(folder, photos);
+        }
         for encoder in config.encoder_folders() {
             *encoder = paths::relative_model(folder, encoder);
         }

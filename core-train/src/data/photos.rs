@@ -1,5 +1,7 @@
 //! The photos of a concept, and their latents.
 
+use std::path::Path;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use core_model::Network;
 use core_model::image_processor::{channels_first, crop, load_image, squash};
@@ -28,11 +30,27 @@ pub fn load_photos(concept: &ConceptConfig, side: u32) -> Result<Vec<RgbImage>> 
 /// # Errors
 /// As [`load_photos`].
 pub fn read_photos(concept: &ConceptConfig) -> Result<Vec<RgbImage>> {
-    if !concept.images.is_dir() {
-        let reason = "is no folder; `concept.images` names a folder of photos";
-        return Err(Error::run_folder(&concept.images, reason));
+    read_folder(&concept.images, "images")
+}
+
+/// The photos that scores compare images with, unchanged.
+///
+/// # Errors
+/// As [`load_photos`].
+pub fn read_references(concept: &ConceptConfig) -> Result<Vec<RgbImage>> {
+    match &concept.references {
+        Some(folder) => read_folder(folder, "references"),
+        None => read_photos(concept),
     }
-    let folder = PhotoFolder::read(&concept.images)?;
+}
+
+/// The photos of the folder that a key of `[concept]` names.
+fn read_folder(folder: &Path, key: &str) -> Result<Vec<RgbImage>> {
+    if !folder.is_dir() {
+        let reason = format!("is no folder; `concept.{key}` names a folder of photos");
+        return Err(Error::run_folder(folder, reason));
+    }
+    let folder = PhotoFolder::read(folder)?;
     let files = folder.files.iter();
     Ok(files
         .map(|file| load_image(file))

@@ -7,7 +7,7 @@ use core_model::source::EncoderSource;
 use image::RgbImage;
 
 use crate::config::{ConceptConfig, ValidationConfig};
-use crate::data::photos::read_photos;
+use crate::data::photos::read_references;
 use crate::error::{Error, Result};
 
 /// The image encoders, and their features of what does not change.
@@ -36,7 +36,7 @@ impl Scorer {
         validation: &ValidationConfig,
         device: &Device,
     ) -> Result<Self> {
-        let photos = read_photos(concept)?;
+        let photos = read_references(concept)?;
         let prompts = validation.prompts.iter();
         let texts: Vec<String> = prompts
             .map(|prompt| prompt.replace("{}", &concept.super_category))

@@ -104,21 +104,31 @@ impl WorldConcept {
 
     /// The text of `concept.toml`, which lies beside these photos.
     pub fn toml(&self, photos: &[RgbImage]) -> String {
-        concept_toml(self.name, self.category, photos)
+        concept_toml(self.name, self.category, photos, None)
     }
 }
 
 /// The text of the `concept.toml` of a concept with this name and noun, which lies beside these photos.
-pub(super) fn concept_toml(name: &str, category: Category, photos: &[RgbImage]) -> String {
+/// Scores compare with the photos in the folder `references`, where it is named.
+pub(super) fn concept_toml(
+    name: &str,
+    category: Category,
+    photos: &[RgbImage],
+    references: Option<&str>,
+) -> String {
     let noun = category.word();
     let group = if category.is_animate() {
         "animate"
     } else {
         "inanimate"
     };
+    let references = references.map_or(String::new(), |folder| {
+        format!("references = \"{folder}\"\n")
+    });
     format!(
         "name = \"{name}\"\n\
          images = \".\"\n\
+         {references}\
          super_category = \"{noun}\"\n\
          initializer_token = \"{noun}\"\n\
          group = \"{group}\"\n\

@@ -118,10 +118,14 @@ impl PersonConcept {
     pub fn folders(&self) -> Vec<PersonPhotos> {
         let drawn = self.drawn(&self.views());
         let photos: Vec<RgbImage> = drawn.into_iter().map(|photo| photo.image).collect();
-        let folder = |path: String, name: &str, photos: &[RgbImage]| PersonPhotos {
-            path,
-            toml: concept_toml(name, Category::Person, photos),
-            photos: photos.to_vec(),
+        let folder = |path: String, name: &str, photos: &[RgbImage]| {
+            let up = "../".repeat(path.split('/').count());
+            let references = format!("{up}{}", self.references_path());
+            PersonPhotos {
+                path,
+                toml: concept_toml(name, Category::Person, photos, Some(&references)),
+                photos: photos.to_vec(),
+            }
         };
         let (name, side_views) = (self.name, &photos[..SIDE_VIEWS]);
         if self.for_development {

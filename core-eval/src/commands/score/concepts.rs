@@ -123,7 +123,7 @@ pub(super) fn photos_of_concepts(
     }
     let mut files = Vec::new();
     for (concept, count) in images {
-        let folder = input.photos(concept);
+        let folder = input.reference_photos(concept)?;
         PhotoFolder::read(&folder)?.say_skipped();
         say_other_photos(&folder);
         let given = args.references_masks.as_ref();

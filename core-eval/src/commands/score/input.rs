@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use core_model::files::is_plain_name;
+use core_model::files::{is_plain_name, seen_from};
 use core_model::photos::PhotoFolder;
+use core_train::config::{ConceptConfig, parse};
 use serde::Deserialize;
 
 use super::ScoreArgs;
@@ -59,6 +60,24 @@ impl Input {
         };
         input.check_files()?;
         Ok(input)
+    }
+
+    /// The folder of the photos that images of a concept are compared with: that of its photos, or the
+    /// one that `references` in the `concept.toml` beside them names.
+    ///
+    /// # Errors
+    /// A damaged `concept.toml`.
+    pub(super) fn reference_photos(&self, concept: &str) -> Result<PathBuf> {
+        let folder = self.photos(concept);
+        let file = folder.join("concept.toml");
+        if !file.exists() {
+            return Ok(folder);
+        }
+        let concept: ConceptConfig = parse(&file)?;
+        Ok(match concept.references {
+            Some(references) => seen_from(&folder, &references),
+            None => folder,
+        })
     }
 
     /// The folder of the photos of a concept.

@@ -194,7 +194,7 @@ fn ask(judge: &JudgeCommand, input: &Input, scored: &mut Scored<'_>) -> Result<(
     let mut photos: BTreeMap<&str, Vec<PathBuf>> = BTreeMap::new();
     for item in scored.items {
         if !photos.contains_key(item.concept.as_str()) {
-            let files = PhotoFolder::read(&input.photos(&item.concept))?.files;
+            let files = PhotoFolder::read(&input.reference_photos(&item.concept)?)?.files;
             photos.insert(&item.concept, files);
         }
     }
@@ -306,8 +306,8 @@ impl ScoreArgs {
     ) -> Result<String> {
         let concepts = photos
             .keys()
-            .map(|name| (name.as_str(), input.photos(name)));
-        let concepts: Vec<(&str, PathBuf)> = concepts.collect();
+            .map(|name| Ok((name.as_str(), input.reference_photos(name)?)));
+        let concepts: Vec<(&str, PathBuf)> = concepts.collect::<Result<_>>()?;
         let concepts = concepts.iter().map(|(name, path)| (*name, path.as_path()));
         let text = protocol_json(protocol, folders, self.base_prompt.as_deref(), concepts)?;
         let mut object: Map<String, Value> = serde_json::from_str(&text)?;

@@ -62,7 +62,7 @@ impl Results<'_> {
     /// The photos of every concept.
     fn photo_files(&self) -> Result<BTreeMap<String, Vec<PathBuf>>> {
         let concepts = self.photos.keys().map(|name| {
-            let files = PhotoFolder::read(&self.input.photos(name))?.files;
+            let files = PhotoFolder::read(&self.input.reference_photos(name)?)?.files;
             Ok((self.concept(name), files))
         });
         concepts.collect()

@@ -98,8 +98,12 @@ impl RunFile<'_> {
         let images = self.relative(self.photos.folder())?;
         let (name, category) = match self.concept {
             Concept::Described(config) => {
+                let folder = self.photos.folder();
+                let references = config.references.as_ref();
+                let references = references.map(|photos| self.relative(&folder.join(photos)));
                 let config = ConceptConfig {
                     images,
+                    references: references.transpose()?,
                     ..ConceptConfig::clone(config)
                 };
                 let keys = toml::to_string(&config)?;
