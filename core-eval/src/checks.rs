@@ -5,10 +5,10 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::gallery::ImageFeatures;
-use crate::metrics::{Feature, Metric};
-use crate::protocol::Protocol;
+use crate::metrics::{Feature, Metric, Scores};
+use crate::protocol::{Averaging, Protocol};
 use crate::report::ScoreTable;
-use crate::scoring::ScoredImages;
+use crate::scoring::{PhotosBeside, ScoredImages, lacks_face};
 use crate::statistics::mean;
 
 /// A row of `checks.csv`.
@@ -27,6 +27,9 @@ pub struct CheckRow {
 /// The value of the column `variant` in rows about the photos alone.
 pub const PHOTOS: &str = "photos";
 
+/// The measure that counts images without a face.
+pub const NO_FACE: &str = "no_face";
+
 /// All checks. Under a masked protocol they are computed on foregrounds. `M` stands for the column of a
 /// metric. The instance metric is the first that distinguishes one thing from another of its kind
 /// ([`Metric::of_instances`]), which is DINO:
@@ -35,21 +38,28 @@ pub const PHOTOS: &str = "photos";
 ///   mean over concepts. No image can be expected to score higher.
 /// * `M_other`: photos of a concept against those of the other concepts, which is the score of the wrong
 ///   thing.
+/// * `M_learned`: photos that are learned from against the photos that images are compared with, where the
+///   two are not the same. How much the photos that are learned from tell.
+/// * `M_decoded`: photos after the model's autoencoder against the other photos, where they are not learned
+///   from. No image of the model can be expected to score higher.
 /// * `diversity`: 1 minus the mean similarity of two images of one prompt, by the instance metric.
 /// * `lowest_M`: the lowest mean score of a prompt, and the prompt.
 /// * `nothing_found`: the share of images in which the segmenter found no foreground; they are
 ///   compared as black images. Under masked protocols only.
 /// * `small_foregrounds`: the number of images of which the mask shows less than 3 %, those without
 ///   foreground included. Such a foreground is too small to be recognised. Under masked protocols only.
-/// * `closest`: the highest similarity between an image and a photo by the instance metric, and the
-///   image. Near 1, the photo was copied.
+/// * `closest`: the highest similarity between an image and a photo, of those that are compared with and
+///   those that are learned from, by the instance metric, and the image. Near 1, the photo was copied.
+/// * `no_face` and `M_zeros` of a metric that reads faces: the number of images in which none was found,
+///   and the mean score in which they count as 0.
 pub fn checks(
     images: &ScoredImages<'_>,
     protocol: &Protocol,
     scores: &ScoreTable,
 ) -> Vec<CheckRow> {
     let instances = Metric::of_instances(&images.metrics);
-    let mut rows = checks_of_photos(&images.metrics, protocol, images.photos.iter());
+    let photos = images.photos.iter().zip(&images.beside);
+    let mut rows = checks_of_photos(&images.metrics, protocol, photos);
     for variant in &images.experiment.variants {
         let name = variant.name.as_str();
         rows.extend(instances.and_then(|metric| diversity(images, protocol, metric, name)));
@@ -59,23 +69,100 @@ pub fn checks(
         rows.extend(empty_masks(images, protocol, name));
         rows.extend(small_foregrounds(images, protocol, name));
         rows.extend(instances.and_then(|metric| closest(images, protocol, metric, name)));
+        rows.extend(faces(images, protocol, scores, name));
     }
     rows
 }
 
-/// The checks about photos alone, of some metrics, given the photos of every concept.
+/// The checks about photos alone, of some metrics, given the photos of every concept that are compared with
+/// and those beside them.
 pub fn checks_of_photos<'a>(
     metrics: &[Metric],
     protocol: &Protocol,
-    photos: impl Iterator<Item = &'a Vec<ImageFeatures>> + Clone,
+    photos: impl Iterator<Item = (&'a Vec<ImageFeatures>, &'a PhotosBeside)> + Clone,
 ) -> Vec<CheckRow> {
     let metrics = metrics.iter().filter(|metric| metric.reads_photos());
     let rows = metrics.flat_map(|metric| {
         let concepts = photos.clone();
-        let concepts = concepts.map(|photos| features(photos, *metric, protocol));
-        of_photos(*metric, &concepts.collect::<Vec<_>>())
+        let concepts = concepts.map(|(photos, _)| features(photos, *metric, protocol));
+        let mut rows = of_photos(*metric, &concepts.collect::<Vec<_>>());
+        rows.extend(beside(*metric, protocol, photos.clone()));
+        rows
     });
     rows.collect()
+}
+
+/// What the photos beside those that are compared with score.
+fn beside<'a>(
+    metric: Metric,
+    protocol: &Protocol,
+    photos: impl Iterator<Item = (&'a Vec<ImageFeatures>, &'a PhotosBeside)> + Clone,
+) -> impl Iterator<Item = CheckRow> {
+    let learned = photos.clone().filter_map(|(photos, beside)| {
+        let learned = features(&beside.learned, metric, protocol);
+        between(metric, &learned, &features(photos, metric, protocol))
+    });
+    let decoded = photos.filter_map(|(photos, beside)| {
+        let decoded = beside.decoded.iter().enumerate();
+        let pairs = decoded.flat_map(|(index, decoded)| {
+            let others = photos.iter().enumerate();
+            let others = others.filter(move |(other, _)| *other != index);
+            others.filter_map(move |(_, photo)| {
+                let of = |image: &'a ImageFeatures| image.of(metric, protocol);
+                Some((of(decoded)?, of(photo)?))
+            })
+        });
+        mean(pairs.map(|(a, b)| metric.definition().similarity(a, b)))
+    });
+    let column = metric.column();
+    let rows = [("learned", mean(learned)), ("decoded", mean(decoded))];
+    rows.into_iter().filter_map(move |(name, value)| {
+        Some(check(PHOTOS, format!("{column}_{name}"), value?, ""))
+    })
+}
+
+/// How many images show no face, and the mean score in which these count as 0, of every metric that reads
+/// faces, given concept, scores and whether a face is lacking of every image of a variant.
+pub fn checks_of_faces<'a>(
+    images: impl Iterator<Item = (&'a str, &'a Scores, bool)> + Clone,
+    metrics: &[Metric],
+    averaging: Averaging,
+    variant: &str,
+) -> Vec<CheckRow> {
+    let lacking = images.clone().filter(|(.., lacks)| *lacks).count();
+    let metrics = metrics.iter().filter(|metric| metric.reads_faces());
+    let rows = metrics.flat_map(|metric| {
+        let mut concepts: IndexMap<&str, Vec<f64>> = IndexMap::new();
+        for (concept, scores, lacks) in images.clone() {
+            if let Some(score) = scores[*metric].or(lacks.then_some(0.0)) {
+                concepts.entry(concept).or_default().push(score);
+            }
+        }
+        let total = match averaging {
+            Averaging::Macro => mean(concepts.into_values().filter_map(mean)),
+            Averaging::Pooled => mean(concepts.into_values().flatten()),
+        };
+        let zeros =
+            total.map(|total| check(variant, format!("{}_zeros", metric.column()), total, ""));
+        let count = check(variant, NO_FACE, lacking as f64, "");
+        zeros.map(|zeros| [count, zeros]).into_iter().flatten()
+    });
+    rows.collect()
+}
+
+fn faces(
+    images: &ScoredImages<'_>,
+    protocol: &Protocol,
+    scores: &ScoreTable,
+    variant: &str,
+) -> Vec<CheckRow> {
+    let rows = images.images.iter().zip(&scores.rows);
+    let rows = rows.filter(|(_, row)| row.variant == variant);
+    let images = rows.map(|(image, row)| {
+        let lacks = lacks_face(protocol, &image.features, image.place());
+        (row.concept.as_str(), &row.scores, lacks)
+    });
+    checks_of_faces(images, &scores.metrics, protocol.averaging, variant)
 }
 
 fn check(variant: &str, measure: impl Into<String>, value: f64, place: &str) -> CheckRow {
@@ -195,7 +282,9 @@ fn closest(
 ) -> Option<CheckRow> {
     let to_photos = images.of_variant(variant).filter_map(|image| {
         let photos = &images.photos[images.cells[image.cell].concept];
-        let photos = features(photos, metric, protocol).into_iter();
+        let learned = &images.beside[images.cells[image.cell].concept].learned;
+        let photos = [photos, learned].map(|photos| features(photos, metric, protocol));
+        let photos = photos.into_iter().flatten();
         let feature = image.features.of(metric, protocol)?;
         let similarities = photos.map(|photo| metric.definition().similarity(feature, photo));
         Some((image, similarities.max_by(f64::total_cmp)?))

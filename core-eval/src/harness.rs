@@ -18,10 +18,11 @@ use crate::base::Base;
 use crate::checks::checks;
 use crate::claims::Claims;
 use crate::curves::{self, CurveRow};
+use crate::decoded::decoded_references;
 use crate::disk::DiskPlan;
 use crate::effects::{self, EffectRow, Evidence};
 use crate::experiment::{EvaluationPrompt, Experiment, Keep};
-use crate::gallery::{Gallery, ImageFile, MaskSource, load_images};
+use crate::gallery::{Gallery, ImageFile, MaskSource, Needs, load_images};
 use crate::image_rows::image_rows;
 use crate::images::{GenerationJob, jobs, wanted};
 use crate::kept_tokens::KeptTokens;
@@ -40,7 +41,7 @@ use crate::report::figures::{
     FigureOptions, Foreground, draw_all, draw_foregrounds, update_attention,
 };
 use crate::report::{self, ScoreTable, Tables, TokenRow, Weighting};
-use crate::scoring::{ScoredImages, photo_files};
+use crate::scoring::{ScoredImages, learned_files, photo_files};
 use crate::settings::{SETTINGS, settings};
 use crate::tokens::{TokenProbe, related};
 use crate::trained::Trained;
@@ -164,11 +165,15 @@ impl<'a> Harness<'a> {
         model.weights().precision.check(&experiment.device)?;
         let protocols = experiment.evaluation.protocols()?;
         let evaluation = &experiment.evaluation;
-        check_counts(experiment, &protocols)?;
+        let needs = Needs::of_photos(&experiment.metrics(), &protocols);
+        check_counts(experiment, &protocols, &needs)?;
         let kept = results.join(KEPT);
         let mut gallery = Gallery::new(&evaluation.encoders, &device, Some(kept))?;
         for concept in &experiment.concepts {
-            gallery.check_photos(&photo_files(concept, &protocols)?)?;
+            gallery.check_photos(&photo_files(concept, &needs)?)?;
+            if let Some(photos) = learned_files(concept, &needs)? {
+                gallery.check_photos(&photos)?;
+            }
         }
         gallery.release();
         let probe = TokenProbe::load(experiment, &model)?;
@@ -248,9 +253,17 @@ impl<'a> Harness<'a> {
         tokens: &[TokenRow],
         curves: &[CurveRow],
     ) -> Result<()> {
+        let decoded = self.decoded()?;
         let gallery = &mut self.gallery;
         let (experiment, cells) = (self.experiment, &self.cells);
-        let images = ScoredImages::new(experiment, cells, self.results, gallery, self.stop);
+        let images = ScoredImages::new(
+            experiment,
+            cells,
+            self.results,
+            gallery,
+            &decoded,
+            self.stop,
+        );
         gallery.save()?;
         gallery.release();
         let images = images?;
@@ -290,6 +303,15 @@ impl<'a> Harness<'a> {
             outcome.files.push("effects.csv".to_string());
         }
         Ok(())
+    }
+
+    /// The references of every concept after the autoencoder; none of concepts without references.
+    fn decoded(&self) -> Result<Vec<Vec<ImageFile>>> {
+        let folder = self.file(KEPT).join("decoded");
+        let concepts = self.experiment.concepts.iter();
+        concepts
+            .map(|concept| decoded_references(&self.base, concept, &folder))
+            .collect()
     }
 
     /// Keeps the attention maps of the longest prompt of the first concept for the report page. Where they
@@ -477,7 +499,8 @@ impl<'a> Harness<'a> {
                 .map(|(image, mask)| Foreground { image, mask })
                 .collect())
         };
-        let photos = shown(&photo_files(concept, &self.protocols)?)?;
+        let needs = Needs::of_photos(&experiment.metrics(), &self.protocols);
+        let photos = shown(&photo_files(concept, &needs)?)?;
         let mut columns = Vec::new();
         for cell in self.cells.iter().filter(first) {
             let images = wanted(experiment, cell).into_iter();
@@ -528,11 +551,11 @@ fn enter(
 }
 
 /// Refuses protocols whose pairing does not fit the numbers of images and photos.
-fn check_counts(experiment: &Experiment, protocols: &[&Protocol]) -> Result<()> {
+fn check_counts(experiment: &Experiment, protocols: &[&Protocol], needs: &Needs) -> Result<()> {
     for concept in &experiment.concepts {
         let prompts = experiment.prompts_for(concept).len();
         let images = prompts * experiment.sampling.images_per_prompt;
-        let photos = photo_files(concept, protocols)?.len();
+        let photos = photo_files(concept, needs)?.len();
         for protocol in protocols {
             protocol.check_counts(&format!("concept `{}`", concept.name), images, photos)?;
         }

@@ -25,6 +25,7 @@ mod base64;
 pub mod checks;
 pub mod claims;
 pub mod curves;
+mod decoded;
 pub mod disk;
 pub mod dry_run;
 pub mod effects;

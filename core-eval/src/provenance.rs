@@ -49,9 +49,18 @@ pub fn protocol_json<'a>(
             None => "files",
         };
         text.insert("generated_masks".into(), json!(generated));
-        if let Some(clipseg) = &folders.clipseg {
-            text.insert("clipseg".into(), network(clipseg)?);
-        }
+    }
+    let faces = folders.read_faces();
+    if faces {
+        let how = "no alignment: whole images; a face is where the mask has a foreground";
+        text.insert("faces".into(), json!(how));
+    }
+    if let Some(clipseg) = folders
+        .clipseg
+        .as_ref()
+        .filter(|_| protocol.masked || faces)
+    {
+        text.insert("clipseg".into(), network(clipseg)?);
     }
     if let Some(prompt) = base_prompt {
         text.insert("base_prompt".into(), json!(prompt));

@@ -89,6 +89,14 @@ pub fn scores(
     Ok(scores)
 }
 
+/// Whether an image has no score of metrics that read faces for the one reason that no face was found in it.
+pub fn lacks_face(protocol: &Protocol, image: &ImageFeatures, place: Place<'_>) -> bool {
+    let is_compared = protocol.counts(place.number, image.is_black)
+        && protocol.scores_identity(place.kind)
+        && !is_unrelated(place.kind);
+    image.no_face && is_compared
+}
+
 /// One metric of one image.
 struct Comparison<'a> {
     protocol: &'a Protocol,
@@ -104,7 +112,7 @@ impl Comparison<'_> {
                 Some(protocol.text_score(self.similarity(self.of_text(others.text)?)?))
             }
             Compared::Photos => match others.photos {
-                Some(photos) if protocol.scores_identity(place.kind) => {
+                Some(photos) if protocol.scores_identity(place.kind) && !self.lacks_face() => {
                     let of_photo = |photo| self.similarity(self.of_image(photo)?);
                     let similarities = photos.iter().map(of_photo).collect::<Result<Vec<_>>>()?;
                     Some(protocol.photo_score(&similarities, place.index))
@@ -119,6 +127,10 @@ impl Comparison<'_> {
             },
             Compared::Direction => self.direction(others)?,
         })
+    }
+
+    fn lacks_face(&self) -> bool {
+        self.image.no_face && self.metric.reads_faces()
     }
 
     /// The similarity of the steps from base image to image and from base prompt to text; none where
@@ -167,6 +179,17 @@ pub struct ScoredImage {
     pub features: ImageFeatures,
 }
 
+impl ScoredImage {
+    /// Its position among the others.
+    pub fn place(&self) -> Place<'_> {
+        Place {
+            index: self.index,
+            number: self.image.image,
+            kind: &self.image.prompt.kind,
+        }
+    }
+}
+
 /// All images of an experiment with their features, computed once for all protocols.
 #[derive(Debug)]
 pub struct ScoredImages<'a> {
@@ -176,8 +199,11 @@ pub struct ScoredImages<'a> {
     pub cells: &'a [Cell],
     /// The metrics that run.
     pub metrics: Vec<Metric>,
-    /// The photos of every concept.
+    /// The photos of every concept that images are compared with.
     pub photos: Vec<Vec<ImageFeatures>>,
+    /// The same photos after the autoencoder, and the photos that are learned from, of every concept where
+    /// the two are not the same photos.
+    pub beside: Vec<PhotosBeside>,
     /// All images, cell by cell.
     pub images: Vec<ScoredImage>,
     texts: BTreeMap<String, TextFeatures>,
@@ -185,11 +211,21 @@ pub struct ScoredImages<'a> {
     bases: BTreeMap<Noise, usize>,
 }
 
+/// Photos that images are not compared with and that say how to read their scores.
+#[derive(Debug, Default)]
+pub struct PhotosBeside {
+    /// The photos that are learned from.
+    pub learned: Vec<ImageFeatures>,
+    /// The photos that images are compared with, in their order, after the autoencoder.
+    pub decoded: Vec<ImageFeatures>,
+}
+
 /// What the noise of an image depends on: concept, seed, prompt and number.
 type Noise = (usize, u64, usize, usize);
 
 impl<'a> ScoredImages<'a> {
-    /// Computes the features of all photos, images and prompts; those that were kept are reused.
+    /// Computes the features of all photos, images and prompts; those that were kept are reused. `decoded`
+    /// are the files of photos after the autoencoder, for every concept.
     ///
     /// # Errors
     /// An image that cannot be read; a request to stop.
@@ -198,6 +234,7 @@ impl<'a> ScoredImages<'a> {
         cells: &'a [Cell],
         results: &Path,
         gallery: &mut Gallery,
+        decoded: &[Vec<ImageFile>],
         stop: &AtomicBool,
     ) -> Result<Self> {
         let protocols = experiment.evaluation.protocols()?;
@@ -206,14 +243,23 @@ impl<'a> ScoredImages<'a> {
             cells,
             metrics: experiment.metrics(),
             photos: Vec::new(),
+            beside: Vec::new(),
             images: Vec::new(),
             texts: BTreeMap::new(),
             bases: BTreeMap::new(),
         };
         let needs = Needs::of_photos(&images.metrics, &protocols);
-        for concept in &experiment.concepts {
-            let photos = photo_files(concept, &protocols)?;
+        for (index, concept) in experiment.concepts.iter().enumerate() {
+            let photos = photo_files(concept, &needs)?;
             images.photos.push(gallery.features(&photos, &needs)?);
+            let mut beside = PhotosBeside::default();
+            if let Some(files) = learned_files(concept, &needs)? {
+                beside.learned = gallery.features(&files, &needs)?;
+            }
+            if let Some(files) = decoded.get(index) {
+                beside.decoded = gallery.features(files, &needs)?;
+            }
+            images.beside.push(beside);
         }
         let total = cells.iter().map(|cell| wanted(experiment, cell).len());
         let mut progress = Progress::new("scores", 0, total.sum::<usize>() as u64);
@@ -291,11 +337,7 @@ impl<'a> ScoredImages<'a> {
         let cell = &self.cells[image.cell];
         let concept = &self.experiment.concepts[cell.concept];
         let prompt = &image.image.prompt;
-        let place = Place {
-            index: image.index,
-            number: image.image.image,
-            kind: &prompt.kind,
-        };
+        let place = image.place();
         let file = image.image.name();
         let others = Others {
             text: &self.texts[&text(protocol, &prompt.prompt, concept)?],
@@ -369,17 +411,13 @@ fn text(protocol: &Protocol, prompt: &str, concept: &ConceptConfig) -> Result<St
     protocol.text(prompt, Some(&word), Some(&concept.super_category))
 }
 
-/// The photos that images of a concept are compared with, with the sources of their masks where a
-/// protocol compares foregrounds.
+/// The photos that images of a concept are compared with, with the sources of their masks where masks
+/// are needed.
 ///
 /// # Errors
 /// The folder is absent or holds no photos.
-pub fn photo_files(concept: &ConceptConfig, protocols: &[&Protocol]) -> Result<Vec<ImageFile>> {
-    let folder = concept.reference_photos();
-    let photos = match protocols.iter().any(|protocol| protocol.masked) {
-        true => masked_photos(folder, None, Some(&concept.super_category)),
-        false => photos(folder),
-    };
+pub fn photo_files(concept: &ConceptConfig, needs: &Needs) -> Result<Vec<ImageFile>> {
+    let photos = files_of(concept.reference_photos(), concept, needs);
     photos.with_context(|| {
         let key = match concept.references {
             Some(_) => "references",
@@ -390,6 +428,23 @@ pub fn photo_files(concept: &ConceptConfig, protocols: &[&Protocol]) -> Result<V
             concept.name
         )
     })
+}
+
+/// The photos that are learned from, where images are compared with others.
+///
+/// # Errors
+/// As [`photo_files`].
+pub fn learned_files(concept: &ConceptConfig, needs: &Needs) -> Result<Option<Vec<ImageFile>>> {
+    let are_others = concept.references.is_some();
+    let files = are_others.then(|| files_of(&concept.images, concept, needs));
+    files.transpose()
+}
+
+fn files_of(folder: &Path, concept: &ConceptConfig, needs: &Needs) -> Result<Vec<ImageFile>> {
+    match needs.masks() {
+        true => masked_photos(folder, None, Some(&concept.super_category)),
+        false => photos(folder),
+    }
 }
 
 #[cfg(test)]

@@ -42,6 +42,12 @@ impl EncoderKind {
         }
         kinds
     }
+
+    /// Whether a metric reads faces with it.
+    pub fn reads_faces(&self) -> bool {
+        let mut metrics = Metric::ALL.iter();
+        metrics.any(|metric| metric.definition().encoder().key == self.key && metric.reads_faces())
+    }
 }
 
 impl fmt::Debug for EncoderKind {

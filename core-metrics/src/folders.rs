@@ -49,6 +49,11 @@ impl EncoderFolders {
             .collect()
     }
 
+    /// Whether a metric runs that needs to know which images show a face.
+    pub fn read_faces(&self) -> bool {
+        self.encoders().any(|(kind, _)| kind.reads_faces())
+    }
+
     /// All folders.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         let encoders = self.encoders().map(|(_, folder)| folder);

@@ -17,6 +17,7 @@ mod dinov2;
 mod drift;
 mod encoder;
 mod folders;
+mod identity;
 mod siglip;
 mod siglip_i;
 mod siglip_t;
@@ -82,6 +83,8 @@ pub enum Region {
     Whole,
     /// What its mask shows, on black, under masked protocols; all of it under others.
     Foreground,
+    /// A face, under every protocol. Images without a face have no score.
+    Face,
 }
 
 /// The features that a metric reads under a protocol.
@@ -131,6 +134,7 @@ metrics! {
     clip_i::ClipI => "clip_i",
     dino::Dino => "dino",
     dinov2::DinoV2 => "dinov2",
+    identity::Identity => "identity",
     siglip_t::SiglipT => "siglip_t",
     siglip_i::SiglipI => "siglip_i",
     drift::Drift => "drift",
@@ -165,6 +169,11 @@ impl Metric {
         self.compared_with() == Compared::Photos
     }
 
+    /// Whether images without a face have no score.
+    pub fn reads_faces(self) -> bool {
+        self.definition().region() == Region::Face
+    }
+
     /// Whether it needs the feature of an image's text.
     pub fn reads_text(self) -> bool {
         matches!(self.compared_with(), Compared::Text | Compared::Direction)
@@ -180,10 +189,13 @@ impl Metric {
 
     /// The features that it reads under a protocol that compares foregrounds, or does not.
     pub fn reading(self, masked: bool) -> Reading {
-        let region = self.definition().region();
+        let region = match (self.definition().region(), masked) {
+            (Region::Foreground, false) => Region::Whole,
+            (region, _) => region,
+        };
         Reading {
             encoder: self.definition().encoder().key,
-            region: if masked { region } else { Region::Whole },
+            region,
         }
     }
 
@@ -249,7 +261,7 @@ mod tests {
 
     #[test]
     fn prompts_are_compared_with_whole_images_and_photos_with_what_the_protocol_shows() {
-        for metric in Metric::ALL {
+        for metric in Metric::ALL.iter().filter(|metric| !metric.reads_faces()) {
             let [plain, masked] = [false, true].map(|masked| metric.reading(masked).region);
             assert_eq!(plain, Region::Whole);
             let shown = match metric.reads_photos() {
@@ -257,6 +269,14 @@ mod tests {
                 false => Region::Whole,
             };
             assert_eq!(masked, shown, "{}", metric.title());
+        }
+    }
+
+    #[test]
+    fn faces_are_read_whatever_the_protocol_shows() {
+        let identity = Metric::named("identity").expect("a metric of that column");
+        for masked in [false, true] {
+            assert_eq!(identity.reading(masked).region, Region::Face);
         }
     }
 

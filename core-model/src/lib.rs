@@ -16,7 +16,7 @@
 //! | prompts to numbers | [`tokenizer`] |
 //! | the U-Net, the autoencoder, the text encoder | [`unet`], [`vae`], [`text_encoder`] |
 //! | images to numbers | [`image_processor`] |
-//! | image encoders and the segmenter, for scores | [`clip`], [`siglip`], [`dino`], [`clipseg`] |
+//! | image encoders and the segmenter, for scores | [`clip`], [`siglip`], [`dino`], [`iresnet`], [`clipseg`] |
 //! | noise schedules for training and sampling | [`noise_scheduler`] |
 //! | layers and the operations below them | [`nn`], [`ops`] |
 //! | folders of photos, and what other files are | [`photos`], [`file_kind`] |
@@ -39,6 +39,7 @@ pub mod file_kind;
 pub mod files;
 pub mod folder;
 pub mod image_processor;
+pub mod iresnet;
 pub mod learned_embedding;
 pub mod lora;
 mod model_index;

@@ -286,14 +286,17 @@ pub(crate) fn sources(
             (Some(augmentation), _) => Arc::new(augmented(config, base, augmentation)?),
             (None, Some(photos)) => Arc::clone(photos),
             (None, None) => {
-                let photos = encode(load_photos(&config.concept, side(base)?)?, config, base);
+                let photos = load_photos(&config.concept, base.photo_side()?)?;
+                let photos = encode(photos, config, base);
                 Arc::clone(encoded.insert(Arc::new(Photos::Encoded(Box::new(photos)))))
             }
         };
         let prior = config.stages[stage].prior().map(|prior| {
             let images = match class_images {
-                ClassImages::AsConfigured => prior::class_images(config, prior, base, side(base)?)?,
-                ClassImages::StandIns => load_photos(&config.concept, side(base)?)?,
+                ClassImages::AsConfigured => {
+                    prior::class_images(config, prior, base, base.photo_side()?)?
+                }
+                ClassImages::StandIns => load_photos(&config.concept, base.photo_side()?)?,
             };
             let (vae, device) = (&base.pipeline.vae, &base.device);
             Ok::<_, Error>(Arc::new(ConceptLatents::new(vae, &images, false, device)))
@@ -306,13 +309,6 @@ pub(crate) fn sources(
         }));
     }
     Ok(sources)
-}
-
-/// The side of a photo that the model was trained on, in pixels; the shorter one where it was
-/// trained on rectangles.
-fn side(base: &BaseModel) -> Result<u32> {
-    let [_, height, width] = base.pipeline.latent_shape()?;
-    Ok((height.min(width) * base.pipeline.vae.config().factor()) as u32)
 }
 
 fn encode(photos: Vec<RgbImage>, config: &RunConfig, base: &BaseModel) -> ConceptLatents {
@@ -329,7 +325,7 @@ fn augmented(
         photos: read_photos(&config.concept)?,
         augmentation,
         frame: Frame {
-            side: side(base)?,
+            side: base.photo_side()?,
             cell: base.pipeline.vae.config().factor() as u32,
         },
         vae: base.pipeline.vae.clone(),

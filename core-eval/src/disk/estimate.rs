@@ -13,7 +13,6 @@ use super::MissingRun;
 use crate::experiment::Experiment;
 use crate::gallery::Needs;
 use crate::images::{folder_of, wanted};
-use crate::metrics::Region;
 use crate::plan::Cell;
 use crate::trained::Trained;
 use crate::training::{rounds, steps};
@@ -119,11 +118,7 @@ fn features(experiment: &Experiment, images: u64) -> Result<u64> {
             .count() as u64;
         bytes += on_disk(pixels * readings * (40 + 4 * width(folder.path())));
     }
-    let masked = needs
-        .readings
-        .iter()
-        .any(|reading| reading.region == Region::Foreground);
-    if masked && encoders.clipseg.is_some() {
+    if needs.masks() && encoders.clipseg.is_some() {
         bytes += on_disk(pixels * 600);
     }
     Ok(bytes)

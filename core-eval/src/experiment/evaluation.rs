@@ -35,9 +35,12 @@ impl Evaluation {
     pub(super) fn check_masks(&self) -> Result<()> {
         let protocols = self.protocols()?;
         let given = self.encoders.clipseg.is_some();
+        let faces = self.encoders.read_faces();
         match protocols.iter().find(|protocol| protocol.masked) {
-            Some(masked) => masked.check_masks(given),
-            None => protocols.iter().try_for_each(|p| p.check_masks(given)),
+            Some(masked) => masked.check_masks(given, faces),
+            None => protocols
+                .iter()
+                .try_for_each(|p| p.check_masks(given, faces)),
         }
     }
 

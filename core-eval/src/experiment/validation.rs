@@ -25,6 +25,8 @@ impl Validation {
     /// The same for one run.
     pub(super) fn of_run(&self, evaluation: &Evaluation) -> ValidationConfig {
         let encoders = evaluation.encoders.encoders();
+        // Nothing finds faces in validation images.
+        let encoders = encoders.filter(|(kind, _)| !kind.reads_faces());
         let encoders = encoders.map(|(kind, folder)| (kind.key.to_string(), folder.path().into()));
         ValidationConfig {
             every: self.every,

@@ -15,6 +15,8 @@ pub struct ImageFeatures {
     pub(super) by_reading: BTreeMap<Reading, Feature>,
     /// Whether its mask has no foreground.
     pub empty_mask: bool,
+    /// Whether a metric reads faces and none was found in it.
+    pub no_face: bool,
     /// How much of it its mask shows, and where; none where no mask is needed.
     pub outline: Option<Outline>,
     /// Whether all of it is black; false where no protocol depends on it.
@@ -72,10 +74,16 @@ impl Needs {
         }
     }
 
-    /// Whether masks are needed.
+    /// Whether masks are needed: for foregrounds, or to know which images show a face.
     pub fn masks(&self) -> bool {
         let mut readings = self.readings.iter();
-        readings.any(|reading| reading.region == Region::Foreground)
+        readings.any(|reading| reading.region != Region::Whole)
+    }
+
+    /// Whether faces are read.
+    pub fn faces(&self) -> bool {
+        let mut readings = self.readings.iter();
+        readings.any(|reading| reading.region == Region::Face)
     }
 }
 
@@ -107,12 +115,7 @@ mod tests {
         assert_eq!(whole, ["clip"]);
         assert!(needs.masks() && !needs.blackness);
         let photos = Needs::of_photos(Metric::ALL, &[core]);
-        assert!(
-            photos
-                .readings
-                .iter()
-                .all(|r| r.region == Region::Foreground)
-        );
+        assert!(photos.readings.iter().all(|r| r.region != Region::Whole));
     }
 
     #[test]

@@ -22,7 +22,9 @@ pub use image_file::{ImageFile, MaskSource, load_images, masked_photos, photos};
 pub(crate) use store::{Key, Store};
 
 use crate::masks::Outline;
-use crate::masks::{MASKS, Segmenter, from_runs, is_empty, masked, read_mask, to_runs};
+use crate::masks::{
+    MASKS, Segmenter, from_runs, is_empty, large_parts, masked, read_mask, to_runs,
+};
 use crate::metrics::{EncoderFolders, EncoderKind, Feature, ImageEncoder, Metric, Reading, Region};
 use crate::usage::Usage;
 
@@ -154,14 +156,25 @@ impl Gallery {
         }
         let masks = self.masks(photos)?;
         for (photo, mask) in photos.iter().zip(&masks) {
-            let folder = photo.path.with_file_name(MASKS);
             ensure!(
                 !is_empty(mask),
-                "{}: its mask has no foreground; put the masks of all photos of this concept into \
-                 {}, white where the concept is",
+                "{}: its mask has no foreground{}; use a photo that shows the concept, or put the masks \
+                 of all photos of this concept into {}, white where the concept is",
                 photo.path.display(),
-                folder.display()
+                match &photo.mask {
+                    Some(MaskSource::Word(word)) => format!(" (CLIPSeg finds no `{word}` in it)"),
+                    _ => String::new(),
+                },
+                photo.path.with_file_name(MASKS).display()
             );
+            if self.folders.read_faces() && large_parts(mask) > 1 {
+                tracing::warn!(
+                    "{}: its mask has {} large parts; if the photo shows more than one person, crop it \
+                     to the one who is learned",
+                    photo.path.display(),
+                    large_parts(mask)
+                );
+            }
         }
         Ok(())
     }
@@ -201,6 +214,7 @@ impl Gallery {
         };
         for (features, mask) in all.iter_mut().zip(masks.iter().flatten()) {
             features.empty_mask = is_empty(mask);
+            features.no_face = needs.faces() && features.empty_mask;
             features.outline = Some(Outline::of(mask));
         }
         if needs.blackness {
@@ -211,7 +225,9 @@ impl Gallery {
         for reading in &needs.readings {
             let read = self.read(*reading, batch, masks.as_deref().unwrap_or_default())?;
             for (features, feature) in all.iter_mut().zip(read) {
-                features.by_reading.insert(*reading, feature);
+                if reading.region != Region::Face || !features.no_face {
+                    features.by_reading.insert(*reading, feature);
+                }
             }
         }
         Ok(all)
@@ -225,7 +241,7 @@ impl Gallery {
         masks: &[GrayImage],
     ) -> Result<Vec<Feature>> {
         let keys = match reading.region {
-            Region::Whole => batch.keys(),
+            Region::Whole | Region::Face => batch.keys(),
             Region::Foreground => batch.foreground_keys(self.masks.network())?,
         };
         if let Some(known) = self.known(reading.encoder, &keys) {
@@ -234,7 +250,7 @@ impl Gallery {
         let images = batch.pixels()?;
         let encoder = self.encoder(reading.encoder)?;
         let features = match reading.region {
-            Region::Whole => encoder.image_features(images)?,
+            Region::Whole | Region::Face => encoder.image_features(images)?,
             Region::Foreground => {
                 let pairs = images.iter().zip(masks);
                 let shown: Vec<RgbImage> = pairs.map(|(image, mask)| masked(image, mask)).collect();

@@ -1,6 +1,7 @@
 //! Masks of foregrounds: files, or what the segmenter (CLIPSeg) finds.
 
 mod outline;
+mod parts;
 mod runs;
 mod segmenter;
 
@@ -11,6 +12,7 @@ use core_model::image_processor::load_image;
 use image::{GrayImage, Luma, RgbImage};
 
 pub use outline::Outline;
+pub use parts::large_parts;
 pub use runs::{from_runs, to_runs};
 pub use segmenter::Segmenter;
 

@@ -115,23 +115,28 @@ impl Protocol {
         presets::PRESETS.iter().map(|preset| preset.name)
     }
 
-    /// Refuses a masked protocol without masks, and masks that are not used.
+    /// Refuses masks that are missing and masks that are not used. Masked protocols need them, and so does
+    /// a metric that reads `faces`: they say which images show one.
     ///
     /// # Errors
-    /// The protocol needs masks and there are none, or there are masks and it does not use them.
-    pub fn check_masks(&self, given: bool) -> Result<()> {
-        match (self.masked, given) {
-            (true, false) => bail!(
-                "protocol `{}` scores masked foregrounds and needs masks of images and photos; name \
+    /// Masks are needed and there are none, or there are masks and nothing uses them.
+    pub fn check_masks(&self, given: bool, faces: bool) -> Result<()> {
+        let name = self.name;
+        match (self.masked, faces, given) {
+            (true, _, false) => bail!(
+                "protocol `{name}` scores masked foregrounds and needs masks of images and photos; name \
                  a CLIPSeg model that makes them (`clipseg` below [evaluation], --clipseg of \
                  `core-eval score`), give files (--generated-masks, --references-masks), or use \
-                 protocol `dreambooth`",
-                self.name
+                 protocol `dreambooth`"
             ),
-            (false, true) => bail!(
-                "protocol `{}` scores whole images and uses no masks; drop the masks or the \
-                 CLIPSeg model, or use protocol `core`",
-                self.name
+            (false, true, false) => bail!(
+                "`identity` needs masks, which say in which images nobody is seen; name a CLIPSeg model \
+                 that looks for the class word (`clipseg` below [evaluation], --clipseg of `core-eval \
+                 score`), or give files (--generated-masks, --references-masks)"
+            ),
+            (false, false, true) => bail!(
+                "protocol `{name}` scores whole images and uses no masks; drop the masks or the \
+                 CLIPSeg model, or use protocol `core`"
             ),
             _ => Ok(()),
         }
@@ -261,10 +266,14 @@ mod tests {
 
     #[test]
     fn the_masked_protocol_refuses_to_go_without_masks_and_others_with_them() {
-        assert!(named("core").check_masks(false).is_err());
-        assert!(named("core").check_masks(true).is_ok());
-        assert!(named("dreambooth").check_masks(false).is_ok());
-        assert!(named("oft").check_masks(true).is_err());
+        let check = |name: &str, given, faces| named(name).check_masks(given, faces);
+        assert!(check("core", false, false).is_err());
+        assert!(check("core", true, false).is_ok());
+        assert!(check("dreambooth", false, false).is_ok());
+        assert!(check("oft", true, false).is_err());
+        assert!(check("dreambooth", true, true).is_ok());
+        let message = check("dreambooth", false, true).unwrap_err().to_string();
+        assert!(message.contains("`identity` needs masks"), "{message}");
     }
 
     #[test]

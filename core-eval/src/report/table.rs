@@ -2,7 +2,7 @@
 
 use super::breakdown::{Breakdown, by_chance};
 use super::summary::{ALL_CONCEPTS, SummaryRow, Verdict};
-use crate::checks::{CheckRow, PHOTOS};
+use crate::checks::{CheckRow, NO_FACE, PHOTOS};
 use crate::metrics::Metric;
 use crate::protocol::Averaging;
 use crate::statistics::ENOUGH_CONCEPTS;
@@ -56,9 +56,15 @@ pub(super) fn table_markdown(table: &Table<'_>, breakdowns: &[Breakdown]) -> Str
         let figures: Vec<String> = figures.collect();
         text.push_str(&format!("| *{name}* | {} |\n", figures.join(" | ")));
     }
-    let photos = "The rows in italics are mean cosines between photos of one concept, and between \
-                  photos of one concept and those of the others.";
-    text.push_str(&format!("\n{} {photos}\n", plain_legend(table)));
+    let mut photos =
+        "The rows in italics are mean cosines between photos of one concept, and between \
+                      photos of one concept and those of the others"
+            .to_string();
+    if photo_rows(table).len() > 2 {
+        photos += "; then between the photos that are learned from and those that images are compared \
+                   with, and between the latter after the autoencoder and the others of them";
+    }
+    text.push_str(&format!("\n{} {photos}.\n", plain_legend(table)));
     text.push_str(&checks_markdown(table));
     text.push_str(&breakdowns_markdown(table, breakdowns));
     text
@@ -69,19 +75,26 @@ fn escaped(name: &str) -> String {
     name.replace('|', "\\|").replace('<', "&lt;")
 }
 
-/// What photos score by every metric: those of one concept among each other, and those of two concepts.
-pub(super) fn photo_rows(table: &Table<'_>) -> [(&'static str, Vec<Option<f64>>); 2] {
-    [
+/// What photos score by every metric: those of one concept among each other, and those of two concepts;
+/// where they are not learned from, also those that are, and what the autoencoder makes of them.
+pub(super) fn photo_rows(table: &Table<'_>) -> Vec<(&'static str, Vec<Option<f64>>)> {
+    let rows = [
         ("photos of one concept", "same"),
         ("photos of two concepts", "other"),
-    ]
-    .map(|(name, of)| {
+        ("photos learned from", "learned"),
+        ("photos after the autoencoder", "decoded"),
+    ];
+    let rows = rows.into_iter().map(|(name, of)| {
         let figures = table.metrics.iter().map(|metric| {
             let row = table.check(PHOTOS, &format!("{}_{of}", metric.column()));
             row.map(|row| row.value)
         });
-        (name, figures.collect())
-    })
+        (name, figures.collect::<Vec<_>>())
+    });
+    let measured = |figures: &[Option<f64>]| figures.iter().any(Option::is_some);
+    let rows = rows.enumerate();
+    let rows = rows.filter(|(index, (_, figures))| *index < 2 || measured(figures));
+    rows.map(|(_, row)| row).collect()
 }
 
 /// Means by kind of prompt and by concept.
@@ -168,7 +181,7 @@ fn header(titles: &[&str]) -> String {
     )
 }
 
-/// The measure that is a count.
+/// A measure that is a count.
 const SMALL_FOREGROUNDS: &str = "small_foregrounds";
 
 /// The measures that the second table may have, each with its title.
@@ -185,6 +198,13 @@ fn check_columns(metrics: &[Metric]) -> Vec<(String, String)> {
                 format!("lowest {} of a prompt", metric.title()),
             ));
         }
+    }
+    columns.push((NO_FACE.to_string(), "images without a face".to_string()));
+    for metric in metrics.iter().filter(|metric| metric.reads_faces()) {
+        columns.push((
+            format!("{}_zeros", metric.column()),
+            format!("{}, those as 0", metric.title()),
+        ));
     }
     columns.push((
         "nothing_found".to_string(),
@@ -210,7 +230,7 @@ fn checks_markdown(table: &Table<'_>) -> String {
             let row = table.check(variant, measure);
             row.map_or("–".to_string(), |row| match row.place.as_str() {
                 prompt if measure.starts_with("lowest") => format!("{:.4} ({prompt})", row.value),
-                _ if measure == SMALL_FOREGROUNDS => format!("{:.0}", row.value),
+                _ if [SMALL_FOREGROUNDS, NO_FACE].contains(&measure) => format!("{:.0}", row.value),
                 _ => format!("{:.4}", row.value),
             })
         };
@@ -228,6 +248,12 @@ fn checks_markdown(table: &Table<'_>) -> String {
              Closest: the highest {title} cosine between an image and a photo; near 1, a photo was \
              copied."
         ));
+    }
+    if measured(NO_FACE) {
+        text.push_str(
+            " Images without a face: the number of images in which no face was found. The table of \
+             scores leaves them out; the column beside the number has the mean in which they count as 0.",
+        );
     }
     if measured("nothing_found") {
         text.push_str(

@@ -1,12 +1,14 @@
 //! The layers that every network is made of: parameters in torch's layout, arithmetic in
 //! [`ops`].
 
+mod batch_norm;
 mod low_rank;
 mod rotation;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
 
+pub use batch_norm::BatchNorm;
 pub use low_rank::{LowRank, LowRankConv};
 pub use rotation::Rotation;
 pub(crate) use rotation::{cayley, rotate, skew};

@@ -11,6 +11,7 @@ mod encoders;
 mod feature_sets;
 mod half;
 mod image_processor;
+mod iresnet;
 mod learned_embeddings;
 mod neti;
 mod noise_schedulers;

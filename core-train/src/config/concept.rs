@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use core_model::image_processor::{crop, squash};
+use image::RgbImage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +94,16 @@ pub enum Resize {
     Crop,
     /// Scale both sides, which changes the proportions.
     Squash,
+}
+
+impl Resize {
+    /// A photo as a square of `side` pixels.
+    pub fn square(self, photo: &RgbImage, side: u32) -> RgbImage {
+        match self {
+            Self::Crop => crop(photo, side),
+            Self::Squash => squash(photo, side),
+        }
+    }
 }
 
 /// The two kinds of concepts for which the paper has prompts.

@@ -156,11 +156,12 @@ fn is_false(value: &bool) -> bool {
 
 impl ValidationConfig {
     /// The scores that its images get: those whose image encoders are named, without those that need
-    /// images of the base model.
+    /// images of the base model or a face.
     pub fn metrics(&self) -> impl Iterator<Item = Metric> {
         let named = |metric: &Metric| {
             let key = metric.definition().encoder().key;
-            self.encoders.contains_key(key) && !metric.reads_base_image()
+            let needs_more = metric.reads_base_image() || metric.reads_faces();
+            self.encoders.contains_key(key) && !needs_more
         };
         Metric::ALL.iter().copied().filter(named)
     }

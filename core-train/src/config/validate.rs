@@ -187,7 +187,10 @@ fn check_validation(check: &Checker<'_>, validation: &ValidationConfig) -> Resul
 /// Scores and the image encoders that compute them come together.
 fn check_encoders(check: &Checker<'_>, validation: &ValidationConfig) -> Result<()> {
     const KEY: &str = "validation.encoders";
-    let keys: Vec<&str> = EncoderKind::all().iter().map(|kind| kind.key).collect();
+    let (of_faces, kinds): (Vec<_>, Vec<_>) = EncoderKind::all()
+        .into_iter()
+        .partition(|kind| kind.reads_faces());
+    let keys: Vec<&str> = kinds.iter().map(|kind| kind.key).collect();
     let keys = keys.join(", ");
     let given = !validation.encoders.is_empty();
     check.require(
@@ -203,8 +206,16 @@ fn check_encoders(check: &Checker<'_>, validation: &ValidationConfig) -> Result<
              {{ clip = \"..\", dino = \"..\" }} (keys: {keys})"
         ),
     )?;
+    for kind in of_faces {
+        check.require(
+            !validation.encoders.contains_key(kind.key),
+            format!("{KEY}.{}", kind.key),
+            "compares faces, and nothing finds faces in validation images; name it below \
+             [evaluation] of an experiment instead",
+        )?;
+    }
     let mut unknown = validation.encoders.keys();
-    match unknown.find(|key| EncoderKind::all().iter().all(|kind| kind.key != **key)) {
+    match unknown.find(|key| kinds.iter().all(|kind| kind.key != **key)) {
         Some(key) => check.require(
             false,
             format!("{KEY}.{key}"),

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use core_model::Network;
-use core_model::image_processor::{channels_first, crop, load_image, squash};
+use core_model::image_processor::{channels_first, load_image};
 use core_model::photos::PhotoFolder;
 use core_model::vae::AutoencoderKl;
 use image::RgbImage;
 
-use crate::config::{ConceptConfig, Resize};
+use crate::config::ConceptConfig;
 use crate::error::{Error, Result};
 
 /// The photos of a concept as squares of `side` pixels.
@@ -17,12 +17,11 @@ use crate::error::{Error, Result};
 /// # Errors
 /// An empty folder, a photo that cannot be read.
 pub fn load_photos(concept: &ConceptConfig, side: u32) -> Result<Vec<RgbImage>> {
-    let fit = match concept.resize {
-        Resize::Crop => crop,
-        Resize::Squash => squash,
-    };
     let photos = read_photos(concept)?;
-    Ok(photos.iter().map(|photo| fit(photo, side)).collect())
+    let photos = photos.iter();
+    Ok(photos
+        .map(|photo| concept.resize.square(photo, side))
+        .collect())
 }
 
 /// The photos of a concept, unchanged.
@@ -123,7 +122,7 @@ impl ConceptLatents {
 }
 
 /// [1, 3, height, width] in [-1, 1].
-fn pixels(photo: &RgbImage, device: &Device) -> Tensor<4> {
+pub(crate) fn pixels(photo: &RgbImage, device: &Device) -> Tensor<4> {
     let (width, height) = photo.dimensions();
     let shape = [1, 3, height as usize, width as usize];
     Tensor::from_data(TensorData::new(channels_first(photo), shape), device)

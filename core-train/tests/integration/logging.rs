@@ -179,6 +179,10 @@ fn what_cannot_be_written_while_training_is_refused_before_the_first_step() {
         (&["validation.encoders={}"], "validation.encoders"),
         (&["validation.scores=false"], "validation.encoders"),
         (&["validation.encoders={ clap = \"models\" }"], "clap"),
+        (
+            &["validation.encoders={ identity = \"models\" }"],
+            "compares faces",
+        ),
         (&["validation.encoders={ dino = \"absent\" }"], "absent"),
     ] {
         let message = refused(sets);

@@ -14,6 +14,7 @@ use super::items::Item;
 use core_eval::gallery::{Gallery, ImageFeatures, ImageFile, Needs, masked_photos, photos};
 use core_eval::masks::no_class_word;
 use core_eval::protocol::{Pairing, Protocol};
+use core_eval::scoring::PhotosBeside;
 
 /// The concept.toml of each concept, where there is one beside its photos.
 pub(super) struct Concepts(BTreeMap<String, Option<ConceptConfig>>);
@@ -109,6 +110,15 @@ fn paired(
     items.map(photo).collect()
 }
 
+/// The features of the photos of a concept.
+#[derive(Debug, Default)]
+pub(super) struct ConceptPhotos {
+    /// Of those that images are compared with.
+    pub(super) compared: Vec<ImageFeatures>,
+    /// Of those beside them.
+    pub(super) beside: PhotosBeside,
+}
+
 /// The features of the photos of every concept.
 pub(super) fn photos_of_concepts(
     args: &ScoreArgs,
@@ -116,11 +126,12 @@ pub(super) fn photos_of_concepts(
     gallery: &mut Gallery,
     protocol: &Protocol,
     concepts: &Concepts,
-) -> Result<BTreeMap<String, Vec<ImageFeatures>>> {
+) -> Result<BTreeMap<String, ConceptPhotos>> {
     let mut images: BTreeMap<&str, usize> = BTreeMap::new();
     for item in &input.items {
         *images.entry(&item.concept).or_default() += 1;
     }
+    let needs = Needs::of_photos(&gallery.metrics(), &[protocol]);
     let mut files = Vec::new();
     for (concept, count) in images {
         let folder = input.reference_photos(concept)?;
@@ -128,9 +139,15 @@ pub(super) fn photos_of_concepts(
         say_other_photos(&folder);
         let given = args.references_masks.as_ref();
         let given = given.map(|masks| masks.join(concept));
-        let photos = match protocol.masked {
-            true => masked_photos(&folder, given.as_deref(), concepts.class_word(concept))?,
-            false => photos(&folder)?,
+        let word = concepts.class_word(concept);
+        let read = |folder: &Path, given: Option<&Path>| match needs.masks() {
+            true => masked_photos(folder, given, word),
+            false => photos(folder),
+        };
+        let photos = read(&folder, given.as_deref())?;
+        let learned = match input.photos(concept) {
+            of_concept if of_concept == folder => Vec::new(),
+            of_concept => read(&of_concept, None)?,
         };
         protocol.check_counts(&folder.display().to_string(), count, photos.len())?;
         let photos = match protocol.pairing {
@@ -139,13 +156,20 @@ pub(super) fn photos_of_concepts(
             }
             _ => photos,
         };
-        files.push((concept, photos));
+        files.push((concept, photos, learned));
     }
-    let needs = Needs::of_photos(&gallery.metrics(), &[protocol]);
     let mut all = BTreeMap::new();
-    for (concept, photos) in files {
+    for (concept, photos, learned) in files {
         gallery.check_photos(&photos)?;
-        all.insert(concept.to_string(), gallery.features(&photos, &needs)?);
+        gallery.check_photos(&learned)?;
+        let photos = ConceptPhotos {
+            compared: gallery.features(&photos, &needs)?,
+            beside: PhotosBeside {
+                learned: gallery.features(&learned, &needs)?,
+                decoded: Vec::new(),
+            },
+        };
+        all.insert(concept.to_string(), photos);
     }
     Ok(all)
 }

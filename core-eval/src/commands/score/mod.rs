@@ -23,13 +23,13 @@ use core_model::source::EncoderSource;
 use serde_json::{Map, Value};
 
 use super::say;
-use core_eval::gallery::{Gallery, ImageFeatures};
+use core_eval::gallery::Gallery;
 use core_eval::judge::{JudgeCommand, Question};
 use core_eval::metrics::{Compared, EncoderFolders, Metric};
 use core_eval::protocol::Protocol;
 use core_eval::provenance::protocol_json;
 
-use concepts::{Concepts, photos_of_concepts};
+use concepts::{ConceptPhotos, Concepts, photos_of_concepts};
 use encoders::EncoderArgs;
 use input::Input;
 use layout::Layout;
@@ -125,7 +125,8 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     let judge = args.judge()?;
     let args = &args.located()?;
     let protocol = Protocol::named(&args.protocol)?;
-    protocol.check_masks(args.generated_masks.is_some() || args.clipseg.is_some())?;
+    let masks = args.generated_masks.is_some() || args.clipseg.is_some();
+    protocol.check_masks(masks, args.encoders.0.read_faces())?;
     check_writable(&args.out)?;
     let input = Input::read(args, protocol)?;
     let folders = args.folders();
@@ -177,7 +178,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
         };
         results.write(folder)?;
     }
-    let count = |concept: &str| photos.get(concept).map_or(1, Vec::len);
+    let count = |concept: &str| photos.get(concept).map_or(1, |of| of.compared.len());
     if args.json {
         let protocol: Value = serde_json::from_str(&protocol_text)?;
         say(&serde_json::to_string_pretty(
@@ -301,7 +302,7 @@ impl ScoreArgs {
         protocol: &Protocol,
         folders: &EncoderFolders,
         input: &Input,
-        photos: &BTreeMap<String, Vec<ImageFeatures>>,
+        photos: &BTreeMap<String, ConceptPhotos>,
         judge: Option<&JudgeCommand>,
     ) -> Result<String> {
         let concepts = photos

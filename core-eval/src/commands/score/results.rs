@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use core_model::photos::PhotoFolder;
 
+use super::concepts::ConceptPhotos;
 use super::input::Input;
 use super::table::Scored;
-use core_eval::checks::checks_of_photos;
-use core_eval::gallery::ImageFeatures;
+use core_eval::checks::{CheckRow, checks_of_photos};
 use core_eval::page::{self, Options, Source};
 use core_eval::protocol::Protocol;
 use core_eval::report::{ScoreRow, ScoreTable, Tables, Weighting};
@@ -18,7 +18,7 @@ use core_eval::report::{ScoreRow, ScoreTable, Tables, Weighting};
 pub(super) struct Results<'a> {
     pub(super) input: &'a Input,
     pub(super) scored: &'a Scored<'a>,
-    pub(super) photos: &'a BTreeMap<String, Vec<ImageFeatures>>,
+    pub(super) photos: &'a BTreeMap<String, ConceptPhotos>,
     pub(super) protocol: &'a Protocol,
     pub(super) protocol_text: &'a str,
     /// The name of the variant, which is the only one.
@@ -35,11 +35,11 @@ impl Results<'_> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("--results {}", folder.display()))?;
         let photos = self.photos.iter();
-        let counts = photos.map(|(concept, photos)| (self.concept(concept), photos.len()));
+        let counts = photos.map(|(concept, of)| (self.concept(concept), of.compared.len()));
         let counts: BTreeMap<String, usize> = counts.collect();
         let tables = Tables {
             scores: &self.scores(),
-            checks: &checks_of_photos(&self.scored.metrics, self.protocol, self.photos.values()),
+            checks: &self.checks(),
             weighting: Weighting {
                 averaging: self.protocol.averaging,
                 photos: &counts,
@@ -59,6 +59,13 @@ impl Results<'_> {
         Ok(())
     }
 
+    fn checks(&self) -> Vec<CheckRow> {
+        let photos = self.photos.values().map(|of| (&of.compared, &of.beside));
+        let mut rows = checks_of_photos(&self.scored.metrics, self.protocol, photos);
+        rows.extend(self.scored.faces(self.protocol.averaging, &self.name));
+        rows
+    }
+
     /// The photos of every concept.
     fn photo_files(&self) -> Result<BTreeMap<String, Vec<PathBuf>>> {
         let concepts = self.photos.keys().map(|name| {
@@ -70,7 +77,7 @@ impl Results<'_> {
 
     fn scores(&self) -> ScoreTable {
         let rows = self.scored.items.iter().zip(&self.scored.scores);
-        let rows = rows.map(|(item, scores)| {
+        let rows = rows.map(|(item, of_image)| {
             let path = item
                 .path
                 .canonicalize()
@@ -83,7 +90,7 @@ impl Results<'_> {
                 kind: item.kind.clone(),
                 prompt: item.prompt.clone(),
                 image: path.to_string_lossy().replace('\\', "/"),
-                scores: *scores,
+                scores: of_image.scores,
             }
         });
         ScoreTable {

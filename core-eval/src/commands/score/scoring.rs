@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use core_train::progress::Progress;
 
-use super::concepts::Concepts;
+use super::concepts::{ConceptPhotos, Concepts};
 use super::items::Item;
+use super::table::ImageScores;
 use core_eval::gallery::{BATCH, Gallery, ImageFeatures, ImageFile, MaskSource, Needs};
 use core_eval::metrics::{Metric, Scores};
 use core_eval::protocol::{Protocol, is_unrelated};
-use core_eval::scoring::{BaseImage, Others, Place, scores};
+use core_eval::scoring::{BaseImage, Others, Place, lacks_face, scores};
 
 /// Everything that the scores of images depend on.
 pub(super) struct Scoring<'a> {
@@ -18,7 +19,7 @@ pub(super) struct Scoring<'a> {
     pub(super) metrics: &'a [Metric],
     pub(super) protocol: &'a Protocol,
     pub(super) concepts: &'a Concepts,
-    pub(super) photos: &'a BTreeMap<String, Vec<ImageFeatures>>,
+    pub(super) photos: &'a BTreeMap<String, ConceptPhotos>,
     /// The prompt of the base model's images, where a metric reads it.
     pub(super) base_prompt: Option<&'a str>,
 }
@@ -29,7 +30,7 @@ impl Scoring<'_> {
         &mut self,
         items: &[Item],
         texts: &[String],
-        all: &mut Vec<Scores>,
+        all: &mut Vec<ImageScores>,
     ) -> Result<()> {
         let mut progress = Progress::new("images", 0, items.len() as u64);
         let mut places = Places::default();
@@ -39,14 +40,13 @@ impl Scoring<'_> {
             let features = self.gallery.features(&files, &needs)?;
             let base = self.base_images(batch)?;
             for (index, (item, text)) in batch.iter().zip(texts).enumerate() {
-                let of_image = self.score_one(
-                    item,
-                    text,
-                    &features[index],
-                    base.get(index),
-                    places.next(item),
-                );
-                all.push(of_image.with_context(|| format!("image `{}`", item.name))?);
+                let (image, place) = (&features[index], places.next(item));
+                let scores = self.score_one(item, text, image, base.get(index), place);
+                let scores = scores.with_context(|| format!("image `{}`", item.name))?;
+                all.push(ImageScores {
+                    scores,
+                    lacks_face: lacks_face(self.protocol, image, place),
+                });
                 progress.advance("");
             }
         }
@@ -72,7 +72,7 @@ impl Scoring<'_> {
         };
         let others = Others {
             text: &text,
-            photos: self.photos.get(&item.concept).map(Vec::as_slice),
+            photos: self.photos.get(&item.concept).map(|of| &of.compared[..]),
             base: base.map(|features| BaseImage {
                 features,
                 text: base_text.as_ref(),

@@ -8,8 +8,10 @@ use indexmap::{IndexMap, IndexSet};
 use serde_json::{Map, Value, json};
 
 use super::items::Item;
+use core_eval::checks::{CheckRow, NO_FACE, checks_of_faces};
 use core_eval::judge::COLUMN;
 use core_eval::metrics::{Metric, Scores};
+use core_eval::protocol::Averaging;
 use core_eval::statistics::{mean, weighted_mean};
 
 /// Images with their figures, one for each column.
@@ -18,12 +20,20 @@ pub(super) struct Scored<'a> {
     /// The text that each image is compared with.
     pub(super) texts: &'a [String],
     /// The scores of the first images; fewer than images after a failure.
-    pub(super) scores: Vec<Scores>,
+    pub(super) scores: Vec<ImageScores>,
     pub(super) metrics: Vec<Metric>,
     /// The answers of the judge command about the first images; `None` without one.
     pub(super) judged: Option<Vec<f64>>,
     /// Whether the images belong to several concepts.
     pub(super) with_concept: bool,
+}
+
+/// The scores of an image.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ImageScores {
+    pub(super) scores: Scores,
+    /// Whether it has no identity because no face was found in it.
+    pub(super) lacks_face: bool,
 }
 
 /// One figure for each column; none where the protocol leaves an image out.
@@ -70,7 +80,8 @@ impl Scored<'_> {
     /// The scored images with their figures.
     fn rows(&self) -> impl Iterator<Item = (&Item, Figures)> {
         let images = self.items.iter().zip(&self.scores).enumerate();
-        images.map(|(index, (item, scores))| {
+        images.map(|(index, (item, of_image))| {
+            let scores = &of_image.scores;
             let metrics = self.metrics.iter().map(|metric| scores[*metric]);
             let judged = self.judged.iter().map(|all| all.get(index).copied());
             (item, metrics.chain(judged).collect())
@@ -81,8 +92,24 @@ impl Scored<'_> {
     /// these, and the pooled mean.
     pub(super) fn means(&self, photos: impl Fn(&str) -> usize) -> String {
         let means = self.all_means(photos);
+        let faces = self.faces(Averaging::Macro, "");
+        let faces = faces.iter().map(|row| match row.measure.as_str() {
+            NO_FACE => format!(
+                "images without a face: {} of {}",
+                row.value,
+                self.scores.len()
+            ),
+            measure => format!("{measure} (those as 0) {:.6}", row.value),
+        });
+        let faces: Vec<String> = faces.collect();
+        let faces = (!faces.is_empty()).then(|| faces.join("; "));
         if !self.with_concept {
-            return self.line("", &means.over_concepts);
+            let line = self.line("", &means.over_concepts);
+            return [line]
+                .into_iter()
+                .chain(faces)
+                .collect::<Vec<_>>()
+                .join("\n");
         }
         let mut lines: Vec<String> = means
             .concepts
@@ -94,7 +121,15 @@ impl Scored<'_> {
         lines.push(self.line(&name, &means.over_concepts));
         let name = format!("pooled mean of {} images: ", self.scores.len());
         lines.push(self.line(&name, &means.pooled));
+        lines.extend(faces);
         lines.join("\n")
+    }
+
+    /// How many images show no face, and the mean score in which these count as 0.
+    pub(super) fn faces(&self, averaging: Averaging, name: &str) -> Vec<CheckRow> {
+        let images = self.items.iter().zip(&self.scores);
+        let images = images.map(|(item, of)| (item.concept.as_str(), &of.scores, of.lacks_face));
+        checks_of_faces(images, &self.metrics, averaging, name)
     }
 
     fn all_means(&self, photos: impl Fn(&str) -> usize) -> Means<'_> {
@@ -163,7 +198,12 @@ impl Scored<'_> {
             image.extend(object(&figures));
             Value::Object(image)
         });
-        let images: Vec<Value> = images.collect();
+        let mut images: Vec<Value> = images.collect();
+        if self.metrics.iter().any(|metric| metric.reads_faces()) {
+            for (image, of) in images.iter_mut().zip(&self.scores) {
+                image["no_face"] = json!(of.lacks_face);
+            }
+        }
         let means = self.all_means(photos);
         let concepts = means.concepts.iter();
         let concepts: Map<String, Value> = concepts
