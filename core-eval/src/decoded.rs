@@ -45,7 +45,10 @@ pub(crate) fn decoded_references(
             write_png(&path, &base.decoded(&photo))?;
         }
         let mask = Some(MaskSource::Word(concept.super_category.clone()));
-        files.push(ImageFile { path, mask });
+        files.push(ImageFile {
+            mask,
+            ..ImageFile::from(path)
+        });
     }
     Ok(files)
 }

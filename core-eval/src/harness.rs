@@ -26,6 +26,7 @@ use crate::gallery::{Gallery, ImageFile, MaskSource, Needs, load_images};
 use crate::image_rows::image_rows;
 use crate::images::{GenerationJob, jobs, wanted};
 use crate::kept_tokens::KeptTokens;
+use crate::landmarks::LANDMARKS;
 use crate::lock;
 use crate::machines::mixture;
 use crate::metrics::Metric;
@@ -165,10 +166,12 @@ impl<'a> Harness<'a> {
         model.weights().precision.check(&experiment.device)?;
         let protocols = experiment.evaluation.protocols()?;
         let evaluation = &experiment.evaluation;
-        let needs = Needs::of_photos(&experiment.metrics(), &protocols);
-        check_counts(experiment, &protocols, &needs)?;
         let kept = results.join(KEPT);
         let mut gallery = Gallery::new(&evaluation.encoders, &device, Some(kept))?;
+        evaluation.check_masks(gallery.face_input())?;
+        let needs = Needs::of_photos(&experiment.metrics(), &protocols);
+        let needs = needs.with_faces(gallery.face_input());
+        check_counts(experiment, &protocols, &needs)?;
         for concept in &experiment.concepts {
             gallery.check_photos(&photo_files(concept, &needs)?)?;
             if let Some(photos) = learned_files(concept, &needs)? {
@@ -282,11 +285,18 @@ impl<'a> Harness<'a> {
             let concepts = concepts.map(|c| (c.name.as_str(), c.reference_photos()));
             let encoders = &experiment.evaluation.encoders;
             let base_prompt = experiment.evaluation.base_prompt.as_deref();
+            let landmarks = self.results.join(LANDMARKS);
             let tables = Tables {
                 scores: &scores,
                 checks: &checks(&images, protocol, &scores),
                 weighting,
-                protocol: &protocol_json(protocol, encoders, base_prompt, concepts)?,
+                protocol: &protocol_json(
+                    protocol,
+                    encoders,
+                    base_prompt,
+                    Some(&landmarks),
+                    concepts,
+                )?,
             };
             let written = tables.write(self.results, &suffix)?;
             outcome.files.extend(written.files);
@@ -506,8 +516,8 @@ impl<'a> Harness<'a> {
             let images = wanted(experiment, cell).into_iter();
             let images = images.filter(|image| image.image == 0);
             let images = images.map(|image| ImageFile {
-                path: self.results.join(image.file),
                 mask: Some(MaskSource::Word(concept.super_category.clone())),
+                ..ImageFile::from(self.results.join(image.file))
             });
             let images = shown(&images.collect::<Vec<_>>())?;
             columns.push((experiment.variants[cell.variant].name.clone(), images));

@@ -38,7 +38,10 @@ impl LandmarkFile {
             .from_reader(text.as_bytes());
         let at = || path.display().to_string();
         let header = reader.headers().with_context(at)?;
-        let (first, points) = (header.get(0).unwrap_or_default(), header.len().saturating_sub(1));
+        let (first, points) = (
+            header.get(0).unwrap_or_default(),
+            header.len().saturating_sub(1),
+        );
         ensure!(
             first == "image" && [10, 136].contains(&points),
             "{}: the first column is `{first}` and {points} follow; expected `image`, then x and y of 5 or \
@@ -167,7 +170,11 @@ mod tests {
         assert_eq!(file.of("b/0.png"), None);
         let columns: Vec<String> = (0..136).map(|n| format!("c{n}")).collect();
         let values: Vec<String> = (0..68).map(|n| format!("{n},{}", 2 * n)).collect();
-        let file = read(&format!("image,{}\n0.png,{}\n", columns.join(","), values.join(",")));
+        let file = read(&format!(
+            "image,{}\n0.png,{}\n",
+            columns.join(","),
+            values.join(",")
+        ));
         // Points 36 to 41 and 42 to 47 have the means 38.5 and 44.5.
         let expected = [38.5, 44.5, 30.0, 48.0, 54.0].map(|x| [x, 2.0 * x]);
         assert_eq!(file.unwrap().of("0.png"), Some(expected));
@@ -179,11 +186,23 @@ mod tests {
         for (text, parts) in [
             ("image,x\n0.png,1\n".to_string(), ["1 follow", "10 or 136"]),
             ("x,y\n".to_string(), ["`x`", "expected `image`"]),
-            (format!("{HEADER}{row}\n{row}\n"), ["line 3", "second face in `0.png`"]),
-            (format!("{HEADER}0.png,1,2,3,4,5,6,7,8,9,x\n"), ["line 2", "`x` is no place"]),
-            (format!("{HEADER}0.png,1,2,3,4,5,6,7,8,9,NaN\n"), ["line 2", "`NaN`"]),
+            (
+                format!("{HEADER}{row}\n{row}\n"),
+                ["line 3", "second face in `0.png`"],
+            ),
+            (
+                format!("{HEADER}0.png,1,2,3,4,5,6,7,8,9,x\n"),
+                ["line 2", "`x` is no place"],
+            ),
+            (
+                format!("{HEADER}0.png,1,2,3,4,5,6,7,8,9,NaN\n"),
+                ["line 2", "`NaN`"],
+            ),
             (format!("{HEADER}0.png,1,2,3\n"), ["line 2", "fields"]),
-            (format!("{HEADER}0.png,1,2,1,2,1,2,1,2,1,2\n"), ["line 2", "all in one place"]),
+            (
+                format!("{HEADER}0.png,1,2,1,2,1,2,1,2,1,2\n"),
+                ["line 2", "all in one place"],
+            ),
         ] {
             let message = format!("{:#}", read(&text).unwrap_err());
             for part in parts {
@@ -204,9 +223,23 @@ mod tests {
     #[test]
     fn rows_that_are_about_other_images_are_refused_with_both_names() {
         let file = read(&format!("{HEADER}pictures/0.png,1,2,3,4,5,6,7,8,9,10\n")).unwrap();
-        assert!(file.check_names(["1.png", "pictures/0.png"].into_iter()).is_ok());
-        let message = file.check_names(["0.png"].into_iter()).unwrap_err().to_string();
-        assert!(message.contains("`pictures/0.png`") && message.contains("`0.png`"), "{message}");
-        assert!(read(HEADER).unwrap().check_names(["0.png"].into_iter()).is_ok());
+        assert!(
+            file.check_names(["1.png", "pictures/0.png"].into_iter())
+                .is_ok()
+        );
+        let message = file
+            .check_names(["0.png"].into_iter())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("`pictures/0.png`") && message.contains("`0.png`"),
+            "{message}"
+        );
+        assert!(
+            read(HEADER)
+                .unwrap()
+                .check_names(["0.png"].into_iter())
+                .is_ok()
+        );
     }
 }

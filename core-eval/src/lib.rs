@@ -18,6 +18,7 @@
 //! | intervals, tables, figures, tables of several experiments | [`statistics`], [`report`], [`merge`] |
 //! | required size of an experiment, distance to the committed reference | [`precision`], [`mod@reference`] |
 
+pub mod alignment;
 mod attention;
 pub mod attention_file;
 pub mod base;
@@ -36,6 +37,7 @@ pub mod image_rows;
 pub mod images;
 pub mod judge;
 pub mod kept_tokens;
+pub mod landmarks;
 mod lock;
 pub mod machines;
 pub mod masks;

@@ -8,12 +8,14 @@ use core_model::folder::EncoderFolder;
 use core_model::photos::PhotoFolder;
 use serde_json::{Map, Value, json};
 
+use crate::landmarks::LANDMARKS;
 use crate::masks::MASKS;
-use crate::metrics::EncoderFolders;
+use crate::metrics::{EncoderFolders, FaceInput};
 use crate::protocol::Protocol;
 
 /// The text of `protocol.json`: the protocol, the prompt of base images where a metric reads them, and the
-/// SHA-256 of every file of the networks and of every photo in the folders of concepts.
+/// SHA-256 of every file of the networks, of the file that says where faces in images are where a metric
+/// reads them aligned, and of every photo in the folders of concepts.
 ///
 /// # Errors
 /// Unreadable files of a network or photos.
@@ -21,9 +23,13 @@ pub fn protocol_json<'a>(
     protocol: &Protocol,
     folders: &EncoderFolders,
     base_prompt: Option<&str>,
+    landmarks: Option<&Path>,
     concepts: impl IntoIterator<Item = (&'a str, &'a Path)>,
 ) -> Result<String> {
+    let faces = folders.face_input()?;
+    let is_aligned = faces == Some(FaceInput::Aligned);
     let (mut photos, mut photos_masks) = (Map::new(), Map::new());
+    let mut photos_landmarks = Map::new();
     for (concept, folder) in concepts {
         let files = PhotoFolder::read(folder)?.files;
         photos.insert(concept.to_string(), Value::Object(digests(files)?));
@@ -32,9 +38,14 @@ pub fn protocol_json<'a>(
             let files = PhotoFolder::read(&masks)?.files;
             photos_masks.insert(concept.to_string(), Value::Object(digests(files)?));
         }
+        if is_aligned {
+            let digest = sha256(&folder.join(LANDMARKS))?;
+            photos_landmarks.insert(concept.to_string(), json!(digest));
+        }
     }
     photos.sort_keys();
     photos_masks.sort_keys();
+    photos_landmarks.sort_keys();
     let mut text = Map::new();
     text.insert("protocol".into(), serde_json::to_value(protocol)?);
     for (kind, folder) in folders.encoders() {
@@ -50,22 +61,35 @@ pub fn protocol_json<'a>(
         };
         text.insert("generated_masks".into(), json!(generated));
     }
-    let faces = folders.read_faces();
-    if faces {
-        let how = "no alignment: whole images; a face is where the mask has a foreground";
-        text.insert("faces".into(), json!(how));
+    if let Some(input) = faces {
+        text.insert("faces".into(), json!(faces_text(input)));
     }
-    if let Some(clipseg) = folders
-        .clipseg
-        .as_ref()
-        .filter(|_| protocol.masked || faces)
-    {
+    if let Some(file) = landmarks.filter(|_| is_aligned) {
+        text.insert("landmarks".into(), json!({ "sha256": sha256(file)? }));
+        let beside = Value::Object(photos_landmarks);
+        text.insert("landmarks_beside_photos".into(), beside);
+    }
+    let masks = protocol.masked || faces == Some(FaceInput::WholeImage);
+    if let Some(clipseg) = folders.clipseg.as_ref().filter(|_| masks) {
         text.insert("clipseg".into(), network(clipseg)?);
     }
     if let Some(prompt) = base_prompt {
         text.insert("base_prompt".into(), json!(prompt));
     }
     Ok(serde_json::to_string_pretty(&text)? + "\n")
+}
+
+/// How faces are found and given to the identity encoder.
+fn faces_text(input: FaceInput) -> &'static str {
+    match input {
+        FaceInput::WholeImage => {
+            "no alignment: whole images; a face is where the mask has a foreground"
+        }
+        FaceInput::Aligned => {
+            "five landmarks from a file, a similarity to the template of insightface at 112 x 112 pixels, \
+             bilinear, black outside; the sum of the features of the face and of its mirror image"
+        }
+    }
 }
 
 /// A network's preprocessing, and the SHA-256 of each of its files by name.
@@ -79,7 +103,7 @@ fn network(folder: &EncoderFolder) -> Result<Value> {
     let mut digests = Map::new();
     for (name, digest) in folder.digests()? {
         let ending = Path::new(name).extension().unwrap_or_default();
-        if ["json", "safetensors", "bin", "txt"]
+        if ["json", "safetensors", "bin", "pth", "txt"]
             .iter()
             .any(|known| ending == *known)
         {

@@ -15,7 +15,8 @@ use crate::gallery::{
     photos,
 };
 use crate::images::{Wanted, wanted};
-use crate::metrics::{Compared, Feature, Metric, Scores, direction};
+use crate::landmarks::{LANDMARKS, LandmarkFile, with_landmarks};
+use crate::metrics::{Compared, FaceInput, Feature, Metric, Scores, direction};
 use crate::plan::Cell;
 use crate::protocol::{Protocol, is_unrelated};
 use crate::report::{ScoreRow, ScoreTable};
@@ -220,6 +221,13 @@ pub struct PhotosBeside {
     pub decoded: Vec<ImageFeatures>,
 }
 
+/// Where images are, and where the faces in them.
+#[derive(Debug, Clone, Copy)]
+struct Places<'a> {
+    results: &'a Path,
+    faces: Option<&'a LandmarkFile>,
+}
+
 /// What the noise of an image depends on: concept, seed, prompt and number.
 type Noise = (usize, u64, usize, usize);
 
@@ -249,6 +257,8 @@ impl<'a> ScoredImages<'a> {
             bases: BTreeMap::new(),
         };
         let needs = Needs::of_photos(&images.metrics, &protocols);
+        let needs = needs.with_faces(gallery.face_input());
+        let faces = images.landmarks(results, &needs)?;
         for (index, concept) in experiment.concepts.iter().enumerate() {
             let photos = photo_files(concept, &needs)?;
             images.photos.push(gallery.features(&photos, &needs)?);
@@ -264,7 +274,11 @@ impl<'a> ScoredImages<'a> {
         let total = cells.iter().map(|cell| wanted(experiment, cell).len());
         let mut progress = Progress::new("scores", 0, total.sum::<usize>() as u64);
         for cell in 0..cells.len() {
-            images.add(cell, &protocols, results, gallery, &mut |count| {
+            let places = Places {
+                results,
+                faces: faces.as_ref(),
+            };
+            images.add(cell, &protocols, places, gallery, &mut |count| {
                 (0..count).for_each(|_| progress.advance(""));
                 match stop.load(Ordering::Relaxed) {
                     true => bail!("stopped; the same command continues from here"),
@@ -282,16 +296,34 @@ impl<'a> ScoredImages<'a> {
         Ok(images)
     }
 
+    /// Where the faces of all images are, where a metric reads them aligned: a file in the folder of results,
+    /// which is written once the images are drawn.
+    fn landmarks(&self, results: &Path, needs: &Needs) -> Result<Option<LandmarkFile>> {
+        if !needs.finds_faces(FaceInput::Aligned) {
+            return Ok(None);
+        }
+        let file = LandmarkFile::read(&results.join(LANDMARKS)).context(
+            "all images are drawn, and where their faces are is not known; name them as in the column \
+             `image` of scores.csv, by their path in the folder of results, and start again",
+        )?;
+        let cells = self.cells.iter();
+        let names = cells.flat_map(|cell| wanted(self.experiment, cell));
+        let names: Vec<String> = names.map(|image| image.name()).collect();
+        file.check_names(names.iter().map(String::as_str))?;
+        Ok(Some(file))
+    }
+
     /// Adds the images of a cell; `on_batch` is told how many are done.
     fn add(
         &mut self,
         cell: usize,
         protocols: &[&Protocol],
-        results: &Path,
+        Places { results, faces }: Places<'_>,
         gallery: &mut Gallery,
         on_batch: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<()> {
         let needs = Needs::of_images(&self.metrics, protocols);
+        let needs = needs.with_faces(gallery.face_input());
         let concept = &self.experiment.concepts[self.cells[cell].concept];
         let of_cell = wanted(self.experiment, &self.cells[cell]);
         for (start, batch) in (0..).step_by(BATCH).zip(of_cell.chunks(BATCH)) {
@@ -299,6 +331,7 @@ impl<'a> ScoredImages<'a> {
             let files = batch.iter().map(|image| ImageFile {
                 path: results.join(&image.file),
                 mask: needs.masks().then(word),
+                landmarks: faces.and_then(|file| file.of(&image.name())),
             });
             let features = gallery.features(&files.collect::<Vec<_>>(), &needs)?;
             for (index, (image, features)) in (start..).zip(batch.iter().zip(features)) {
@@ -441,9 +474,13 @@ pub fn learned_files(concept: &ConceptConfig, needs: &Needs) -> Result<Option<Ve
 }
 
 fn files_of(folder: &Path, concept: &ConceptConfig, needs: &Needs) -> Result<Vec<ImageFile>> {
-    match needs.masks() {
+    let photos = match needs.masks() {
         true => masked_photos(folder, None, Some(&concept.super_category)),
         false => photos(folder),
+    };
+    match needs.finds_faces(FaceInput::Aligned) {
+        true => with_landmarks(photos?, folder),
+        false => photos,
     }
 }
 

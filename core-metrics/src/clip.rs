@@ -19,6 +19,7 @@ pub(crate) static CLIP: EncoderKind = EncoderKind {
     title: "CLIP",
     folder: "a CLIP model as transformers writes it",
     required: true,
+    face_input: None,
     check: |folder| {
         let (processor, tokenizer) = preprocessing(folder)?;
         fit(&ClipModel::check(folder)?, &processor, tokenizer)?;

@@ -45,6 +45,7 @@ pub(crate) static DINO: EncoderKind = EncoderKind {
     title: "DINO",
     folder: "a DINO model (ViT or DINOv2) as transformers writes it",
     required: true,
+    face_input: None,
     check: |folder| check(folder).map(drop),
     load,
 };

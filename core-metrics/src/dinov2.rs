@@ -42,6 +42,7 @@ static DINOV2: EncoderKind = EncoderKind {
     title: "DINOv2",
     folder: "a DINOv2 model as transformers writes it",
     required: false,
+    face_input: None,
     check: |folder| {
         let config = check(folder)?;
         ensure!(

@@ -7,7 +7,7 @@ use anyhow::Result;
 use core_model::folder::EncoderFolder;
 use core_model::source::EncoderSource;
 
-use crate::{EncoderKind, Metric};
+use crate::{EncoderKind, FaceInput, Metric};
 
 /// The folders of the image encoders by key, and that of the network that makes masks.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +52,18 @@ impl EncoderFolders {
     /// Whether a metric runs that needs to know which images show a face.
     pub fn read_faces(&self) -> bool {
         self.encoders().any(|(kind, _)| kind.reads_faces())
+    }
+
+    /// How the encoder that reads faces is given them; none where there is no such encoder.
+    ///
+    /// # Errors
+    /// A folder without a configuration.
+    pub fn face_input(&self) -> Result<Option<FaceInput>> {
+        let mut inputs = self.encoders().filter_map(|(kind, folder)| {
+            let input = kind.face_input?;
+            Some(input(folder.path()))
+        });
+        inputs.next().transpose()
     }
 
     /// All folders.

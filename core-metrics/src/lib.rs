@@ -18,6 +18,7 @@ mod drift;
 mod encoder;
 mod folders;
 mod identity;
+mod iresnet;
 mod siglip;
 mod siglip_i;
 mod siglip_t;
@@ -27,7 +28,7 @@ use std::ops::{Index, IndexMut};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use encoder::{EncoderKind, Feature, ImageEncoder, cosine, direction, dot};
+pub use encoder::{EncoderKind, FaceInput, Feature, ImageEncoder, cosine, direction, dot};
 pub use folders::EncoderFolders;
 
 /// The definition of a metric.

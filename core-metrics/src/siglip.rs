@@ -18,6 +18,7 @@ pub(crate) static SIGLIP: EncoderKind = EncoderKind {
     title: "SigLIP",
     folder: "a SigLIP model as transformers writes it",
     required: false,
+    face_input: None,
     check: |folder| {
         preprocessing(folder, &SiglipModel::check(folder)?)?;
         Ok(())

@@ -18,7 +18,7 @@ const EXTENSIONS: [&str; 11] = [
 ];
 
 /// What belongs to a folder of photos without being one.
-const PARTS_OF_A_CONCEPT: [&str; 2] = ["concept.toml", "masks"];
+const PARTS_OF_A_CONCEPT: [&str; 3] = ["concept.toml", "landmarks.csv", "masks"];
 
 /// What operating systems leave in folders.
 const SYSTEM_FILES: [&str; 5] = [
@@ -34,7 +34,7 @@ const SYSTEM_FILES: [&str; 5] = [
 pub struct PhotoFolder {
     /// The images.
     pub files: Vec<PathBuf>,
-    /// Everything else but a `concept.toml` and a folder of masks.
+    /// Everything else but a `concept.toml`, a `landmarks.csv` and a folder of masks.
     pub skipped: Vec<Skipped>,
 }
 

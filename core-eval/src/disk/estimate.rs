@@ -104,6 +104,7 @@ fn folders(experiment: &Experiment, cells: &[Cell], results: &Path) -> u64 {
 fn features(experiment: &Experiment, images: u64) -> Result<u64> {
     let protocols = experiment.evaluation.protocols()?;
     let needs = Needs::of_images(&experiment.metrics(), &protocols);
+    let needs = needs.with_faces(experiment.evaluation.encoders.face_input()?);
     let photos = experiment.concepts.iter().map(|concept| {
         let photos = PhotoFolder::read(concept.reference_photos());
         photos.map_or(0, |photos| photos.files.len() as u64)

@@ -35,7 +35,10 @@ impl Experiment {
         self.check_guidance()?;
         self.check_truncation()?;
         self.check_test_time()?;
-        self.evaluation.check_masks()?;
+        // Whether an encoder of faces needs masks, its folder says, which may not be fetched yet.
+        if !self.evaluation.encoders.read_faces() {
+            self.evaluation.check_masks(None)?;
+        }
         self.check_kinds()?;
         self.check_drift()?;
         self.check_base_prompt()?;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Map;
 
-use crate::metrics::{EncoderFolders, EncoderKind};
+use crate::metrics::{EncoderFolders, EncoderKind, FaceInput};
 use crate::protocol::Protocol;
 
 /// The key of the prompt of base images.
@@ -31,11 +31,15 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// Refuses masks that no protocol uses, and masked protocols without masks.
-    pub(super) fn check_masks(&self) -> Result<()> {
+    /// Refuses masks that nothing uses, and masks that are missing for a masked protocol or for an encoder
+    /// that is given faces in this way.
+    ///
+    /// # Errors
+    /// As [`Protocol::check_masks`].
+    pub fn check_masks(&self, faces: Option<FaceInput>) -> Result<()> {
         let protocols = self.protocols()?;
         let given = self.encoders.clipseg.is_some();
-        let faces = self.encoders.read_faces();
+        let faces = faces == Some(FaceInput::WholeImage);
         match protocols.iter().find(|protocol| protocol.masked) {
             Some(masked) => masked.check_masks(given, faces),
             None => protocols

@@ -48,6 +48,16 @@ impl<'a> Batch<'a> {
         digests.map(|digest| Key::of(&["whole", digest])).collect()
     }
 
+    /// The indices of images with landmarks, and the keys of the features of their faces.
+    pub(super) fn face_keys(&self) -> (Vec<usize>, Vec<Key>) {
+        let images = self.files.iter().zip(&self.digests).enumerate();
+        let faces = images.filter_map(|(index, (file, digest))| {
+            let landmarks = format!("{:?}", file.landmarks?);
+            Some((index, Key::of(&["face", digest, &landmarks])))
+        });
+        faces.unzip()
+    }
+
     /// The keys of the features of foregrounds, which depend on the masks too.
     ///
     /// # Errors

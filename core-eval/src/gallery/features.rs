@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::masks::Outline;
-use crate::metrics::{Feature, Metric, Reading, Region};
+use crate::metrics::{FaceInput, Feature, Metric, Reading, Region};
 use crate::protocol::{Blank, Protocol};
 
 /// The features of a text by encoder.
@@ -44,6 +44,8 @@ pub struct Needs {
     pub readings: BTreeSet<Reading>,
     /// Whether an image is all black.
     pub blackness: bool,
+    /// How faces are found, where they are read.
+    pub face_input: Option<FaceInput>,
 }
 
 impl Needs {
@@ -53,6 +55,7 @@ impl Needs {
         Self {
             readings: readings(metrics.iter(), protocols),
             blackness: protocols.iter().any(blank_left_out),
+            face_input: None,
         }
     }
 
@@ -61,7 +64,7 @@ impl Needs {
         let metrics = metrics.iter().filter(|metric| metric.reads_photos());
         Self {
             readings: readings(metrics, protocols),
-            blackness: false,
+            ..Self::default()
         }
     }
 
@@ -70,20 +73,28 @@ impl Needs {
         let metrics = metrics.iter().filter(|metric| metric.reads_base_image());
         Self {
             readings: readings(metrics, protocols),
-            blackness: false,
+            ..Self::default()
         }
+    }
+
+    /// The same where faces are found like this.
+    #[must_use]
+    pub fn with_faces(self, face_input: Option<FaceInput>) -> Self {
+        Self { face_input, ..self }
     }
 
     /// Whether masks are needed: for foregrounds, or to know which images show a face.
     pub fn masks(&self) -> bool {
-        let mut readings = self.readings.iter();
-        readings.any(|reading| reading.region != Region::Whole)
+        self.read(Region::Foreground) || self.finds_faces(FaceInput::WholeImage)
     }
 
-    /// Whether faces are read.
-    pub fn faces(&self) -> bool {
-        let mut readings = self.readings.iter();
-        readings.any(|reading| reading.region == Region::Face)
+    /// Whether faces are read that are found in this way.
+    pub fn finds_faces(&self, by: FaceInput) -> bool {
+        self.face_input == Some(by) && self.read(Region::Face)
+    }
+
+    fn read(&self, region: Region) -> bool {
+        self.readings.iter().any(|of| of.region == region)
     }
 }
 

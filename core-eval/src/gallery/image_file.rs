@@ -8,6 +8,7 @@ use core_model::photos::PhotoFolder;
 use image::RgbImage;
 use rayon::prelude::*;
 
+use crate::alignment::Landmarks;
 use crate::masks::{MASKS, mask_file, no_class_word};
 
 /// An image to be scored, or a photo.
@@ -17,6 +18,18 @@ pub struct ImageFile {
     pub path: PathBuf,
     /// The source of its mask; `None` where foregrounds are not compared.
     pub mask: Option<MaskSource>,
+    /// Where its face is; `None` where none was found, or none is looked for.
+    pub landmarks: Option<Landmarks>,
+}
+
+impl From<PathBuf> for ImageFile {
+    fn from(path: PathBuf) -> Self {
+        Self {
+            path,
+            mask: None,
+            landmarks: None,
+        }
+    }
 }
 
 /// The source of a mask.
@@ -34,7 +47,7 @@ pub enum MaskSource {
 /// The folder is absent or holds no photos.
 pub fn photos(folder: &Path) -> Result<Vec<ImageFile>> {
     let files = PhotoFolder::read(folder)?.files.into_iter();
-    Ok(files.map(|path| ImageFile { path, mask: None }).collect())
+    Ok(files.map(ImageFile::from).collect())
 }
 
 /// The same with the sources of their masks: the files in `given`, or else those in `masks/` beside the

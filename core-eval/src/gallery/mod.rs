@@ -21,11 +21,14 @@ use image_file::is_black;
 pub use image_file::{ImageFile, MaskSource, load_images, masked_photos, photos};
 pub(crate) use store::{Key, Store};
 
+use crate::alignment::aligned_face;
 use crate::masks::Outline;
 use crate::masks::{
     MASKS, Segmenter, from_runs, is_empty, large_parts, masked, read_mask, to_runs,
 };
-use crate::metrics::{EncoderFolders, EncoderKind, Feature, ImageEncoder, Metric, Reading, Region};
+use crate::metrics::{
+    EncoderFolders, EncoderKind, FaceInput, Feature, ImageEncoder, Metric, Reading, Region,
+};
 use crate::usage::Usage;
 
 /// Images that a network reads together: few enough for the memory of a full-size CLIPSeg. On the CPU
@@ -39,6 +42,7 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(60);
 /// The networks of an evaluation, each loaded when it is first needed, and their results.
 pub struct Gallery {
     folders: EncoderFolders,
+    face_input: Option<FaceInput>,
     device: Device,
     encoders: BTreeMap<&'static str, Box<dyn ImageEncoder>>,
     segmenter: Option<Segmenter>,
@@ -72,6 +76,7 @@ impl Gallery {
             None => Store::default(),
         };
         Ok(Self {
+            face_input: folders.face_input()?,
             folders: folders.clone(),
             device: device.clone(),
             encoders: BTreeMap::new(),
@@ -87,6 +92,11 @@ impl Gallery {
     /// model.
     pub fn metrics(&self) -> Vec<Metric> {
         self.folders.metrics()
+    }
+
+    /// How faces are found, where a metric reads them.
+    pub fn face_input(&self) -> Option<FaceInput> {
+        self.face_input
     }
 
     /// Which networks ran, and how often.
@@ -167,7 +177,7 @@ impl Gallery {
                 },
                 photo.path.with_file_name(MASKS).display()
             );
-            if self.folders.read_faces() && large_parts(mask) > 1 {
+            if self.face_input.is_some() && large_parts(mask) > 1 {
                 tracing::warn!(
                     "{}: its mask has {} large parts; if the photo shows more than one person, crop it \
                      to the one who is learned",
@@ -214,7 +224,7 @@ impl Gallery {
         };
         for (features, mask) in all.iter_mut().zip(masks.iter().flatten()) {
             features.empty_mask = is_empty(mask);
-            features.no_face = needs.faces() && features.empty_mask;
+            features.no_face = needs.finds_faces(FaceInput::WholeImage) && features.empty_mask;
             features.outline = Some(Outline::of(mask));
         }
         if needs.blackness {
@@ -222,7 +232,18 @@ impl Gallery {
                 features.is_black = is_black(image);
             }
         }
+        if needs.finds_faces(FaceInput::Aligned) {
+            for (features, file) in all.iter_mut().zip(batch.files) {
+                features.no_face = file.landmarks.is_none();
+            }
+        }
         for reading in &needs.readings {
+            if reading.region == Region::Face && needs.face_input == Some(FaceInput::Aligned) {
+                for (index, feature) in self.read_faces(*reading, batch)? {
+                    all[index].by_reading.insert(*reading, feature);
+                }
+                continue;
+            }
             let read = self.read(*reading, batch, masks.as_deref().unwrap_or_default())?;
             for (features, feature) in all.iter_mut().zip(read) {
                 if reading.region != Region::Face || !features.no_face {
@@ -264,6 +285,34 @@ impl Gallery {
             self.keep(reading.encoder, key, feature);
         }
         Ok(features)
+    }
+
+    /// The features of the faces of a batch, each with the index of its image: either all are known, or all
+    /// are computed.
+    fn read_faces(
+        &mut self,
+        reading: Reading,
+        batch: &mut Batch<'_>,
+    ) -> Result<Vec<(usize, Feature)>> {
+        let (places, keys) = batch.face_keys();
+        if let Some(known) = self.known(reading.encoder, &keys) {
+            return Ok(places.into_iter().zip(known).collect());
+        }
+        let files = batch.files;
+        let images = batch.pixels()?;
+        let faces = places.iter().filter_map(|index| {
+            let landmarks = files[*index].landmarks?;
+            Some(aligned_face(&images[*index], &landmarks))
+        });
+        let faces: Vec<RgbImage> = faces.collect();
+        let features = self.encoder(reading.encoder)?.image_features(&faces)?;
+        let title = self.kind(reading.encoder)?.title;
+        let count = features.len() as u64;
+        self.usage.count(&format!("faces read by {title}"), count);
+        for (key, feature) in keys.into_iter().zip(&features) {
+            self.keep(reading.encoder, key, feature);
+        }
+        Ok(places.into_iter().zip(features).collect())
     }
 
     fn masks_of_batch(&mut self, batch: &mut Batch<'_>) -> Result<Vec<GrayImage>> {

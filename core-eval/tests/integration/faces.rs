@@ -1,12 +1,15 @@
 //! Photos to compare with that are not the photos to learn from, and the identity of people.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use core_eval::alignment::aligned_face;
 use core_eval::experiment::Experiment;
+use core_eval::metrics::{Metric, cosine};
 use core_eval::plan::plan;
+use core_model::image_processor::load_image;
 use serde_json::Value;
 
-use crate::common::{Sandbox, core_eval};
+use crate::common::{Sandbox, checkout, core_eval};
 
 /// Names the photos that images of a concept are compared with.
 fn add_references(sandbox: &Sandbox, concept: &str, references: &str) {
@@ -41,7 +44,7 @@ fn references_are_compared_with_and_change_no_run() {
     add_references(&sandbox, "spotted-dog", "../striped-cup");
     assert_eq!(addresses(&file), before.0);
     let printed = sandbox.run("results");
-    assert!(printed.contains("0 optimiser steps"), "{printed}");
+    assert!(!printed.contains("optimiser steps"), "{printed}");
     let scores = sandbox.read("results/small/scores.csv");
     let (dog, cup) = ("spotted-dog", "striped-cup");
     assert_eq!(rows_of(&scores, cup), rows_of(&before.1, cup));
@@ -126,7 +129,7 @@ fn identity_is_a_column_like_any_other_and_images_without_a_face_are_counted() {
     let before = Sandbox::finished().read("results/small/checks.csv");
     let sandbox = with_identity();
     let printed = sandbox.run("results");
-    assert!(printed.contains("0 optimiser steps"), "{printed}");
+    assert!(!printed.contains("optimiser steps"), "{printed}");
     let scores = columns(
         &sandbox.read("results/small/scores.csv"),
         ["identity", "dino"],
@@ -269,4 +272,179 @@ fn images_of_any_origin_without_a_face_have_no_identity_and_count_as_zero_beside
     let printed = json(&String::from_utf8(output.stdout).unwrap());
     assert_eq!(printed["images"][2]["no_face"], true);
     assert_eq!(printed["images"][3]["no_face"], false);
+}
+
+/// The tiny iResNet of core-model's tests.
+fn iresnet() -> PathBuf {
+    checkout().join("core-model/tests/fixtures/iresnet")
+}
+
+const POINTS: &str = "20,24,42,23,31,35,23,45,40,44";
+
+/// A file that says where the faces of images are; all of them are in one place.
+fn landmarks<'a>(images: impl Iterator<Item = &'a str>) -> String {
+    let rows: String = images.map(|image| format!("{image},{POINTS}\n")).collect();
+    format!("image,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5\n{rows}")
+}
+
+const PHOTOS: [&str; 5] = ["0.png", "1.png", "2.png", "3.png", "4.png"];
+
+/// `core-eval score` of the photos of the cup against those of the dog, by the iResNet.
+fn score_faces(sandbox: &Sandbox, more: &[&str]) -> assert_cmd::Command {
+    let mut command = core_eval();
+    command.args(["score", "--prompt", "a photo of a cup"]);
+    for (flag, path) in [
+        ("--clip", sandbox.path("clip")),
+        ("--dino", sandbox.path("dino")),
+        ("--identity", iresnet()),
+        ("--generated", sandbox.path("striped-cup")),
+        ("--references", sandbox.path("spotted-dog")),
+        ("--out", sandbox.path("out.csv")),
+    ] {
+        command.arg(flag).arg(path);
+    }
+    command.args(more);
+    command
+}
+
+#[test]
+fn an_iresnet_compares_aligned_faces_and_images_without_landmarks_have_no_identity() {
+    let sandbox = Sandbox::new();
+    sandbox.write("spotted-dog/landmarks.csv", &landmarks(PHOTOS.into_iter()));
+    let of_images = landmarks(["0.png", "1.png", "3.png", "4.png"].into_iter());
+    let file = sandbox.write("faces.csv", &of_images);
+    let printed = score_faces(&sandbox, &["--landmarks", file.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(
+        printed.status.success(),
+        "{}",
+        String::from_utf8_lossy(&printed.stderr)
+    );
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert!(
+        printed.contains("images without a face: 1 of 5"),
+        "{printed}"
+    );
+    let device = core_model::device::parse_device("cpu").unwrap();
+    let kind = Metric::named("identity").unwrap().definition().encoder();
+    let encoder = (kind.load)(&iresnet(), &device).unwrap();
+    let points = [
+        [20.0, 24.0],
+        [42.0, 23.0],
+        [31.0, 35.0],
+        [23.0, 45.0],
+        [40.0, 44.0],
+    ];
+    let feature = |folder: &str, name: &str| {
+        let image = load_image(&sandbox.path(folder).join(name)).unwrap();
+        let face = aligned_face(&image, &points);
+        encoder.image_features(&[face]).unwrap().remove(0)
+    };
+    let photos = PHOTOS.map(|name| feature("spotted-dog", name));
+    let scores = columns(&sandbox.read("out.csv"), ["identity", "dino"]);
+    for (name, [identity, _]) in PHOTOS.iter().zip(scores) {
+        let image = feature("striped-cup", name);
+        let expected = photos
+            .iter()
+            .map(|photo| cosine(&image, photo))
+            .sum::<f64>()
+            / 5.0;
+        match *name {
+            "2.png" => assert_eq!(identity, None),
+            _ => assert!((identity.unwrap() - expected).abs() < 1e-6, "{name}"),
+        }
+    }
+    let protocol = json(&sandbox.read("out.protocol.json"));
+    assert!(
+        protocol["faces"]
+            .as_str()
+            .unwrap()
+            .contains("template of insightface")
+    );
+    assert!(protocol["identity"]["sha256"]["backbone.pth"].is_string());
+    assert!(protocol["landmarks"]["sha256"].is_string());
+}
+
+#[test]
+fn landmarks_that_are_missing_are_told_with_the_tools_that_write_them() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.write("faces.csv", &landmarks(PHOTOS.into_iter()));
+    let file = file.to_str().unwrap();
+    let given = ["--landmarks", file];
+    let message = Sandbox::failure(score_faces(&sandbox, &[]));
+    for part in ["--landmarks", "insightface", "face-alignment", "68"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    let message = Sandbox::failure(score_faces(&sandbox, &given));
+    for part in ["spotted-dog/landmarks.csv", "insightface"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    let photos = "spotted-dog/landmarks.csv";
+    sandbox.write(photos, &landmarks(PHOTOS[..4].iter().copied()));
+    let message = Sandbox::failure(score_faces(&sandbox, &given));
+    assert!(
+        message.contains("no row for the photo `4.png`"),
+        "{message}"
+    );
+    sandbox.write(photos, &landmarks(PHOTOS.into_iter().chain(["3.png"])));
+    let message = Sandbox::failure(score_faces(&sandbox, &given));
+    assert!(message.contains("a second face in `3.png`"), "{message}");
+    let mut command = core_eval();
+    command.args(["score", "--prompt", "a dog", "--landmarks", file]);
+    for (flag, name) in [
+        ("--clip", "clip"),
+        ("--dino", "dino"),
+        ("--generated", "striped-cup"),
+        ("--references", "spotted-dog"),
+        ("--out", "out.csv"),
+    ] {
+        command.arg(flag).arg(sandbox.path(name));
+    }
+    let message = Sandbox::failure(command);
+    assert!(message.contains("has no effect"), "{message}");
+}
+
+#[test]
+fn an_experiment_asks_for_the_landmarks_of_its_images_once_they_are_drawn() {
+    let sandbox = Sandbox::finished();
+    let folder = iresnet().display().to_string();
+    sandbox.edit(
+        "dino = \"dino\"",
+        &format!("dino = \"dino\"\nidentity = \"{folder}\""),
+    );
+    for concept in ["spotted-dog", "striped-cup"] {
+        sandbox.write(
+            &format!("{concept}/landmarks.csv"),
+            &landmarks(PHOTOS.into_iter()),
+        );
+    }
+    let message = Sandbox::failure(sandbox.command("results"));
+    for part in ["small/landmarks.csv", "all images are drawn", "insightface"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    let scores = sandbox.read("results/small/scores.csv");
+    let mut reader = csv::Reader::from_reader(scores.as_bytes());
+    let place = reader
+        .headers()
+        .unwrap()
+        .iter()
+        .position(|name| name == "image")
+        .unwrap();
+    let images: Vec<String> = reader
+        .records()
+        .map(|row| row.unwrap()[place].into())
+        .collect();
+    let some = images.iter().skip(3).map(String::as_str);
+    sandbox.write("results/small/landmarks.csv", &landmarks(some));
+    sandbox.run("results");
+    let scores = columns(
+        &sandbox.read("results/small/scores.csv"),
+        ["identity", "dino"],
+    );
+    for (index, [identity, _]) in scores.iter().enumerate() {
+        assert_eq!(identity.is_some(), index >= 3);
+    }
+    let checks = sandbox.read("results/small/checks.csv");
+    assert_eq!(measured(&checks, "CoRe", "no_face"), 3.0);
 }

@@ -12,7 +12,9 @@ use super::ScoreArgs;
 use super::input::Input;
 use super::items::Item;
 use core_eval::gallery::{Gallery, ImageFeatures, ImageFile, Needs, masked_photos, photos};
+use core_eval::landmarks::with_landmarks;
 use core_eval::masks::no_class_word;
+use core_eval::metrics::FaceInput;
 use core_eval::protocol::{Pairing, Protocol};
 use core_eval::scoring::PhotosBeside;
 
@@ -132,6 +134,7 @@ pub(super) fn photos_of_concepts(
         *images.entry(&item.concept).or_default() += 1;
     }
     let needs = Needs::of_photos(&gallery.metrics(), &[protocol]);
+    let needs = needs.with_faces(gallery.face_input());
     let mut files = Vec::new();
     for (concept, count) in images {
         let folder = input.reference_photos(concept)?;
@@ -140,9 +143,15 @@ pub(super) fn photos_of_concepts(
         let given = args.references_masks.as_ref();
         let given = given.map(|masks| masks.join(concept));
         let word = concepts.class_word(concept);
-        let read = |folder: &Path, given: Option<&Path>| match needs.masks() {
-            true => masked_photos(folder, given, word),
-            false => photos(folder),
+        let read = |folder: &Path, given: Option<&Path>| {
+            let photos = match needs.masks() {
+                true => masked_photos(folder, given, word),
+                false => photos(folder),
+            };
+            match needs.finds_faces(FaceInput::Aligned) {
+                true => with_landmarks(photos?, folder),
+                false => photos,
+            }
         };
         let photos = read(&folder, given.as_deref())?;
         let learned = match input.photos(concept) {

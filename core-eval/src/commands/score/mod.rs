@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use clap::{ArgGroup, Args};
 use core_model::device::parse_device;
 use core_model::files::write_atomically;
@@ -25,7 +25,8 @@ use serde_json::{Map, Value};
 use super::say;
 use core_eval::gallery::Gallery;
 use core_eval::judge::{JudgeCommand, Question};
-use core_eval::metrics::{Compared, EncoderFolders, Metric};
+use core_eval::landmarks::{HOW, LandmarkFile};
+use core_eval::metrics::{Compared, EncoderFolders, FaceInput, Metric};
 use core_eval::protocol::Protocol;
 use core_eval::provenance::protocol_json;
 
@@ -78,6 +79,10 @@ pub(crate) struct ScoreArgs {
     /// Folder of a CLIPSeg model as transformers writes it, which makes the masks
     #[arg(long, value_name = "DIR", conflicts_with = "generated_masks")]
     clipseg: Option<PathBuf>,
+    /// CSV with the columns image,x1,y1,.. of 5 or 68 points, for an identity encoder that reads aligned
+    /// faces; images are named as in the output, those without a row show no face
+    #[arg(long, value_name = "FILE")]
+    landmarks: Option<PathBuf>,
     /// The base model's images on the same noise, with the same names; adds the column `drift`
     #[arg(long, value_name = "DIR")]
     base: Option<PathBuf>,
@@ -125,12 +130,14 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     let judge = args.judge()?;
     let args = &args.located()?;
     let protocol = Protocol::named(&args.protocol)?;
-    let masks = args.generated_masks.is_some() || args.clipseg.is_some();
-    protocol.check_masks(masks, args.encoders.0.read_faces())?;
     check_writable(&args.out)?;
     let input = Input::read(args, protocol)?;
     let folders = args.folders();
     let mut gallery = Gallery::new(&folders, &device, None)?;
+    let faces = gallery.face_input();
+    let masks = args.generated_masks.is_some() || args.clipseg.is_some();
+    protocol.check_masks(masks, faces == Some(FaceInput::WholeImage))?;
+    let landmarks = args.landmarks(faces, &input)?;
     let concepts = Concepts::read(args, &input)?;
     let texts = concepts.texts(&input.items, protocol)?;
     for item in &input.items {
@@ -155,6 +162,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
         protocol,
         concepts: &concepts,
         photos: &photos,
+        landmarks: landmarks.as_ref(),
         base_prompt: args.base_prompt.as_deref(),
     }
     .score(&input.items, &texts, &mut scored.scores);
@@ -266,6 +274,24 @@ impl ScoreArgs {
         Ok(args)
     }
 
+    /// Where the faces of the images are, where a metric reads them aligned.
+    fn landmarks(&self, faces: Option<FaceInput>, input: &Input) -> Result<Option<LandmarkFile>> {
+        match (faces, &self.landmarks) {
+            (Some(FaceInput::Aligned), Some(path)) => {
+                let file = LandmarkFile::read(path).context("--landmarks")?;
+                file.check_names(input.items.iter().map(|item| item.name.as_str()))?;
+                Ok(Some(file))
+            }
+            (Some(FaceInput::Aligned), None) => bail!("name a file with --landmarks. {HOW}"),
+            (_, Some(path)) => bail!(
+                "--landmarks {}: has no effect, since no identity encoder reads aligned faces; drop it, or \
+                 name an iResNet with --identity",
+                path.display()
+            ),
+            (_, None) => Ok(None),
+        }
+    }
+
     fn folders(&self) -> EncoderFolders {
         let mut folders = self.encoders.0.clone();
         folders.clipseg = self.clipseg.as_ref().map(EncoderFolder::new);
@@ -310,7 +336,13 @@ impl ScoreArgs {
             .map(|name| Ok((name.as_str(), input.reference_photos(name)?)));
         let concepts: Vec<(&str, PathBuf)> = concepts.collect::<Result<_>>()?;
         let concepts = concepts.iter().map(|(name, path)| (*name, path.as_path()));
-        let text = protocol_json(protocol, folders, self.base_prompt.as_deref(), concepts)?;
+        let text = protocol_json(
+            protocol,
+            folders,
+            self.base_prompt.as_deref(),
+            self.landmarks.as_deref(),
+            concepts,
+        )?;
         let mut object: Map<String, Value> = serde_json::from_str(&text)?;
         if let Some(judge) = judge {
             object.insert("judge".into(), judge.provenance()?);

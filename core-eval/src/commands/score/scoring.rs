@@ -9,6 +9,7 @@ use super::concepts::{ConceptPhotos, Concepts};
 use super::items::Item;
 use super::table::ImageScores;
 use core_eval::gallery::{BATCH, Gallery, ImageFeatures, ImageFile, MaskSource, Needs};
+use core_eval::landmarks::LandmarkFile;
 use core_eval::metrics::{Metric, Scores};
 use core_eval::protocol::{Protocol, is_unrelated};
 use core_eval::scoring::{BaseImage, Others, Place, lacks_face, scores};
@@ -20,6 +21,8 @@ pub(super) struct Scoring<'a> {
     pub(super) protocol: &'a Protocol,
     pub(super) concepts: &'a Concepts,
     pub(super) photos: &'a BTreeMap<String, ConceptPhotos>,
+    /// Where the faces of the images are, where a metric reads them aligned.
+    pub(super) landmarks: Option<&'a LandmarkFile>,
     /// The prompt of the base model's images, where a metric reads it.
     pub(super) base_prompt: Option<&'a str>,
 }
@@ -35,6 +38,7 @@ impl Scoring<'_> {
         let mut progress = Progress::new("images", 0, items.len() as u64);
         let mut places = Places::default();
         let needs = Needs::of_images(self.metrics, &[self.protocol]);
+        let needs = needs.with_faces(self.gallery.face_input());
         for (batch, texts) in items.chunks(BATCH).zip(texts.chunks(BATCH)) {
             let files: Vec<ImageFile> = batch.iter().map(|item| self.file(item)).collect();
             let features = self.gallery.features(&files, &needs)?;
@@ -89,7 +93,7 @@ impl Scoring<'_> {
             return Ok(Vec::new());
         }
         let files = batch.iter().filter_map(|item| item.base.clone());
-        let files = files.map(|path| ImageFile { path, mask: None });
+        let files = files.map(ImageFile::from);
         self.gallery.features(&files.collect::<Vec<_>>(), &needs)
     }
 
@@ -103,6 +107,7 @@ impl Scoring<'_> {
         ImageFile {
             path: item.path.clone(),
             mask,
+            landmarks: self.landmarks.and_then(|file| file.of(&item.name)),
         }
     }
 }
