@@ -38,6 +38,9 @@ pub enum Effect {
         name: String,
         /// The variant whose embedding is measured.
         variant: String,
+        /// The variant whose embedding is claimed to grow less. Absent: the claim is that the norm grows
+        /// at all.
+        baseline: Option<String>,
     },
     /// The context tokens move away from what they are with the super-category: 1 minus their cosine.
     ContextDrift {
@@ -106,7 +109,10 @@ impl Effect {
             | Self::ContextCosine {
                 variant, baseline, ..
             } => vec![variant, baseline],
-            Self::NormGrowth { variant, .. } | Self::ContextDrift { variant, .. } => vec![variant],
+            Self::NormGrowth {
+                variant, baseline, ..
+            } => std::iter::once(variant).chain(baseline).collect(),
+            Self::ContextDrift { variant, .. } => vec![variant],
         }
     }
 }
@@ -160,7 +166,9 @@ fn measure_one(effect: &Effect, evidence: Evidence) -> Result<EffectRow> {
             baseline,
             ..
         } => score_difference(evidence, *metric, variant, baseline),
-        Effect::NormGrowth { variant, .. } => over_runs(&norm_growth(evidence.curves, variant)),
+        Effect::NormGrowth {
+            variant, baseline, ..
+        } => over_runs(&growth(evidence.curves, variant, baseline.as_deref())),
         Effect::ContextDrift { variant, .. } => over_runs(&drift(evidence.tokens, variant)),
         Effect::ContextCosine {
             variant, baseline, ..
@@ -224,9 +232,24 @@ fn nearer(tokens: &[TokenRow], variant: &str, baseline: &str) -> Vec<f64> {
     .collect()
 }
 
+/// How much the norm of `variant` grows, per run; with a baseline how much more than that of the same
+/// concept and seed.
+fn growth(curves: &[CurveRow], variant: &str, baseline: Option<&str>) -> Vec<f64> {
+    let ours = norm_growth(curves, variant).into_iter();
+    let Some(baseline) = baseline else {
+        return ours.map(|(_, growth)| growth).collect();
+    };
+    let theirs = norm_growth(curves, baseline);
+    ours.filter_map(|(run, growth)| {
+        let other = theirs.iter().find(|(other, _)| *other == run)?;
+        Some(growth - other.1)
+    })
+    .collect()
+}
+
 /// The logarithm of the last norm over the first, per run. Stages that do not train the embedding keep
 /// its norm.
-fn norm_growth(curves: &[CurveRow], variant: &str) -> Vec<f64> {
+fn norm_growth<'a>(curves: &'a [CurveRow], variant: &str) -> Vec<((&'a str, u64), f64)> {
     let mut runs: Vec<((&str, u64), Vec<f64>)> = Vec::new();
     for row in curves.iter().filter(|row| row.variant == variant) {
         let run = (row.concept.as_str(), row.seed);
@@ -238,7 +261,7 @@ fn norm_growth(curves: &[CurveRow], variant: &str) -> Vec<f64> {
     }
     let growth = |norms: Vec<f64>| Some((norms.last()? / norms.first()?).ln());
     runs.into_iter()
-        .filter_map(|(_, norms)| growth(norms))
+        .filter_map(|(run, norms)| Some((run, growth(norms)?)))
         .collect()
 }
 
@@ -341,6 +364,37 @@ mod tests {
         crate::report::write_rows(&path, &rows).unwrap();
         let text = std::fs::read_to_string(path).unwrap();
         insta::assert_snapshot!(text.lines().next().unwrap(), @"name,kind,mean,low,high,n,holds");
+    }
+
+    #[test]
+    fn growth_is_compared_run_by_run_where_a_baseline_is_named() {
+        let e = std::f64::consts::E;
+        let mut curves = Vec::new();
+        for (concept, ours, theirs) in [("dog", 2.0, 0.5), ("cat", 3.0, 0.75)] {
+            for (variant, growth) in [("TI", ours), ("CI", theirs)] {
+                for (at, norm) in [(1, 14.0), (2, 14.0 * e.powf(growth))] {
+                    curves.push(CurveRow {
+                        variant: variant.into(),
+                        ..step(concept, at, norm)
+                    });
+                }
+            }
+        }
+        let evidence = Evidence {
+            difference: &|_, _, _| None,
+            tokens: &[],
+            curves: &curves,
+        };
+        let effects = effects(
+            r#"effects = [
+                { name = "grows more", kind = "norm_growth", variant = "TI", baseline = "CI" },
+            ]"#,
+        );
+        assert_eq!(effects[0].variants(), ["TI", "CI"]);
+        let row = &measure(&effects, evidence).unwrap()[0];
+        // 1.5 and 2.25.
+        assert!((row.mean - 1.875).abs() < 1e-12, "{row:?}");
+        assert_eq!(row.n, 2);
     }
 
     #[test]

@@ -33,6 +33,7 @@ use crate::metrics::Metric;
 use crate::missing;
 use crate::page::{self, Source};
 use crate::part::Part;
+use crate::photo_files::{learned_files, photo_files};
 use crate::plan::{Cell, plan};
 use crate::protocol::Protocol;
 use crate::provenance::protocol_json;
@@ -42,7 +43,7 @@ use crate::report::figures::{
     FigureOptions, Foreground, draw_all, draw_foregrounds, update_attention,
 };
 use crate::report::{self, ScoreTable, Tables, TokenRow, Weighting};
-use crate::scoring::{ScoredImages, learned_files, photo_files};
+use crate::scoring::ScoredImages;
 use crate::settings::{SETTINGS, settings};
 use crate::tokens::{TokenProbe, related};
 use crate::trained::Trained;

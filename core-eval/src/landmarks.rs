@@ -147,6 +147,23 @@ pub fn with_landmarks(photos: Vec<ImageFile>, folder: &Path) -> Result<Vec<Image
     photos.collect()
 }
 
+/// The same, where neither the file nor a row of a photo has to be there.
+///
+/// # Errors
+/// A damaged file.
+pub fn with_known_landmarks(photos: Vec<ImageFile>, folder: &Path) -> Result<Vec<ImageFile>> {
+    let path = folder.join(LANDMARKS);
+    if !path.exists() {
+        return Ok(photos);
+    }
+    let file = LandmarkFile::read(&path)?;
+    let photos = photos.into_iter().map(|photo| ImageFile {
+        landmarks: file.of(&photo.path.file_name().unwrap_or_default().to_string_lossy()),
+        ..photo
+    });
+    Ok(photos.collect())
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -209,6 +226,29 @@ mod tests {
                 assert!(message.contains(part), "{part}: {message}");
             }
         }
+    }
+
+    #[test]
+    fn photos_that_are_learned_from_may_lack_landmarks_and_those_that_are_compared_with_may_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let photos = || ["0.png", "1.png"].map(|name| ImageFile::from(folder.path().join(name)));
+        let known = |photos: Vec<ImageFile>| {
+            let photos = with_known_landmarks(photos, folder.path())
+                .unwrap()
+                .into_iter();
+            photos
+                .map(|photo| photo.landmarks.is_some())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(known(photos().into()), [false, false]);
+        let text = format!("{HEADER}1.png,1,2,3,4,5,6,7,8,9,10\n");
+        std::fs::write(folder.path().join(LANDMARKS), text).unwrap();
+        assert_eq!(known(photos().into()), [false, true]);
+        let message = with_landmarks(photos().into(), folder.path()).unwrap_err();
+        assert!(
+            message.to_string().contains("no row for the photo `0.png`"),
+            "{message}"
+        );
     }
 
     #[test]

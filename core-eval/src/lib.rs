@@ -45,6 +45,7 @@ pub mod merge;
 mod missing;
 pub mod page;
 pub mod part;
+mod photo_files;
 pub mod plan;
 pub mod planned;
 mod planned_run;

@@ -10,13 +10,11 @@ use core_train::config::ConceptConfig;
 use core_train::progress::Progress;
 
 use crate::experiment::Experiment;
-use crate::gallery::{
-    BATCH, Gallery, ImageFeatures, ImageFile, MaskSource, Needs, TextFeatures, masked_photos,
-    photos,
-};
+use crate::gallery::{BATCH, Gallery, ImageFeatures, ImageFile, MaskSource, Needs, TextFeatures};
 use crate::images::{Wanted, wanted};
-use crate::landmarks::{LANDMARKS, LandmarkFile, with_landmarks};
+use crate::landmarks::{LANDMARKS, LandmarkFile};
 use crate::metrics::{Compared, FaceInput, Feature, Metric, Scores, direction};
+use crate::photo_files::{learned_files, photo_files};
 use crate::plan::Cell;
 use crate::protocol::{Protocol, is_unrelated};
 use crate::report::{ScoreRow, ScoreTable};
@@ -442,46 +440,6 @@ impl<'a> ScoredImages<'a> {
 fn text(protocol: &Protocol, prompt: &str, concept: &ConceptConfig) -> Result<String> {
     let word = concept.placeholder_token();
     protocol.text(prompt, Some(&word), Some(&concept.super_category))
-}
-
-/// The photos that images of a concept are compared with, with the sources of their masks where masks
-/// are needed.
-///
-/// # Errors
-/// The folder is absent or holds no photos.
-pub fn photo_files(concept: &ConceptConfig, needs: &Needs) -> Result<Vec<ImageFile>> {
-    let photos = files_of(concept.reference_photos(), concept, needs);
-    photos.with_context(|| {
-        let key = match concept.references {
-            Some(_) => "references",
-            None => "images",
-        };
-        format!(
-            "concept `{}`: `{key}` in its concept.toml names the photos that images are compared with",
-            concept.name
-        )
-    })
-}
-
-/// The photos that are learned from, where images are compared with others.
-///
-/// # Errors
-/// As [`photo_files`].
-pub fn learned_files(concept: &ConceptConfig, needs: &Needs) -> Result<Option<Vec<ImageFile>>> {
-    let are_others = concept.references.is_some();
-    let files = are_others.then(|| files_of(&concept.images, concept, needs));
-    files.transpose()
-}
-
-fn files_of(folder: &Path, concept: &ConceptConfig, needs: &Needs) -> Result<Vec<ImageFile>> {
-    let photos = match needs.masks() {
-        true => masked_photos(folder, None, Some(&concept.super_category)),
-        false => photos(folder),
-    };
-    match needs.finds_faces(FaceInput::Aligned) {
-        true => with_landmarks(photos?, folder),
-        false => photos,
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use core_eval::protocol::Protocol;
 use core_eval::reference::{compare, reference_of};
 use core_eval::report::ScoreTable;
 use core_eval::statistics::ENOUGH_CONCEPTS;
+use core_model::photos::PhotoFolder;
 use core_train::config::Group;
 
 fn experiments() -> PathBuf {
@@ -51,6 +52,8 @@ fn every_shipped_experiment_parses() {
         "comparison.toml",
         "comparison-development.toml",
         "effects.toml",
+        "faces.toml",
+        "faces-five.toml",
         "second-stage.toml",
         "table3.toml",
         "test-time.toml",
@@ -58,10 +61,39 @@ fn every_shipped_experiment_parses() {
         "paper/table1.toml",
         "paper/table3.toml",
         "paper/test-time.toml",
+        "paper/faces.toml",
     ] {
         let experiment = Experiment::load(&experiments().join(name)).unwrap();
         assert!(!experiment.variants.is_empty(), "{name}");
         assert!(experiment.quick().name.ends_with("-quick"));
+    }
+}
+
+#[test]
+fn people_are_compared_with_the_same_photos_that_neither_experiment_learns_from() {
+    let load = |name: &str| Experiment::load(&experiments().join(name)).unwrap();
+    let (two, five) = (load("faces.toml"), load("faces-five.toml"));
+    let metrics = two.metrics();
+    assert!(metrics.iter().any(|metric| metric.column() == "identity"));
+    assert_eq!(metrics, five.metrics());
+    let names = |experiment: &Experiment| -> Vec<String> {
+        let variants = experiment.variants.iter();
+        variants.map(|variant| variant.name.clone()).collect()
+    };
+    assert_eq!(names(&two), names(&five));
+    assert_eq!([two.concepts.len(), five.concepts.len()], [4; 2]);
+    for (two, five) in two.concepts.iter().zip(&five.concepts) {
+        assert_eq!(five.name, format!("{}-five", two.name));
+        let photos = |folder: &Path| -> Vec<Vec<u8>> {
+            let files = PhotoFolder::read(folder).unwrap().files.into_iter();
+            files.map(|file| std::fs::read(file).unwrap()).collect()
+        };
+        let compared = photos(two.reference_photos());
+        assert_eq!(compared, photos(five.reference_photos()));
+        let (two, five) = (photos(&two.images), photos(&five.images));
+        assert_eq!([two.len(), five.len(), compared.len()], [2, 5, 6]);
+        assert_eq!(two, five[..2]);
+        assert!(five.iter().all(|photo| !compared.contains(photo)));
     }
 }
 

@@ -12,7 +12,7 @@ use super::ScoreArgs;
 use super::input::Input;
 use super::items::Item;
 use core_eval::gallery::{Gallery, ImageFeatures, ImageFile, Needs, masked_photos, photos};
-use core_eval::landmarks::with_landmarks;
+use core_eval::landmarks::{with_known_landmarks, with_landmarks};
 use core_eval::masks::no_class_word;
 use core_eval::metrics::FaceInput;
 use core_eval::protocol::{Pairing, Protocol};
@@ -143,20 +143,24 @@ pub(super) fn photos_of_concepts(
         let given = args.references_masks.as_ref();
         let given = given.map(|masks| masks.join(concept));
         let word = concepts.class_word(concept);
-        let read = |folder: &Path, given: Option<&Path>| {
-            let photos = match needs.masks() {
-                true => masked_photos(folder, given, word),
-                false => photos(folder),
-            };
-            match needs.finds_faces(FaceInput::Aligned) {
-                true => with_landmarks(photos?, folder),
-                false => photos,
-            }
+        let read = |folder: &Path, given: Option<&Path>| match needs.masks() {
+            true => masked_photos(folder, given, word),
+            false => photos(folder),
         };
-        let photos = read(&folder, given.as_deref())?;
+        let aligned = needs.finds_faces(FaceInput::Aligned);
+        let mut photos = read(&folder, given.as_deref())?;
+        if aligned {
+            photos = with_landmarks(photos, &folder)?;
+        }
         let learned = match input.photos(concept) {
             of_concept if of_concept == folder => Vec::new(),
-            of_concept => read(&of_concept, None)?,
+            of_concept => {
+                let photos = read(&of_concept, None)?;
+                match aligned {
+                    true => with_known_landmarks(photos, &of_concept)?,
+                    false => photos,
+                }
+            }
         };
         protocol.check_counts(&folder.display().to_string(), count, photos.len())?;
         let photos = match protocol.pairing {
