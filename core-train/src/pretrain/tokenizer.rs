@@ -350,16 +350,27 @@ mod tests {
     #[test]
     fn the_extended_tokenizer_has_three_more_words_and_every_old_sentence_keeps_its_ids() {
         let home = tempfile::tempdir().unwrap();
-        let task = TokenizerTask {
-            outputs: vec![home.path().join("tokenizer")],
-            vocab_size: 662,
-            context_length: 24,
-            extend: NEW_WORDS.map(String::from).to_vec(),
+        let trained = |name: &str, extend: Vec<String>| {
+            let folder = home.path().join(name);
+            let task = TokenizerTask {
+                outputs: vec![folder.clone()],
+                vocab_size: 662,
+                context_length: 24,
+                extend,
+            };
+            train(&task, 0).unwrap();
+            (Tokenizer::from_dir(&folder).unwrap(), folder)
         };
-        train(&task, 0).unwrap();
-        let new = Tokenizer::from_dir(&task.outputs[0]).unwrap();
-        let old = Tokenizer::from_dir(&shipped("models/mini/tokenizer")).unwrap();
+        let (old, _) = trained("old", Vec::new());
+        let (new, folder) = trained("new", NEW_WORDS.map(String::from).to_vec());
         assert_eq!((old.vocab_size(), new.vocab_size()), (662, 673));
+        for model in ["mini/tokenizer", "mini-clip", "mini-clipseg"] {
+            for file in ["vocab.json", "merges.txt"] {
+                let shipped = std::fs::read(shipped("models").join(model).join(file)).unwrap();
+                let ours = std::fs::read(folder.join(file)).unwrap();
+                assert!(shipped == ours, "{model}: {file}");
+            }
+        }
 
         // Start 660, end 661; the pieces of a word come before the word.
         for (word, id) in NEW_WORDS.iter().zip([665, 669, 672]) {
