@@ -42,8 +42,8 @@ pub(crate) fn attention_maps(
     let shape = [1, channels, height, width];
     let noise = Tensor::<4>::from_data(TensorData::new(noise, shape), device);
     let prompts = [prompt.to_string()];
-    let cond = pipeline.prompt_states(&prompts);
-    let uncond = pipeline.prompt_states(&[String::new()]);
+    let cond = pipeline.prompt_states(&prompts)?;
+    let uncond = pipeline.negative_states(&[String::new()]);
     let latents = pipeline.sample(cond, uncond, noise, options, &mut |_| {})?;
     let image = pipeline.decode(latents.clone()).pop();
     let states = pipeline.encode_prompts(&prompts);

@@ -370,8 +370,8 @@ impl<'a> Generator<'a> {
         }
         let pipeline = self.optimized.as_ref().map(|(_, pipeline)| pipeline);
         let pipeline = pipeline.unwrap_or(&self.drawn.pipeline);
-        let cond = pipeline.prompt_states(&prompts);
-        let uncond = pipeline.prompt_states(&[String::new()]);
+        let cond = pipeline.prompt_states(&prompts)?;
+        let uncond = pipeline.negative_states(&[String::new()]);
         let sampling = &self.experiment.sampling;
         let options = SamplingOptions {
             kind: sampling.scheduler,

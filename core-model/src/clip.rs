@@ -83,7 +83,7 @@ impl Default for ClipConfig {
 }
 
 #[derive(Module, Debug)]
-struct VisionTransformer {
+pub(crate) struct VisionTransformer {
     embeddings: PatchEmbedding,
     pre_layrnorm: LayerNorm,
     encoder: Transformer,
@@ -91,7 +91,7 @@ struct VisionTransformer {
 }
 
 impl VisionTransformer {
-    fn new(config: &ClipVisionConfig, pb: &ParamBuilder) -> Result<Self> {
+    pub(crate) fn new(config: &ClipVisionConfig, pb: &ParamBuilder) -> Result<Self> {
         let (d, eps) = (config.hidden_size, config.layer_norm_eps);
         let grid = PatchGrid {
             num_channels: config.num_channels,
@@ -126,7 +126,7 @@ impl VisionTransformer {
     }
 
     /// [batch, 3, side, side] to the normed class token [batch, channels].
-    fn forward(&self, pixels: Tensor<4>) -> Tensor<2> {
+    pub(crate) fn forward(&self, pixels: Tensor<4>) -> Tensor<2> {
         let hidden = self.encoder.forward(self.tokens(pixels));
         let [batch, _, d] = hidden.dims();
         self.post_layernorm

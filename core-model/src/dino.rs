@@ -159,6 +159,27 @@ impl Network for DinoModel {
     }
 
     fn new(config: &DinoConfig, pb: &ParamBuilder) -> Result<Self> {
+        let model = Self::part(config, pb)?;
+        // The head of a classifier.
+        pb.skip(|key| key.starts_with("classifier."));
+        Ok(Self {
+            names: pb.finish()?,
+            ..model
+        })
+    }
+
+    fn config(&self) -> &DinoConfig {
+        &self.config
+    }
+
+    fn names(&self) -> &ParamNames {
+        &self.names
+    }
+}
+
+impl DinoModel {
+    /// A part of a larger network, which keeps the names of all parameters.
+    pub(crate) fn part(config: &DinoConfig, pb: &ParamBuilder) -> Result<Self> {
         let d = config.hidden_size;
         let grid = PatchGrid {
             num_channels: config.num_channels,
@@ -188,24 +209,10 @@ impl Network for DinoModel {
             encoder: Transformer::new(&sizes, keys, &pb.pp("encoder.layer"))?,
             layernorm: LayerNorm::new(d, config.layer_norm_eps, &pb.pp("layernorm"))?,
             config: config.clone(),
-            names: {
-                // The head of a classifier.
-                pb.skip(|key| key.starts_with("classifier."));
-                pb.finish()?
-            },
+            names: ParamNames::default(),
         })
     }
 
-    fn config(&self) -> &DinoConfig {
-        &self.config
-    }
-
-    fn names(&self) -> &ParamNames {
-        &self.names
-    }
-}
-
-impl DinoModel {
     /// [batch, 3, height, width] preprocessed pixels to the last hidden state
     /// [batch, 1 + patches, channels] after the final norm.
     ///
@@ -230,4 +237,23 @@ impl DinoModel {
         let [batch, _, d] = hidden.dims();
         hidden.narrow(1, 0, 1).reshape([batch, d])
     }
+
+    /// The class tokens after some layers, from 0 and in ascending order, side by side and without the
+    /// final norm: [batch, layers * channels].
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward).
+    pub fn class_tokens(&self, pixels: Tensor<4>, layers: &[usize]) -> Tensor<2> {
+        let tokens = self.embeddings.forward(pixels);
+        class_tokens(self.encoder.hidden_states(tokens, layers))
+    }
+}
+
+/// The class tokens of hidden states [batch, 1 + patches, channels] side by side.
+pub(crate) fn class_tokens(states: Vec<Tensor<3>>) -> Tensor<2> {
+    let of_state = |state: Tensor<3>| {
+        let [batch, _, channels] = state.dims();
+        state.narrow(1, 0, 1).reshape([batch, channels])
+    };
+    Tensor::cat(states.into_iter().map(of_state).collect(), 1)
 }

@@ -17,6 +17,7 @@
 //! | the U-Net, the autoencoder, the text encoder | [`unet`], [`vae`], [`text_encoder`] |
 //! | images to numbers | [`image_processor`] |
 //! | image encoders and the segmenter, for scores | [`clip`], [`siglip`], [`dino`], [`iresnet`], [`clipseg`] |
+//! | people from photos without training | [`photomaker`], [`face2diffusion`], [`id_adapter`] |
 //! | noise schedules for training and sampling | [`noise_scheduler`] |
 //! | layers and the operations below them | [`nn`], [`ops`] |
 //! | folders of photos, and what other files are | [`photos`], [`file_kind`] |
@@ -35,9 +36,11 @@ pub mod device;
 pub mod dino;
 pub mod error;
 pub mod export;
+pub mod face2diffusion;
 pub mod file_kind;
 pub mod files;
 pub mod folder;
+pub mod id_adapter;
 pub mod image_processor;
 pub mod iresnet;
 pub mod learned_embedding;
@@ -53,6 +56,7 @@ pub mod ops;
 pub mod original_layout;
 pub mod params;
 pub mod personalized;
+pub mod photomaker;
 pub mod photos;
 mod pickle;
 pub mod pipeline;

@@ -14,6 +14,7 @@ use crate::learned_embedding::LearnedEmbedding;
 use crate::neti::NetiMapper;
 use crate::network::Network;
 use crate::params::{Extension, ParamBuilder, ParamNames, set_trainable, to_vec};
+use crate::photomaker::StackedId;
 use crate::text_encoder::TextEncoder;
 use crate::unet::UNet2DConditionModel;
 
@@ -26,6 +27,9 @@ pub(crate) const TEXT_ENCODER: &str = "text_encoder";
 pub struct ConceptEmbedding {
     /// [vectors, channels].
     embedding: Param<Tensor<2>>,
+    /// Whether the vectors stand for token and position embedding together.
+    #[module(skip)]
+    without_positions: bool,
 }
 
 impl ConceptEmbedding {
@@ -36,6 +40,15 @@ impl ConceptEmbedding {
     pub fn new(vectors: Tensor<2>) -> Self {
         Self {
             embedding: Param::initialized(ParamId::new(), vectors),
+            without_positions: false,
+        }
+    }
+
+    /// The same with vectors that get no position embedding, as those of Face2Diffusion.
+    pub fn without_positions(vectors: Tensor<2>) -> Self {
+        Self {
+            without_positions: true,
+            ..Self::new(vectors)
         }
     }
 
@@ -53,6 +66,7 @@ impl ConceptEmbedding {
         };
         Self {
             embedding: Param::initialized(self.embedding.id, vectors),
+            ..*self
         }
     }
 
@@ -81,6 +95,8 @@ pub enum Concept {
     Embedding(ConceptEmbedding),
     /// Another one for every timestep and cross-attention layer (NeTI).
     Mapper(NetiMapper),
+    /// Nothing: a person's photos are fused with the class word's states (PhotoMaker).
+    StackedId(StackedId),
 }
 
 impl Concept {
@@ -88,6 +104,7 @@ impl Concept {
         match self {
             Self::Embedding(embedding) => embedding.names(),
             Self::Mapper(mapper) => mapper.names().clone(),
+            Self::StackedId(person) => person.names().clone(),
         }
     }
 }
@@ -187,6 +204,12 @@ impl PersonalizedModel {
         self.with_concept(Concept::Mapper(mapper))
     }
 
+    /// The same networks with the photos of a person for the concept.
+    #[must_use]
+    pub fn with_stacked_id(self, person: StackedId) -> Self {
+        self.with_concept(Concept::StackedId(person))
+    }
+
     fn with_concept(self, concept: Concept) -> Self {
         Self {
             extensions: self.extensions,
@@ -253,6 +276,14 @@ impl PersonalizedModel {
         }
     }
 
+    /// The photos of the concept, if it is a person whose class word they stand for.
+    pub fn stacked_id(&self) -> Option<&StackedId> {
+        match &self.concept {
+            Some(Concept::StackedId(person)) => Some(person),
+            _ => None,
+        }
+    }
+
     /// Token numbers to hidden states.
     pub fn text_encoder(&self) -> &TextEncoder {
         &self.text_encoder
@@ -274,8 +305,15 @@ impl PersonalizedModel {
     /// # Panics
     /// When prompts differ in length, or hold a placeholder and the concept has no vectors.
     pub fn encode(&self, ids: &[Vec<u32>]) -> Tensor<3> {
-        let vectors = self.embedding().map(ConceptEmbedding::vectors);
-        self.text_encoder.forward(ids, vectors)
+        match self.embedding() {
+            Some(embedding) if embedding.without_positions => self
+                .text_encoder
+                .forward_with_inputs(ids, embedding.vectors()),
+            embedding => {
+                let vectors = embedding.map(ConceptEmbedding::vectors);
+                self.text_encoder.forward(ids, vectors)
+            }
+        }
     }
 
     /// The mapper that decides what these prompts are, if they hold its placeholder.

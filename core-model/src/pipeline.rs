@@ -17,6 +17,7 @@ use crate::network::Network;
 use crate::noise_scheduler::{SchedulerConfig, SchedulerKind};
 use crate::params::{Weights, to_vec};
 use crate::personalized::{PersonalizedModel, TEXT_ENCODER, UNET};
+use crate::photomaker::start_merge_step;
 use crate::text_encoder::TextEncoder;
 use crate::tokenizer::Tokenizer;
 use crate::unet::UNet2DConditionModel;
@@ -41,14 +42,39 @@ pub enum PromptStates<'a> {
     Constant(Box<Conditioning>),
     /// Other states at every timestep, given by a function of it.
     ByTimestep(Rc<dyn Fn(f32) -> Conditioning + 'a>),
+    /// Others in the first steps than in the rest (PhotoMaker's delayed conditioning).
+    Delayed {
+        /// In the first steps.
+        first: Box<Conditioning>,
+        /// In the rest.
+        then: Box<Conditioning>,
+        /// The share of the steps after which the change comes.
+        share: f64,
+    },
+}
+
+/// A step of sampling.
+#[derive(Debug, Clone, Copy)]
+struct SamplingStep {
+    /// Its number, from 0.
+    index: usize,
+    /// The number of denoising steps.
+    of: usize,
+    timestep: f32,
 }
 
 impl PromptStates<'_> {
-    /// The states at a timestep, for every sample of a batch.
-    fn at(&self, timestep: f32, batch: usize) -> Conditioning {
+    /// The states at a step, for every sample of a batch.
+    fn at(&self, step: SamplingStep, batch: usize) -> Conditioning {
         let states = match self {
             Self::Constant(states) => Conditioning::clone(states),
-            Self::ByTimestep(states) => states(timestep),
+            Self::ByTimestep(states) => states(step.timestep),
+            Self::Delayed { first, then, share } => {
+                match step.index <= start_merge_step(*share, step.of) {
+                    true => Conditioning::clone(first),
+                    false => Conditioning::clone(then),
+                }
+            }
         };
         states.inner().repeat(batch)
     }
@@ -236,9 +262,25 @@ impl StableDiffusionPipeline {
         self.model.encode(&ids).inner()
     }
 
-    /// What prompts are to the U-Net: their hidden states, or, where a mapper gives the concept
-    /// another embedding at every timestep, a function that encodes them for one.
-    pub fn prompt_states(&self, prompts: &[String]) -> PromptStates<'_> {
+    /// What prompts are to the U-Net: their hidden states; where a mapper gives the concept another
+    /// embedding at every timestep, a function that encodes them for one; where photos stand for its
+    /// class word, the text alone in the first steps.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a prompt with which a person's photos cannot be fused.
+    pub fn prompt_states(&self, prompts: &[String]) -> Result<PromptStates<'_>> {
+        if let Some(person) = self.model.stacked_id() {
+            return person.prompt_states(prompts, &self.tokenizer, self.model.text_encoder());
+        }
+        Ok(self.encoded_states(prompts))
+    }
+
+    /// The same for negative prompts, which no photos are fused with.
+    pub fn negative_states(&self, prompts: &[String]) -> PromptStates<'_> {
+        self.encoded_states(prompts)
+    }
+
+    fn encoded_states(&self, prompts: &[String]) -> PromptStates<'_> {
         let encodings = prompts.iter().map(|prompt| self.tokenizer.encode(prompt));
         let ids: Vec<Vec<u32>> = encodings.map(|encoding| encoding.ids).collect();
         let Some(mapper) = self.model.mapper_of(&ids) else {
@@ -304,7 +346,14 @@ impl StableDiffusionPipeline {
             let batch = input.dims()[0];
             let states = match &constant {
                 Some(states) => Conditioning::clone(states),
-                None => guidance.states(timestep, batch),
+                None => {
+                    let step = SamplingStep {
+                        index,
+                        of: steps,
+                        timestep,
+                    };
+                    guidance.states(step, batch)
+                }
             };
             if guidance.is_constant() {
                 constant.get_or_insert(states.clone());
@@ -378,10 +427,10 @@ impl Guidance<'_> {
     }
 
     /// What the U-Net reads in one step: of the negative prompt, if it is used, and of the prompt.
-    fn states(&self, timestep: f32, batch: usize) -> Conditioning {
-        let cond = self.cond.at(timestep, batch);
+    fn states(&self, step: SamplingStep, batch: usize) -> Conditioning {
+        let cond = self.cond.at(step, batch);
         match &self.uncond {
-            Some(uncond) => Conditioning::cat(vec![uncond.at(timestep, batch), cond]),
+            Some(uncond) => Conditioning::cat(vec![uncond.at(step, batch), cond]),
             None => cond,
         }
     }
@@ -438,6 +487,34 @@ mod tests {
         let red: Vec<u8> = image.pixels().map(|pixel| pixel.0[0]).collect();
         assert_eq!(red, [0, 0, 128, 255, 255, 64]);
         assert_eq!(image.dimensions(), (3, 2));
+    }
+
+    #[test]
+    fn delayed_states_are_those_of_the_text_in_the_first_steps_and_the_others_after_them() {
+        let states = |value: f32| Tensor::<3>::full([1, 2, 1], value, &Device::flex());
+        let cond = PromptStates::Delayed {
+            first: Box::new(states(1.0).into()),
+            then: Box::new(states(2.0).into()),
+            share: 0.2,
+        };
+        let guidance = Guidance {
+            cond,
+            uncond: Some(states(0.0).into()),
+            scale: 5.0,
+        };
+        assert!(!guidance.is_constant());
+        let read = |index: usize| {
+            let step = SamplingStep {
+                index,
+                of: 10,
+                timestep: 0.0,
+            };
+            let [keys, _] = guidance.states(step, 1).of_layer(0);
+            to_vec(keys)
+        };
+        let text: Vec<usize> = (0..10).filter(|index| read(*index)[2] == 1.0).collect();
+        assert_eq!(text, [0, 1, 2]);
+        assert_eq!(read(3), [0.0, 0.0, 2.0, 2.0]);
     }
 
     #[test]

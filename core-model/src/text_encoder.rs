@@ -124,15 +124,38 @@ impl TextTransformer {
 
     fn before_norm(&self, ids: &[Vec<u32>], placeholder_rows: Option<Tensor<2>>) -> Tensor<3> {
         let embedded = self.embed(ids, placeholder_rows);
+        let positions = self.positions(&embedded);
+        self.encode(embedded + positions)
+    }
+
+    /// As [`forward`](Self::forward), but the rows get no position embedding.
+    fn forward_with_inputs(&self, ids: &[Vec<u32>], rows: Tensor<2>) -> Tensor<3> {
+        let known = self.known(ids);
+        let embedded = self.embed(&known, None);
+        let positions = self.positions(&embedded);
+        let inputs = self.put_in(ids, embedded + positions, rows);
+        self.final_layer_norm.forward(self.encode(inputs))
+    }
+
+    /// The position embeddings of prompts as long as these, [1, n, channels].
+    fn positions(&self, embedded: &Tensor<3>) -> Tensor<3> {
         let [_, n, d] = embedded.dims();
-        let positions = self
-            .position_embedding
-            .weight
-            .val()
-            .narrow(0, 0, n)
-            .reshape([1, n, d]);
-        let embedded = ops::cast(embedded + positions, self.format);
-        ops::cast(self.encoder.forward(embedded), DType::F32)
+        let table = self.position_embedding.weight.val();
+        table.narrow(0, 0, n).reshape([1, n, d])
+    }
+
+    fn encode(&self, inputs: Tensor<3>) -> Tensor<3> {
+        let inputs = ops::cast(inputs, self.format);
+        ops::cast(self.encoder.forward(inputs), DType::F32)
+    }
+
+    /// The prompts with token 0 at the places of their placeholders.
+    fn known(&self, ids: &[Vec<u32>]) -> Vec<Vec<u32>> {
+        let vocab = self.config.vocab_size as u32;
+        let known = |id: &u32| if *id < vocab { *id } else { 0 };
+        ids.iter()
+            .map(|row| row.iter().map(known).collect())
+            .collect()
     }
 
     fn embed(&self, ids: &[Vec<u32>], placeholder_rows: Option<Tensor<2>>) -> Tensor<3> {
@@ -143,12 +166,11 @@ impl TextTransformer {
         );
         let device = self.token_embedding.weight.val().device();
         let vocab = self.config.vocab_size as u32;
-        let table = |pick: &dyn Fn(u32) -> i64| {
-            let values: Vec<i64> = ids.iter().flatten().map(|id| pick(*id)).collect();
-            Tensor::<2, Int>::from_data(TensorData::new(values, [batch, n]), &device)
-        };
-        let words = table(&|id| if id < vocab { i64::from(id) } else { 0 });
-        let embedded = self.token_embedding.forward(words);
+        let words = self.known(ids).concat().into_iter().map(i64::from);
+        let words = TensorData::new(words.collect::<Vec<i64>>(), [batch, n]);
+        let embedded = self
+            .token_embedding
+            .forward(Tensor::<2, Int>::from_data(words, &device));
         let Some(rows) = placeholder_rows else {
             assert!(
                 ids.iter().flatten().all(|id| *id < vocab),
@@ -156,19 +178,28 @@ impl TextTransformer {
             );
             return embedded;
         };
+        self.put_in(ids, embedded, rows)
+    }
+
+    /// Rows [vectors, channels] at the places of the placeholders in inputs [batch, n, channels].
+    fn put_in(&self, ids: &[Vec<u32>], inputs: Tensor<3>, rows: Tensor<2>) -> Tensor<3> {
+        let vocab = self.config.vocab_size as u32;
+        let [batch, n, _] = inputs.dims();
+        let device = inputs.device();
         let [count, d] = rows.dims();
         assert_eq!(
             d, self.config.hidden_size,
             "placeholder rows must have the table's width"
         );
-        let vectors = table(&|id| i64::from(id.saturating_sub(vocab)).min(count as i64 - 1));
-        let vectors: Tensor<3> = rows
-            .select(0, vectors.reshape([batch * n]))
-            .reshape([batch, n, d]);
+        let row_of = |id: &u32| i64::from(id.saturating_sub(vocab)).min(count as i64 - 1);
+        let vectors: Vec<i64> = ids.iter().flatten().map(row_of).collect();
+        let vectors = TensorData::new(vectors, [batch * n]);
+        let vectors = Tensor::<1, Int>::from_data(vectors, &device);
+        let vectors: Tensor<3> = rows.select(0, vectors).reshape([batch, n, d]);
         let is_placeholder: Vec<bool> = ids.iter().flatten().map(|id| *id >= vocab).collect();
         let mask = TensorData::new(is_placeholder, [batch, n, 1]);
         let mask = Tensor::<3, Bool>::from_data(mask, &device).expand([batch, n, d]);
-        embedded.mask_where(mask, vectors)
+        inputs.mask_where(mask, vectors)
     }
 
     /// The hidden state at the end of every prompt, [batch, channels]: the largest id where the
@@ -270,6 +301,15 @@ impl TextEncoder {
     /// When prompts differ in length, or hold placeholders without rows.
     pub fn forward(&self, ids: &[Vec<u32>], placeholder_rows: Option<Tensor<2>>) -> Tensor<3> {
         self.text_model.forward(ids, placeholder_rows)
+    }
+
+    /// The same with rows that stand in the place of token and position embedding together, as
+    /// Face2Diffusion puts them in: they get no position embedding.
+    ///
+    /// # Panics
+    /// When prompts differ in length.
+    pub fn forward_with_inputs(&self, ids: &[Vec<u32>], rows: Tensor<2>) -> Tensor<3> {
+        self.text_model.forward_with_inputs(ids, rows)
     }
 
     /// What [`forward`](Self::forward) gives before its final norm.

@@ -143,7 +143,15 @@ impl Lora {
     /// [`Error::Format`] naming the key that belongs to no layer of the model, to another kind of
     /// adapter, or lacks its counterpart.
     pub fn load(path: &Path, names: &LayerNames) -> Result<Self> {
-        let file = Checkpoint::open(path, |key| Some(key.to_string()))?;
+        Self::of_file(&Checkpoint::open(path, |key| Some(key.to_string()))?, names)
+    }
+
+    /// The same of a file that is open, all keys of which are those of a LoRA.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn of_file(file: &Checkpoint, names: &LayerNames) -> Result<Self> {
+        let path = file.path();
         let mut found: BTreeMap<&str, BTreeMap<Part, &str>> = BTreeMap::new();
         let mut form = None;
         for key in file.keys() {
@@ -166,7 +174,7 @@ impl Lora {
         let alphas = AdapterMetadata::of(path, file.metadata())?;
         let mut layers = BTreeMap::new();
         for (name, parts) in found {
-            let layer = read_layer(&file, name, &parts, &alphas)?;
+            let layer = read_layer(file, name, &parts, &alphas)?;
             layers.insert(name.to_string(), layer);
         }
         Ok(Self {

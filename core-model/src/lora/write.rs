@@ -45,6 +45,29 @@ impl Lora {
             }
             form => form,
         };
+        let tensors = self.tensors(form)?;
+        let mut metadata = self.metadata.clone();
+        metadata.remove("format");
+        metadata.remove(ADAPTER_METADATA);
+        match form {
+            LoraForm::Kohya => {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy();
+                let digest = data_digest(&tensors, precision);
+                metadata.extend(self.kohya_metadata(&name, &digest));
+            }
+            _ => {
+                metadata.insert(ADAPTER_METADATA.into(), self.adapter_metadata());
+            }
+        }
+        let metadata: Vec<(&str, &str)> = metadata
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect();
+        save_tensors(path, tensors, precision, &metadata)
+    }
+
+    /// The tensors of a file in this form.
+    pub(crate) fn tensors(&self, form: LoraForm) -> Result<Vec<TensorToWrite>> {
         let mut tensors = Vec::new();
         for (name, layer) in &self.layers {
             let keys = Keys::of(form, name)?;
@@ -67,24 +90,7 @@ impl Lora {
                 });
             }
         }
-        let mut metadata = self.metadata.clone();
-        metadata.remove("format");
-        metadata.remove(ADAPTER_METADATA);
-        match form {
-            LoraForm::Kohya => {
-                let name = path.file_stem().unwrap_or_default().to_string_lossy();
-                let digest = data_digest(&tensors, precision);
-                metadata.extend(self.kohya_metadata(&name, &digest));
-            }
-            _ => {
-                metadata.insert(ADAPTER_METADATA.into(), self.adapter_metadata());
-            }
-        }
-        let metadata: Vec<(&str, &str)> = metadata
-            .iter()
-            .map(|(k, v)| (k.as_str(), v.as_str()))
-            .collect();
-        save_tensors(path, tensors, precision, &metadata)
+        Ok(tensors)
     }
 
     /// What AUTOMATIC1111 and others read: version, rank, alpha, the name in prompts.

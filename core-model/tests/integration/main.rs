@@ -10,6 +10,7 @@ mod damage;
 mod encoders;
 mod feature_sets;
 mod half;
+mod id_adapters;
 mod image_processor;
 mod iresnet;
 mod learned_embeddings;

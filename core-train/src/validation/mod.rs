@@ -76,10 +76,10 @@ fn images(stepper: &Stepper<'_>, validation: &ValidationConfig) -> Result<Vec<(S
     let pipeline = stepper.pipeline();
     let phrase = config.phrase();
     let [channels, height, width] = pipeline.latent_shape()?;
-    let uncond = pipeline.prompt_states(&[String::new()]);
+    let uncond = pipeline.negative_states(&[String::new()]);
     let mut images = Vec::new();
     for (index, template) in validation.prompts.iter().enumerate() {
-        let cond = pipeline.prompt_states(&[phrase.fill(template)]);
+        let cond = pipeline.prompt_states(&[phrase.fill(template)])?;
         let shape = [1, channels, height, width];
         let device = stepper.device();
         let noise = randn(shape, config.seed, "validation", index as u64, device);

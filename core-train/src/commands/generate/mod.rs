@@ -234,8 +234,8 @@ impl Drawing<'_> {
         progress: &mut Progress,
         finished: &mut LatentsFile,
     ) -> Result<()> {
-        let encode = |prompt: &str| pipeline.prompt_states(&[prompt.to_string()]);
-        let [cond, uncond] = [encode(prompt), encode(&self.args.negative_prompt)];
+        let cond = pipeline.prompt_states(&[prompt.to_string()])?;
+        let uncond = pipeline.negative_states(&[self.args.negative_prompt.clone()]);
         let options = SamplingOptions {
             kind: self.args.scheduler,
             num_inference_steps: self.args.steps,
