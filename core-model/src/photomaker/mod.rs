@@ -4,8 +4,10 @@
 //! | module | |
 //! |---|---|
 //! | `fuse` | a text state and a photo's vector become one state |
-//! | `stacked_id` | the copies of the class word in a prompt |
+//! | `class_word` | the copies of the class word in a prompt |
+//! | `stacked_id` | a person's photos, each fused with one of them |
 
+mod class_word;
 mod fuse;
 mod stacked_id;
 
@@ -13,9 +15,10 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+pub use class_word::{ClassWord, Expanded};
 pub use fuse::FuseModule;
+pub use stacked_id::StackedId;
 pub(crate) use stacked_id::start_merge_step;
-pub use stacked_id::{Expanded, StackedId};
 
 use crate::checkpoint::{Checkpoint, TensorToWrite};
 use crate::clip::{ClipVisionConfig, VisionTransformer};

@@ -16,7 +16,7 @@ use core_model::id_adapter::{
 use core_model::lora::LayerNames;
 use core_model::params::{ParamBuilder, to_vec};
 use core_model::personalized::{ConceptEmbedding, PersonalizedModel};
-use core_model::photomaker::{PhotoMaker, StackedId};
+use core_model::photomaker::{ClassWord, PhotoMaker};
 use core_model::text_encoder::{TextEncoder, TextEncoderConfig};
 use core_model::tokenizer::Tokenizer;
 use core_model::unet::{UNet2DConditionConfig, UNet2DConditionModel};
@@ -294,20 +294,15 @@ fn adapters_that_are_written_are_read_again() {
     assert_eq!(identity, to_vec(vit.class_tokens(faces, &[0, 2])));
 }
 
-/// A person with so many photos, in prompts of the mini world's tokenizer.
-fn person(photos: usize, class_word: &str) -> StackedId {
-    let photomaker = PhotoMaker::around(small_vit(), 10, 2, &device()).unwrap();
-    let id_embeds = Tensor::zeros([photos, 10], &device());
-    StackedId::new(&photomaker, id_embeds, &mini_tokenizer(), class_word, 0.2)
-}
-
 #[test]
 fn the_last_token_of_the_class_word_is_there_once_for_every_photo() {
     let tokenizer = mini_tokenizer();
     let prompt = "a photo of a dog in the snow";
     let plain = tokenizer.encode(prompt);
     for class_word in ["dog", "a dog"] {
-        let expanded = person(3, class_word).expand(prompt, &tokenizer).unwrap();
+        let expanded = ClassWord::new(class_word, 3, &tokenizer)
+            .expand(prompt, &tokenizer)
+            .unwrap();
         // begin, a, photo, of, a, dog
         assert_eq!(expanded.places, [5, 6, 7]);
         assert_eq!(expanded.ids.len(), plain.ids.len());
@@ -316,7 +311,9 @@ fn the_last_token_of_the_class_word_is_there_once_for_every_photo() {
         let rest = plain.length - 6;
         assert_eq!(expanded.ids[8..8 + rest], plain.ids[6..plain.length]);
     }
-    let without = person(3, "dog").expand("a cat", &tokenizer).unwrap();
+    let without = ClassWord::new("dog", 3, &tokenizer)
+        .expand("a cat", &tokenizer)
+        .unwrap();
     assert_eq!(without.places, Vec::<usize>::new());
     assert_eq!(without.ids, tokenizer.encode("a cat").ids);
 }
@@ -325,8 +322,8 @@ fn the_last_token_of_the_class_word_is_there_once_for_every_photo() {
 fn prompts_with_which_photos_cannot_be_fused_are_refused_with_the_reason() {
     let tokenizer = mini_tokenizer();
     let message = |photos: usize, prompt: &str| {
-        let person = person(photos, "dog");
-        let refused = person.check(prompt, &tokenizer).unwrap_err();
+        let word = ClassWord::new("dog", photos, &tokenizer);
+        let refused = word.check(prompt, &tokenizer).unwrap_err();
         refused.to_string()
     };
     let absent = message(2, "a cat in the snow");
@@ -344,7 +341,7 @@ fn prompts_with_which_photos_cannot_be_fused_are_refused_with_the_reason() {
             "`adapter.photos`",
         ],
     );
-    let fits = person(18, "dog").check("a dog in the snow", &tokenizer);
+    let fits = ClassWord::new("dog", 18, &tokenizer).check("a dog in the snow", &tokenizer);
     assert!(fits.is_ok());
     let words = vec!["red"; 30].join(" ");
     let cut = message(1, &format!("a dog {words}"));
