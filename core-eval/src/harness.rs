@@ -427,11 +427,14 @@ impl<'a> Harness<'a> {
     }
 
     /// The cells that are described by what a run has trained: a variant with test-time
-    /// optimisation has another embedding for every prompt.
+    /// optimisation has another embedding for every prompt, and a tuning-free one has learned none.
     fn trained_cells(&self) -> impl Iterator<Item = &Cell> {
         let variants = &self.experiment.variants;
         let cells = self.cells.iter();
-        cells.filter(|cell| variants[cell.variant].test_time.is_none())
+        cells.filter(|cell| {
+            let variant = &variants[cell.variant];
+            variant.test_time.is_none() && !variant.is_tuning_free()
+        })
     }
 
     fn curves(&self) -> Result<Vec<CurveRow>> {

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use core_model::files::{hex, sha256};
 use core_model::folder::ModelFolder;
+use core_model::id_adapter::IdAdapterFolder;
 use core_model::photos::PhotoFolder;
 use core_train::RunConfig;
 use core_train::config::ConceptConfig;
 use core_train::data::rendered::say_other_photos;
+use core_train::tuning_free::photo_files;
 use sha2::{Digest, Sha256};
 
 use crate::experiment::Experiment;
@@ -83,10 +85,38 @@ fn photo_hashes(concept: &ConceptConfig) -> Result<Vec<String>> {
         .collect::<core_model::Result<_>>()?)
 }
 
-/// The address depends on the recipe, the concept, the photos, the model's files, the seed and the
-/// format of runs; not on where any of them lies.
+/// What a tuning-free encoder adds to the address of a run.
+struct EncoderHashes {
+    /// The number of photos that count.
+    photos: usize,
+    /// The digests of the encoder's files.
+    files: Vec<String>,
+}
+
+/// The digests of a run's encoder, whose place is forgotten.
+fn encoder_hashes(config: &mut RunConfig) -> Result<EncoderHashes> {
+    let mut hashes = EncoderHashes {
+        photos: usize::MAX,
+        files: Vec::new(),
+    };
+    if config.adapter.is_some() {
+        hashes.photos = photo_files(config)?.len();
+    }
+    if let Some(adapter) = &mut config.adapter {
+        let path = std::mem::take(&mut adapter.path);
+        hashes.files = IdAdapterFolder::open(&path)?
+            .digests()?
+            .into_values()
+            .collect();
+    }
+    Ok(hashes)
+}
+
+/// The address depends on the recipe, the concept, the photos, the files of the model and of a tuning-free
+/// encoder, the seed and the format of runs; not on where any of them lies.
 fn address(config: &RunConfig, model: &ModelFolder, photos: &[String]) -> Result<String> {
     let mut config = config.clone();
+    let adapter = encoder_hashes(&mut config)?;
     config.model.path = PathBuf::new();
     // Which of several cards of a machine computes does not matter.
     if let Some((kind, _)) = config.device.split_once(':') {
@@ -106,7 +136,10 @@ fn address(config: &RunConfig, model: &ModelFolder, photos: &[String]) -> Result
     for (name, hash) in model.digests()? {
         hasher.update(format!("\0{name}\0{hash}"));
     }
-    for hash in photos {
+    for hash in photos.iter().take(adapter.photos) {
+        hasher.update(format!("\0{hash}"));
+    }
+    for hash in adapter.files {
         hasher.update(format!("\0{hash}"));
     }
     let mut address = hex(&hasher.finalize());

@@ -15,6 +15,7 @@ use core_model::tokenizer::Tokenizer;
 use core_train::Run;
 use core_train::config::ConceptConfig;
 use core_train::data::prompts::ConceptWords;
+use core_train::tuning_free::class_word;
 
 use crate::base::Base;
 use crate::experiment::{EvaluationPrompt, Experiment};
@@ -58,6 +59,13 @@ impl<'a> TokenProbe<'a> {
             let failed = || format!("concept `{}`", concept.name);
             let mut tokenizer = self.tokenizer.clone();
             let phrase = run.config.phrase();
+            if let Some(word) = class_word(&run.config, &tokenizer)? {
+                for prompt in related(self.experiment, concept) {
+                    let checked = word.check(&phrase.fill(&prompt.prompt), &tokenizer);
+                    checked.with_context(failed)?;
+                }
+                continue;
+            }
             if run.config.rare_token.is_none() {
                 let added = tokenizer.add_placeholder(phrase.token(), concept.num_vectors());
                 added.with_context(failed)?;

@@ -15,6 +15,7 @@
 //! | time and memory | [`cost`] |
 //! | completions for shells, manual pages, exit codes | [`manual`] |
 //! | Ctrl-C and SIGTERM | [`interrupt`] |
+//! | people from photos without training | [`tuning_free`] |
 //! | scenes of the mini world, drawn by code | [`world`] |
 //! | how the mini models were trained | [`pretrain`] |
 
@@ -45,6 +46,7 @@ pub mod run;
 mod setup;
 pub mod stepper;
 pub mod trainer;
+pub mod tuning_free;
 mod validation;
 pub mod world;
 

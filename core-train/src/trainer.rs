@@ -15,6 +15,7 @@ use crate::run::position::Position;
 use crate::run::state::StateFolder;
 use crate::run::{checkpoint, environment, save_concept, save_results};
 use crate::stepper::{Step, Stepper};
+use crate::tuning_free;
 use crate::validation::Validation;
 
 /// Where a run goes and how.
@@ -56,6 +57,9 @@ pub fn run(config: &RunConfig, options: &RunOptions<'_>) -> Result<PathBuf> {
 /// # Errors
 /// As [`run`].
 pub fn run_on(base: &BaseModel, config: &RunConfig, options: &RunOptions<'_>) -> Result<PathBuf> {
+    if let Some(adapter) = &config.adapter {
+        return tuning_free::run_on(base, config, adapter, options);
+    }
     // 1. model, data, prompts; nothing of them can fail once the folder is made
     let mut stepper = Stepper::new(config, base, options.replay)?;
     let validation = Validation::new(&stepper)?;

@@ -252,6 +252,11 @@ impl Experiment {
                 effect.name()
             );
             ensure!(
+                of_scores || !variant.is_tuning_free(),
+                "effect `{}` is about an embedding that a run has learned, and `{name}` learns none                  (`[adapter]`); only differences of scores can be claimed of it",
+                effect.name()
+            );
+            ensure!(
                 of_scores || variant.neti().is_none(),
                 "effect `{}` is about embeddings, of which `{name}` has other ones at every timestep \
                  and for every layer (`neti`); only differences of scores can be claimed of it",

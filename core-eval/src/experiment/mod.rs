@@ -94,6 +94,12 @@ impl Variant {
         self.guidance_scale.unwrap_or(sampling.guidance_scale)
     }
 
+    /// Whether an encoder that was trained before makes what stands for its concepts.
+    pub(crate) fn is_tuning_free(&self) -> bool {
+        let recipe = self.recipe.as_ref();
+        recipe.is_some_and(|recipe| recipe.adapter.is_some())
+    }
+
     /// The mapper that it trains, if it trains one.
     pub(crate) fn neti(&self) -> Option<&Neti> {
         self.recipe
@@ -245,8 +251,10 @@ impl Experiment {
             return Ok(None);
         };
         let mut run = recipe.run(seed, &self.device, self.model.clone(), concept.clone());
-        run.validation = self.validation.as_ref().map(|v| v.of_run(&self.evaluation));
-        run.report_to.clone_from(&self.report_to);
+        if !variant.is_tuning_free() {
+            run.validation = self.validation.as_ref().map(|v| v.of_run(&self.evaluation));
+            run.report_to.clone_from(&self.report_to);
+        }
         let origin = Path::new("").join(format!("variant `{}`", variant.name));
         Ok(Some(run.complete(&origin)?))
     }

@@ -15,6 +15,7 @@ mod recipe;
 mod sets;
 mod stage;
 mod train_entry;
+mod tuning_free;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ pub use prompt_source::PromptSource;
 pub use recipe::Recipe;
 pub use stage::{Rescale, RescaleWindow, StageConfig};
 pub use train_entry::TrainEntry;
+pub use tuning_free::TuningFree;
 
 use crate::adapters::Neti;
 use crate::error::{Error, Result};
@@ -72,6 +74,10 @@ pub struct RunConfig {
     /// The number of vectors that are learned. Absent: that of the concept, or 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub num_vectors: Option<usize>,
+    /// A tuning-free encoder that makes what stands for the concept from its photos. Absent: the stages
+    /// train it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<TuningFree>,
     /// The model to start from.
     pub model: ModelConfig,
     /// The concept to learn.
@@ -86,8 +92,8 @@ pub struct RunConfig {
     /// is counted anew in each stage. Absent: no checkpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_every: Option<usize>,
-    /// The stages of training, first to last.
-    #[serde(default)]
+    /// The stages of training, first to last; none with `adapter`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<StageConfig>,
 }
 
@@ -208,6 +214,7 @@ impl RunConfig {
         for folder in self.concept.folders_mut() {
             *folder = paths::resolve(&base, folder);
         }
+        self.resolve_adapter(&base);
         for folder in self.encoder_folders() {
             *folder = paths::resolve_model(&base, folder);
         }
@@ -242,6 +249,9 @@ impl RunConfig {
         config.model.path = paths::relative_model(folder, &config.model.path);
         for photos in config.concept.folders_mut() {
             *photos = paths::relative(folder, photos);
+        }
+        if let Some(adapter) = &mut config.adapter {
+            adapter.path = paths::relative(folder, &adapter.path);
         }
         for encoder in config.encoder_folders() {
             *encoder = paths::relative_model(folder, encoder);

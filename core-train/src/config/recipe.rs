@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::paths;
 use super::prompt_source::PromptSource;
 use super::stage::StageConfig;
-use super::{ConceptConfig, ModelConfig, RunConfig};
+use super::{ConceptConfig, ModelConfig, RunConfig, TuningFree};
 use crate::initializers::InitializerConfig;
 
 /// A method without a concept: how the concept is written in prompts, where learning starts, and the
@@ -30,7 +30,12 @@ pub struct Recipe {
     /// The number of vectors that are learned. Absent: that of the concept, or 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub num_vectors: Option<usize>,
-    /// The stages of training, first to last.
+    /// A tuning-free encoder that makes what stands for the concept from its photos. Absent: the stages
+    /// train it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<TuningFree>,
+    /// The stages of training, first to last; none with `adapter`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<StageConfig>,
 }
 
@@ -45,6 +50,9 @@ impl Recipe {
         folders
             .flat_map(StageConfig::class_image_folders)
             .for_each(&resolve);
+        if let Some(adapter) = &mut self.adapter {
+            resolve(&mut adapter.path);
+        }
         if let Some(file) = self.initializer.as_mut().and_then(InitializerConfig::file) {
             resolve(file);
         }
@@ -77,6 +85,7 @@ impl Recipe {
             rare_token: self.rare_token.clone(),
             initializer: self.initializer.clone(),
             num_vectors: self.num_vectors,
+            adapter: self.adapter.clone(),
             model,
             concept,
             validation: None,

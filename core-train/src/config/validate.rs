@@ -8,7 +8,7 @@ use core_model::files::is_plain_name;
 
 use super::checker::Checker;
 use super::sets::{check_direction, check_neti};
-use super::{RunConfig, StageConfig, ValidationConfig};
+use super::{RunConfig, StageConfig, ValidationConfig, tuning_free};
 use crate::data::prompts::check_template;
 use crate::error::Result;
 use crate::optimizer::Rule;
@@ -34,7 +34,9 @@ pub(super) fn num_vectors(config: &RunConfig, path: &Path) -> Result<()> {
 /// Checks how the concept is written.
 pub(super) fn tokens(config: &RunConfig, path: &Path) -> Result<()> {
     let check = Checker { path };
-    if let Some(phrase) = &config.phrase {
+    if let (Some(phrase), Some(_)) = (&config.phrase, &config.adapter) {
+        tuning_free::check_phrase(&check, phrase)?;
+    } else if let Some(phrase) = &config.phrase {
         let rest = phrase.replace(CLASS, "").replacen(TOKEN, "", 1);
         check.require(
             phrase.contains(TOKEN) && !rest.contains(['{', '}']),
@@ -147,6 +149,9 @@ pub(super) fn run(config: &RunConfig, path: &Path) -> Result<()> {
             "report_to",
             "names something twice",
         )?;
+    }
+    if let Some(adapter) = &config.adapter {
+        return tuning_free::check(&check, config, adapter);
     }
     check.require(
         !config.stages.is_empty(),

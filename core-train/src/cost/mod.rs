@@ -11,6 +11,7 @@ use crate::base_model::BaseModel;
 use crate::config::{RunConfig, StageConfig};
 use crate::error::Result;
 use crate::stepper::Stepper;
+use crate::tuning_free;
 use disk::ModelShapes;
 
 /// The measured cost of a run.
@@ -30,6 +31,13 @@ pub struct Cost {
 /// As [`run`](crate::run()) before the first step.
 pub fn measure(base: &BaseModel, config: &RunConfig, replay: Option<&Path>) -> Result<Cost> {
     let mut step_seconds = Vec::new();
+    if config.adapter.is_some() {
+        return Ok(Cost {
+            step_seconds,
+            seconds: 0.0,
+            peak_memory: peak_memory(),
+        });
+    }
     let mut stepper = Stepper::to_measure(config, base, replay)?;
     for stage in 0..config.stages.len() {
         stepper.begin_stage(stage);
@@ -93,6 +101,10 @@ pub fn describe(config: &RunConfig, replay: Option<&Path>) -> Result<String> {
         config.device,
         config.model.path.display(),
     );
+    if let Some(adapter) = &config.adapter {
+        text.push_str(&tuning_free::describe(config, adapter)?);
+        return Ok(text);
+    }
     let (mut cost, mut disk) = (None, None);
     if !config.model.source().is_present() {
         text.push_str("no estimate: model not present\n");

@@ -5,6 +5,7 @@ use std::path::Path;
 use core_model::device::{Gpu, parse_device};
 use core_model::files::write_atomically;
 use core_model::folder::ModelFolder;
+use core_model::id_adapter::IdAdapterFolder;
 use core_model::ops::instruction_set;
 use serde_json::json;
 
@@ -16,7 +17,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::File`] when a model file cannot be read or the file not written.
 pub(crate) fn write(path: &Path, config: &RunConfig, model: &ModelFolder) -> Result<()> {
-    let environment = json!({
+    let mut environment = json!({
         "core_train": env!("CARGO_PKG_VERSION"),
         "burn": locked_version("burn"),
         "device": config.device,
@@ -28,6 +29,9 @@ pub(crate) fn write(path: &Path, config: &RunConfig, model: &ModelFolder) -> Res
         "git_revision": built_revision(),
         "model_files": model.digests()?,
     });
+    if let Some(adapter) = &config.adapter {
+        environment["adapter_files"] = json!(IdAdapterFolder::open(&adapter.path)?.digests()?);
+    }
     let text = serde_json::to_string_pretty(&environment)
         .map_err(|error| Error::run_folder(path, error.to_string()))?;
     Ok(write_atomically(path, format!("{text}\n").as_bytes())?)

@@ -6,6 +6,7 @@
 //! | `metrics.csv` | one row per optimiser step |
 //! | `metrics.jsonl`, `tensorboard/` | the same for other programs, when `report_to` names them |
 //! | `learned_embeds.safetensors` | the concept, one key, the placeholder token; none with a rare token |
+//! | `id_embeds.safetensors` | what a tuning-free encoder made of the photos, in the place of all results and of `metrics.csv` |
 //! | `unet/` | diffusers layout, when a stage trained all of it; [`changed_weights.safetensors`](core_model::changed_weights) when some |
 //! | `text_encoder/` | transformers layout, when a stage trained it |
 //! | `removed.json` | what was [removed](super::removed) to make room, with its digests |

@@ -20,6 +20,7 @@ use crate::base_model::BaseModel;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::phrase::Phrase;
+use crate::tuning_free::with_person;
 use folder::CONFIG;
 use removed::Removed;
 
@@ -104,6 +105,9 @@ impl Run {
         lora_scale: f64,
         wanted: impl Fn(&dyn Adapter) -> bool,
     ) -> Result<StableDiffusionPipeline> {
+        if let Some(adapter) = &self.config.adapter {
+            return with_person(&self.folder, &self.config, adapter, base, lora_scale);
+        }
         let mut pipeline = base.pipeline.clone();
         let phrase = self.phrase();
         let loading = Loading {
@@ -146,9 +150,12 @@ impl Run {
 }
 
 /// The sets of weights whose results a run leaves behind, one for each file, that of the last stage
-/// which has it; and the concept in any case, unless it is a word of the vocabulary.
+/// which has it; and the concept in any case, unless it is a word of the vocabulary. None with `adapter`.
 pub(crate) fn results(config: &RunConfig) -> Vec<&dyn Adapter> {
     let mut results: Vec<&dyn Adapter> = Vec::new();
+    if config.adapter.is_some() {
+        return results;
+    }
     for entry in config.stages.iter().flat_map(|stage| &stage.train) {
         let adapter = entry.adapter.adapter();
         let same_file = |other: &&mut &dyn Adapter| other.file() == adapter.file();

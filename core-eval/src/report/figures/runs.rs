@@ -149,6 +149,9 @@ impl Sources {
             let Some(folder) = source.run_folder() else {
                 return Ok(StepsOf::new());
             };
+            if Run::open(&folder).is_ok_and(|run| run.config.adapter.is_some()) {
+                continue;
+            }
             let run = read_steps(&folder.join(METRICS))?;
             steps.entry(variant.clone()).or_default().push(run);
         }

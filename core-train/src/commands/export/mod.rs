@@ -6,7 +6,7 @@ mod scores;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use core_model::Precision;
 use core_model::custom_diffusion::{self, Held};
@@ -19,6 +19,7 @@ use super::say;
 use card::Usage;
 use core_train::adapters::{EMBEDDING, LORA, UNET, learned_embedding};
 use core_train::run::Run;
+use core_train::tuning_free::why_no_export;
 use scores::{Scores, results_of};
 
 /// Arguments of `core-train export`.
@@ -79,6 +80,12 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
          every layer; a folder of diffusers cannot hold that, so draw with `core-train generate --run`",
         args.run.display()
     );
+    if let Some(reason) = why_no_export(&run.config)? {
+        bail!(
+            "{}: {reason}, so generate with `core-train generate --run`",
+            args.run.display()
+        );
+    }
     let base = run.base_model(&run.config.device)?;
     if let Some(form) = args.format.of_lora() {
         let file = run.folder().join(LORA);

@@ -127,8 +127,10 @@ impl Generator {
             },
             truncation: args.truncation,
         });
+        let has_token = pipeline.model.stacked_id().is_none();
+        let token = (phrase.token().to_string(), vectors.unwrap_or(1));
         Ok(Self {
-            token: Some((phrase.token().to_string(), vectors.unwrap_or(1))),
+            token: has_token.then_some(token),
             pipeline,
             device,
             fitting,
@@ -148,8 +150,13 @@ impl Generator {
     /// Fails when the concept's token would be cut off; warns about what else is unlikely to be meant.
     ///
     /// # Errors
-    /// A prompt that is too long for its token.
+    /// A prompt that is too long for its token; one without the class word that photos stand for.
     pub(super) fn check_prompt(&self, prompt: &str) -> Result<()> {
+        if let Some(person) = self.pipeline.model.stacked_id() {
+            return Ok(person
+                .class_word()
+                .check(prompt, &self.pipeline.tokenizer)?);
+        }
         self.check_length(prompt)?;
         if let Some((token, _)) = &self.token
             && self.pipeline.tokenizer.occurrences(prompt, token) == 0
