@@ -75,6 +75,11 @@ impl Face2Diffusion {
         &self.msid
     }
 
+    /// The mapping.
+    pub fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
     /// The vectors of a person, [2, text width], from photos [photos, 3, side, side] in -1..1: of the mean
     /// of the photos' identities, without an expression.
     pub fn vectors(&self, photos: Tensor<4>) -> Tensor<2> {

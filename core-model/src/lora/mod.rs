@@ -20,7 +20,7 @@ pub use layers::LayerNames;
 pub use read::parameter;
 
 use crate::error::{Error, Result};
-use crate::params::{DOWN, UP, to_vec};
+use crate::params::{DOWN, UP, is_added, to_vec};
 use crate::personalized::PersonalizedModel;
 
 /// How a file spells layers and factors.
@@ -189,6 +189,37 @@ impl Lora {
     pub fn ranks(&self) -> [usize; 2] {
         let ranks = || self.layers.values().map(LoraLayer::rank);
         [ranks().min().unwrap_or(0), ranks().max().unwrap_or(0)]
+    }
+
+    /// A model whose layers have factors beside their weights, with these factors in their place.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a layer of the model that has no change here, or one of another shape.
+    pub fn put_in(&self, model: PersonalizedModel) -> Result<PersonalizedModel> {
+        let names = model.names().clone();
+        let mut factors = BTreeMap::new();
+        for (name, shape) in names.iter().filter(|(name, _)| is_added(name)) {
+            let found = self.factor(name).filter(|factor| factor.shape == shape);
+            let factor = found.ok_or_else(|| {
+                Error::Invalid(format!(
+                    "the LoRA has no `{name}` of shape {shape:?}; it was trained with other layers or \
+                     another rank"
+                ))
+            })?;
+            factors.insert(name, factor);
+        }
+        let is_there = |name: &str, _| factors.contains_key(name);
+        Ok(names.map(model, is_there, |name, old| {
+            Tensor::from_data(factors[name].values.as_slice(), &old.device())
+        }))
+    }
+
+    /// The factor that is a parameter of this name in a model.
+    fn factor(&self, name: &str) -> Option<&Factor> {
+        let name = name.strip_suffix(".weight")?;
+        let (layer, part) = name.rsplit_once('.')?;
+        let layer = self.layers.get(layer)?;
+        Some(if part == DOWN { &layer.down } else { &layer.up })
     }
 
     /// The model with every change added to its weight, `strength` times. The sums are in float32

@@ -226,6 +226,15 @@ def main():
     expected["id_embeds"] = both_ways("id_embeds", embed)
     stack = lambda dtype: model.to(dtype).stack(expected["states"].to(dtype), embed(dtype))
     expected["stacked"] = both_ways("stacked", stack)
+    expected["weights"] = random(10, 2, 7, sum(PROJECTIONS))
+
+    def gradient(dtype):
+        id_embeds = embed(dtype).requires_grad_()
+        with torch.enable_grad():
+            (model.to(dtype).stack(expected["states"].to(dtype), id_embeds) * expected["weights"].to(dtype)).sum().backward()
+        return id_embeds.grad
+
+    expected["id_embeds_gradient"] = both_ways("id_embeds_gradient", gradient)
 
     msid, mapping = filled(Msid(), 4), filled(Mapping(), 5)
     config = {"kind": "face2diffusion", "msid": MSID, "exp_dim": EXPRESSIONS, "text_width": WIDTH}

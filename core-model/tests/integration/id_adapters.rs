@@ -98,6 +98,21 @@ fn photomaker_in_both_published_files_gives_what_the_reference_gives() {
 }
 
 #[test]
+fn photos_have_the_gradient_of_the_reference_with_frozen_text_states() {
+    let expected = Expected::open();
+    let network = folder("photomaker").photomaker(&device()).unwrap();
+    let id_embeds = network.embed(expected.tensor("photos"));
+    let id_embeds = id_embeds.autodiff().require_grad();
+    let places = [vec![1, 2, 3], vec![4, 5]];
+    let fuse_module = network.fuse_module();
+    let stacked = fuse_module.stack(expected.tensor("states"), id_embeds.clone(), &places);
+    let weights = expected.tensor::<3>("weights").autodiff();
+    let gradients = (stacked * weights).sum().backward();
+    let gradient = id_embeds.grad(&gradients).unwrap();
+    expected.check("id_embeds_gradient", gradient);
+}
+
+#[test]
 fn both_spellings_of_photomakers_lora_are_one() {
     let names = LayerNames::of_stable_diffusion().unwrap();
     let [old, new] =

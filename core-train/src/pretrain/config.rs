@@ -8,8 +8,10 @@ use serde::Deserialize;
 use super::clip::ClipTask;
 use super::clipseg::ClipSegTask;
 use super::dino::DinoTask;
+use super::face2diffusion::Face2DiffusionTask;
 use super::identity::IdentityTask;
 use super::pattern::PatternTask;
+use super::photomaker::PhotoMakerTask;
 use super::session::Schedule;
 use super::tokenizer::TokenizerTask;
 use super::unet::UnetTask;
@@ -32,6 +34,10 @@ pub enum Task {
     Identity(IdentityTask),
     /// `[pattern]`: the classifier of markings.
     Pattern(PatternTask),
+    /// `[photomaker]`: PhotoMaker, which draws people from photos.
+    PhotoMaker(PhotoMakerTask),
+    /// `[face2diffusion]`: the mapping of Face2Diffusion, which does the same.
+    Face2Diffusion(Face2DiffusionTask),
     /// `[unet]`: the U-Net, which predicts the noise.
     Unet(UnetTask),
 }
@@ -65,6 +71,8 @@ struct File {
     dino: Option<DinoTask>,
     identity: Option<IdentityTask>,
     pattern: Option<PatternTask>,
+    photomaker: Option<PhotoMakerTask>,
+    face2diffusion: Option<Face2DiffusionTask>,
     unet: Option<UnetTask>,
 }
 
@@ -85,6 +93,8 @@ impl PretrainConfig {
             file.dino.map(Task::Dino),
             file.identity.map(Task::Identity),
             file.pattern.map(Task::Pattern),
+            file.photomaker.map(Task::PhotoMaker),
+            file.face2diffusion.map(Task::Face2Diffusion),
             file.unet.map(Task::Unet),
         ]
         .into_iter()
@@ -93,7 +103,7 @@ impl PretrainConfig {
         let [mut task] = <[Task; 1]>::try_from(tasks).or_else(|tasks| {
             bail!(
                 "{}: describes {} networks; give exactly one of [tokenizer], [vae], [clip], \
-                 [clipseg], [dino], [identity], [pattern], [unet]",
+                 [clipseg], [dino], [identity], [pattern], [photomaker], [face2diffusion], [unet]",
                 path.display(),
                 tasks.len()
             )
@@ -144,6 +154,14 @@ impl Task {
             Self::Dino(task) => vec![&mut task.output],
             Self::Identity(task) => vec![&mut task.output, &mut task.vae],
             Self::Pattern(task) => vec![&mut task.output],
+            Self::PhotoMaker(task) => [&mut task.output, &mut task.model, &mut task.vision]
+                .into_iter()
+                .chain(&mut task.contact_sheet)
+                .collect(),
+            Self::Face2Diffusion(task) => [&mut task.output, &mut task.model]
+                .into_iter()
+                .chain(&mut task.contact_sheet)
+                .collect(),
             Self::Unet(task) => [&mut task.model, &mut task.evaluation_clip]
                 .into_iter()
                 .chain(&mut task.contact_sheet)

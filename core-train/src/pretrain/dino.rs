@@ -141,7 +141,8 @@ impl Objective for DinoObjective<'_> {
 impl DinoObjective<'_> {
     fn with_heads(&self, encoder: DinoModel, device: &Device) -> Result<Taught> {
         let some = Thing::sample(&mut rng(self.seed, "dino traits", 0));
-        Taught::new(encoder, &traits(&some.into()), self.seed, device)
+        let channels = encoder.config().hidden_size;
+        Taught::new(encoder, channels, &traits(&some.into()), self.seed, device)
     }
 
     fn quality(&self, encoder: &DinoModel, things: u64) -> Quality {

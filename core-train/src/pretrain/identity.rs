@@ -8,13 +8,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use core_losses::angular_margin::{AngularMargin, MarginGradient};
 use core_model::Network;
 use core_model::Precision;
 use core_model::dino::{DinoConfig, DinoModel};
+use core_model::face2diffusion::MsidConfig;
 use core_model::params::{Init, ParamBuilder, ParamNames, set_trainable, to_vec};
 use core_model::vae::AutoencoderKl;
 use serde::Deserialize;
@@ -59,11 +60,31 @@ pub struct IdentityTask {
     pub vae: PathBuf,
     /// Number of people with a centre, a multiple of four.
     pub people: u64,
+    /// The layers, from 0 and in ascending order, after which the class token is read: their class tokens
+    /// side by side are the identity (Face2Diffusion's multi-scale encoder). Absent: the class token after
+    /// the final norm.
+    pub layers: Option<Vec<usize>>,
     /// How the margin enters the gradient.
     #[serde(default)]
     pub gradient: MarginGradient,
     /// The sizes of the network, as in its `config.json`.
     pub architecture: DinoConfig,
+}
+
+impl IdentityTask {
+    /// The identities [images, channels] of images.
+    fn features(&self, encoder: &DinoModel, images: Tensor<4>) -> Tensor<2> {
+        match &self.layers {
+            Some(layers) => encoder.class_tokens(images, layers),
+            None => encoder.features(images),
+        }
+    }
+
+    /// Channels of an identity.
+    fn width(&self, encoder: &DinoModel) -> usize {
+        let tokens = self.layers.as_ref().map_or(1, Vec::len);
+        tokens * encoder.config().hidden_size
+    }
 }
 
 /// The encoder, its heads, and the centres of people.
@@ -97,9 +118,9 @@ impl IdentityObjective<'_> {
     }
 
     fn with_centres(&self, encoder: DinoModel, device: &Device) -> Result<WithCentres> {
-        let channels = encoder.config().hidden_size;
+        let channels = self.task.width(&encoder);
         let traits = portraits::traits(&portraits::held_out(&self.scenes(), 0));
-        let taught = Taught::new(encoder, &traits, self.seed, device)?;
+        let taught = Taught::new(encoder, channels, &traits, self.seed, device)?;
         let pb = ParamBuilder::random(self.seed, device).pp("centres");
         let shape = [self.task.people as usize, channels];
         let centres = pb.get("weight", shape, Init::Normal(0.02))?;
@@ -133,7 +154,7 @@ impl IdentityObjective<'_> {
         let groups = self.task.people / GROUP;
         let means = (0..groups).map(|group| {
             let images = portraits::images_of_group(&self.scenes(), group, PER_CENTRE);
-            let features = normalised(encoder.features(pixels(images, self.device)));
+            let features = normalised(self.task.features(&encoder, pixels(images, self.device)));
             let channels = features.dims()[1];
             let by_person = features.reshape([GROUP as usize, PER_CENTRE as usize, channels]);
             by_person.mean_dim(1).reshape([GROUP as usize, channels])
@@ -208,6 +229,10 @@ impl Objective for IdentityObjective<'_> {
                  share skin and hair"
             );
         }
+        if let Some(layers) = &self.task.layers {
+            let sizes = MsidConfig::of_vit(&self.task.architecture, layers);
+            sizes.check_layers().context("identity")?;
+        }
         let encoder = DinoModel::init(&self.task.architecture, self.seed, device)?;
         self.with_centres(encoder, device)
     }
@@ -251,10 +276,8 @@ impl Objective for IdentityObjective<'_> {
     }
 
     fn loss(&self, network: &WithCentres, batch: Portraits, step: u64) -> Tensor<1> {
-        let features = network
-            .taught
-            .encoder
-            .features(pixels(batch.pixels, self.device));
+        let images = pixels(batch.pixels, self.device);
+        let features = self.task.features(&network.taught.encoder, images);
         let contrast = siblings::loss(features.clone(), TEMPERATURE, self.device);
         let questions = network
             .taught
@@ -272,18 +295,20 @@ impl Objective for IdentityObjective<'_> {
 
     fn evaluate(&self, network: &WithCentres) -> Result<Quality> {
         let encoder = &network.taught.encoder;
-        Ok(self.verification("", |images| encoder.features(images), HELD_OUT[0]))
+        let features = |images| self.task.features(encoder, images);
+        Ok(self.verification("", features, HELD_OUT[0]))
     }
 
     /// Also the figures of images after the autoencoder: no method that generates with it can have
     /// better ones.
     fn final_quality(&self, network: &WithCentres) -> Result<Quality> {
         let encoder = &network.taught.encoder;
-        let mut quality = self.verification("", |images| encoder.features(images), HELD_OUT[1]);
+        let features = |images| self.task.features(encoder, images);
+        let mut quality = self.verification("", features, HELD_OUT[1]);
         let vae = AutoencoderKl::load(&self.task.vae, self.device)?;
         let after_vae = |images| {
             let decoded = vae.decode(vae.encode(images).mean).clamp(-1.0, 1.0);
-            encoder.features(decoded)
+            self.task.features(encoder, decoded)
         };
         quality.extend(self.verification("after_vae_", after_vae, HELD_OUT[1]));
         Ok(quality)
@@ -306,6 +331,7 @@ mod tests {
             output: PathBuf::new(),
             vae: PathBuf::new(),
             people: 8,
+            layers: None,
             gradient: MarginGradient::True,
             architecture: DinoConfig::default(),
         };

@@ -8,9 +8,13 @@ mod clipseg;
 mod config;
 mod contrast;
 mod dino;
+mod face2diffusion;
 mod identity;
 mod objective;
 mod pattern;
+mod people_sheet;
+mod person_latents;
+mod photomaker;
 mod portraits;
 mod questions;
 mod replace;
@@ -43,9 +47,11 @@ pub use sharpness::sharpness;
 use clip::ClipObjective;
 use clipseg::ClipSegObjective;
 use dino::DinoObjective;
+use face2diffusion::Face2DiffusionObjective;
 use identity::IdentityObjective;
 use objective::Objective;
 use pattern::PatternObjective;
+use photomaker::PhotoMakerObjective;
 use session::train;
 use unet::UnetObjective;
 use vae::VaeObjective;
@@ -109,6 +115,20 @@ pub fn run(path: &Path, device: &Device, action: Action) -> Result<Quality> {
             batch_size,
             device,
         }),
+        Task::PhotoMaker(task) => {
+            let mut objective = PhotoMakerObjective::new(task, seed, batch_size, device)?;
+            if action != Action::Evaluate {
+                objective.fill_pool()?;
+            }
+            work.finish(&objective)
+        }
+        Task::Face2Diffusion(task) => {
+            let mut objective = Face2DiffusionObjective::new(task, seed, batch_size, device)?;
+            if action != Action::Evaluate {
+                objective.fill_pool()?;
+            }
+            work.finish(&objective)
+        }
         Task::Unet(task) => {
             let mut objective = UnetObjective::new(task, seed, batch_size, device)?;
             if action != Action::Evaluate {

@@ -274,7 +274,7 @@ pub(super) fn rendered(identity: &Identity, view: &View) -> Vec<f32> {
 }
 
 /// A mask as numbers from 0 to 1.
-fn coverage(mask: &GrayImage) -> impl Iterator<Item = f32> {
+pub(super) fn coverage(mask: &GrayImage) -> impl Iterator<Item = f32> {
     mask.pixels().map(|pixel| f32::from(pixel.0[0]) / 255.0)
 }
 

@@ -30,9 +30,10 @@ pub(super) struct Traits {
 }
 
 impl Taught {
-    /// Fresh heads for subjects with such traits.
+    /// Fresh heads on features with `channels` values, for subjects with such traits.
     pub(super) fn new(
         encoder: DinoModel,
+        channels: usize,
         like: &Traits,
         seed: u64,
         device: &Device,
@@ -40,7 +41,7 @@ impl Taught {
         let pb = ParamBuilder::random(seed, device).pp("heads");
         let answers: usize = like.choices.iter().map(|(_, count)| count).sum();
         let outputs = answers + like.numbers.len();
-        let heads = Linear::new(encoder.config().hidden_size, outputs, true, &pb)?;
+        let heads = Linear::new(channels, outputs, true, &pb)?;
         let names = encoder.names().with(&pb.finish()?);
         Ok(Self {
             encoder,
@@ -133,7 +134,7 @@ mod tests {
             choices: vec![(choice, 3)],
             numbers: vec![number],
         };
-        let taught = Taught::new(encoder, &traits(None, None), 0, &device).unwrap();
+        let taught = Taught::new(encoder, 4, &traits(None, None), 0, &device).unwrap();
         let loss = |of: &[Traits]| {
             let features = Tensor::<2>::ones([of.len(), 4], &device);
             taught.loss(features, of, &device).into_scalar::<f32>()
