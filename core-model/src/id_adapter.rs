@@ -60,6 +60,14 @@ impl IdAdapterConfig {
         }
     }
 
+    /// Channels of what it makes: those of a text encoder's states or inputs.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::PhotoMaker(config) => config.width(),
+            Self::Face2Diffusion(config) => config.text_width,
+        }
+    }
+
     /// Side of the images that its encoder takes, in pixels.
     pub fn image_size(&self) -> usize {
         match self {

@@ -19,7 +19,7 @@ use core_model::personalized::{ConceptEmbedding, PersonalizedModel};
 use core_model::photomaker::{ClassWord, PhotoMaker};
 use core_model::text_encoder::{TextEncoder, TextEncoderConfig};
 use core_model::tokenizer::Tokenizer;
-use core_model::unet::{UNet2DConditionConfig, UNet2DConditionModel};
+use core_model::unet::{PerLevel, UNet2DConditionConfig, UNet2DConditionModel};
 use tempfile::TempDir;
 
 struct Expected(Checkpoint);
@@ -180,9 +180,9 @@ fn small_unet() -> UNet2DConditionConfig {
     UNet2DConditionConfig {
         block_out_channels: vec![32; 4],
         norm_num_groups: 8,
-        layers_per_block: 1.into(),
-        cross_attention_dim: 10.into(),
-        attention_head_dim: 4.into(),
+        layers_per_block: PerLevel::All(1),
+        cross_attention_dim: PerLevel::All(10),
+        attention_head_dim: PerLevel::All(4),
         ..UNet2DConditionConfig::default()
     }
 }

@@ -9,7 +9,6 @@ use burn::tensor::{Device, Tensor, TensorData};
 use core_model::Network;
 use core_model::dino::DinoModel;
 use core_model::face2diffusion::{Face2DiffusionConfig, Mapping, MsidConfig, VECTORS};
-use core_model::folder::ModelFolder;
 use core_model::id_adapter::{ADAPTER, IdAdapterFolder, save_face2diffusion};
 use core_model::noise_scheduler::DdpmScheduler;
 use core_model::params::{ParamNames, to_vec};
@@ -21,16 +20,14 @@ use serde::Deserialize;
 
 use super::objective::{Objective, Place, Quality};
 use super::people_sheet::PeopleSheet;
-use super::person_latents::{EXPRESSIONS, People, PersonLatents};
+use super::person_latents::{EXPRESSIONS, People, PersonLatents, base_model};
 use super::scenes::Split;
-use super::vocabulary::read_tokenizer;
-use crate::world::Category;
 
 /// Share of the targets whose expression is not told.
 const WITHOUT_EXPRESSION: f64 = 0.2;
 
 /// Held-out people of the learning curve.
-const HELD_OUT: usize = 128;
+const HELD_OUT: usize = 64;
 
 /// Held-out people per forward pass.
 const HELD_OUT_BATCH: usize = 32;
@@ -100,8 +97,7 @@ impl<'a> Face2DiffusionObjective<'a> {
         batch_size: usize,
         device: &'a Device,
     ) -> Result<Self> {
-        read_tokenizer(&task.model.join("tokenizer"), Category::ALL)?;
-        let mut pipeline = StableDiffusionPipeline::load(&ModelFolder::new(&task.model), device)?;
+        let mut pipeline = base_model(&task.model, device)?;
         pipeline.tokenizer.add_placeholder(TOKEN, VECTORS)?;
         let folder = task.msid();
         let msid = DinoModel::load(&folder, device).with_context(|| {

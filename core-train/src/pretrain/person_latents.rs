@@ -1,9 +1,12 @@
 //! Latents of people for the tuning-free encoders, with captions, masks and expressions. A person and a
 //! view are functions of their numbers, so that images can be rendered again where latents are not enough.
 
+use std::path::Path;
+
 use anyhow::{Result, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use core_model::Network;
+use core_model::folder::ModelFolder;
 use core_model::image_processor::channels_first;
 use core_model::noise_scheduler::DdpmScheduler;
 use core_model::params::to_vec;
@@ -13,8 +16,9 @@ use rand::RngExt;
 
 use super::portraits;
 use super::scenes::{Scenes, Split, coverage, pixels};
+use super::vocabulary::read_tokenizer;
 use crate::progress::Progress;
-use crate::world::{Caption, Identity, Rendering, SIDE, View, render};
+use crate::world::{Caption, Category, Identity, Rendering, SIDE, View, render};
 
 /// Images per forward pass of the autoencoder.
 const ENCODE_BATCH: usize = 64;
@@ -61,6 +65,19 @@ impl People {
         let caption = Caption::sample(&mut generator, &identity, &view);
         (identity, view, caption)
     }
+}
+
+/// The base model in a folder, which has to know people.
+///
+/// # Errors
+/// An absent or damaged model; a tokenizer or a text encoder without the words of their captions.
+pub(super) fn base_model(folder: &Path, device: &Device) -> Result<StableDiffusionPipeline> {
+    read_tokenizer(&folder.join("tokenizer"), Category::ALL)?;
+    let pipeline = StableDiffusionPipeline::load(&ModelFolder::new(folder), device)?;
+    for word in ["person", "smiling", "frowning"] {
+        pipeline.tokenizer.check_rows(word)?;
+    }
+    Ok(pipeline)
 }
 
 /// One image to train on.

@@ -8,7 +8,6 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use core_model::Network;
 use core_model::dino::DinoModel;
-use core_model::folder::ModelFolder;
 use core_model::id_adapter::{ADAPTER, IdAdapterFolder, save_photomaker};
 use core_model::image_processor::channels_first;
 use core_model::lora::{LayerNames, Lora};
@@ -23,11 +22,10 @@ use serde::Deserialize;
 
 use super::objective::{Objective, Place, Quality};
 use super::people_sheet::PeopleSheet;
-use super::person_latents::{Noised, People, PersonLatents};
+use super::person_latents::{Noised, People, PersonLatents, base_model};
 use super::scenes::{Split, coverage, pixels};
-use super::vocabulary::read_tokenizer;
 use crate::adapters::{NamedTargets, Targets};
-use crate::world::{Category, Identity, Rendering, View, render};
+use crate::world::{Identity, Rendering, View, render};
 
 /// Share of captions replaced by the empty one, for classifier-free guidance.
 const CAPTION_DROPOUT: f64 = 0.1;
@@ -42,7 +40,7 @@ const WITHOUT_BACKGROUND: f64 = 0.5;
 const PHOTOS: usize = 4;
 
 /// Held-out people of the learning curve.
-const HELD_OUT: usize = 128;
+const HELD_OUT: usize = 64;
 
 /// Held-out people per forward pass.
 const HELD_OUT_BATCH: usize = 32;
@@ -134,8 +132,7 @@ impl<'a> PhotoMakerObjective<'a> {
         batch_size: usize,
         device: &'a Device,
     ) -> Result<Self> {
-        read_tokenizer(&task.model.join("tokenizer"), Category::ALL)?;
-        let mut pipeline = StableDiffusionPipeline::load(&ModelFolder::new(&task.model), device)?;
+        let mut pipeline = base_model(&task.model, device)?;
         pipeline.model = with_lora(pipeline.model, task.rank, seed)?;
         let noise_scheduler = DdpmScheduler::new(&pipeline.scheduler_config)?;
         let people = People::new(seed, PURPOSE, Split::HeldOut, 1);

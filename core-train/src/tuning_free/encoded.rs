@@ -89,10 +89,7 @@ impl Encoded {
             IdAdapterConfig::PhotoMaker(_) => photo_files(opened.config)?.len(),
             IdAdapterConfig::Face2Diffusion(_) => VECTORS,
         };
-        let width = match opened.folder.config() {
-            IdAdapterConfig::PhotoMaker(config) => config.width(),
-            IdAdapterConfig::Face2Diffusion(config) => config.text_width,
-        };
+        let width = opened.folder.config().width();
         if file.metadata().get(ENCODER) != Some(&digest(&opened.folder)?) {
             let reason = format!(
                 "was made by other weights than those in {}; train the run again",

@@ -28,6 +28,8 @@ mod neti;
 mod networks;
 mod one_file;
 mod pretrain;
+mod pretrain_people;
 mod resume;
 mod third_party;
 mod trajectory;
+mod tuning_free;

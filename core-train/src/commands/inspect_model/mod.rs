@@ -12,6 +12,7 @@ use clap::Args;
 use core_model::Network;
 use core_model::checkpoint::{Checkpoint, canonical};
 use core_model::files::read_to_string;
+use core_model::id_adapter::{ADAPTER, IdAdapterFolder};
 use core_model::network::{DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS};
 use core_model::noise_scheduler::{SchedulerConfig, SchedulerKind};
 use core_model::original_layout;
@@ -26,7 +27,9 @@ use serde_json::{Map, Value};
 use super::print_report;
 use core_train::adapters::AdapterConfig;
 use core_train::cost::memory::ModelSizes;
-use report::{Layout, ModelReport, Networks, Scheduler, SingleNetwork, TokenizerReport};
+use report::{
+    AdapterReport, Layout, ModelReport, Networks, Scheduler, SingleNetwork, TokenizerReport,
+};
 
 /// Arguments of `core-train model inspect`.
 #[derive(Debug, Args)]
@@ -108,10 +111,13 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     if folder.join("model_index.json").is_file() {
         return print_report(args.json, &model(args, &folder)?, ModelReport::lines);
     }
+    if folder.join(ADAPTER).is_file() {
+        return print_report(args.json, &adapter(&folder)?, AdapterReport::lines);
+    }
     ensure!(
         folder.join("config.json").is_file(),
-        "{}: has neither model_index.json nor config.json, so it is not the folder of a model or of \
-         one of its networks",
+        "{}: has neither model_index.json nor config.json nor adapter.json, so it is not the folder of a \
+         model, of one of its networks or of a tuning-free encoder",
         folder.display()
     );
     print_report(args.json, &network(&folder, variant)?, SingleNetwork::lines)
@@ -209,6 +215,25 @@ fn one_file(args: &InspectArgs) -> Result<ModelReport> {
         scheduler: None,
         prediction_type: contents.prediction.map(|kind| kind.name().to_string()),
         memory: memory::estimate(args, &sizes, &weights),
+    })
+}
+
+/// The folder of a tuning-free encoder.
+fn adapter(folder: &Path) -> Result<AdapterReport> {
+    let adapter = IdAdapterFolder::open(folder)?;
+    let mut weights = Vec::new();
+    for file in adapter.weights()? {
+        let checkpoint = Checkpoint::open(&file, |key| Some(key.to_string()))?;
+        let name = file.strip_prefix(folder).unwrap_or(&file);
+        let of_file = Weights::of(&checkpoint, "", "");
+        weights.push((name.to_path_buf(), (&of_file).into()));
+    }
+    Ok(AdapterReport {
+        path: folder.to_path_buf(),
+        method: adapter.config().name(),
+        width: adapter.config().width(),
+        image_size: adapter.config().image_size(),
+        weights,
     })
 }
 

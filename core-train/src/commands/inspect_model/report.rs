@@ -105,6 +105,19 @@ pub(super) struct SingleNetwork {
     pub(super) config: Map<String, Value>,
 }
 
+/// A tuning-free encoder.
+#[derive(Debug, Serialize)]
+pub(super) struct AdapterReport {
+    pub(super) path: PathBuf,
+    pub(super) method: &'static str,
+    /// Channels of what it makes, which are those of the base model's text encoder.
+    pub(super) width: usize,
+    /// Side of a photo, in pixels.
+    pub(super) image_size: usize,
+    /// What each of its files holds.
+    pub(super) weights: Vec<(PathBuf, WeightsReport)>,
+}
+
 impl From<&Weights> for WeightsReport {
     fn from(weights: &Weights) -> Self {
         Self {
@@ -217,6 +230,26 @@ impl ModelReport {
         });
         lines.extend(self.memory.lines());
         lines
+    }
+}
+
+impl AdapterReport {
+    pub(super) fn lines(&self) -> Vec<String> {
+        let Self {
+            method,
+            width,
+            image_size: side,
+            ..
+        } = self;
+        let what = format!(
+            "{}: tuning-free encoder of {method}, for text encoders of width {width} and photos of {side} x \
+             {side} pixels; a recipe names it below [adapter]",
+            self.path.display()
+        );
+        let files = self.weights.iter();
+        let files =
+            files.map(|(file, weights)| format!("{}: {}", file.display(), weights.describe()));
+        std::iter::once(what).chain(files).collect()
     }
 }
 
