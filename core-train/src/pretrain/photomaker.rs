@@ -155,6 +155,8 @@ impl<'a> PhotoMakerObjective<'a> {
     /// # Errors
     /// As [`PersonLatents::encode`].
     pub(super) fn fill_pool(&mut self) -> Result<()> {
+        // What is missing is found before the images are encoded.
+        self.vision(self.device)?;
         let PhotoMakerTask { people, views, .. } = self.task;
         ensure!(
             people * views > 0,
@@ -171,6 +173,17 @@ impl<'a> PhotoMakerObjective<'a> {
         check_captions(&pool, &self.pipeline)?;
         self.pool = pool;
         Ok(())
+    }
+
+    /// The vision transformer with which the image tower begins.
+    fn vision(&self, device: &Device) -> Result<DinoModel> {
+        DinoModel::load(&self.task.vision, device).with_context(|| {
+            format!(
+                "{}: the image tower begins with a vision transformer that was trained on people; train it \
+                 first (core-train pretrain experiments/pretrain/msid.toml)",
+                self.task.vision.display()
+            )
+        })
     }
 
     fn people(&self) -> People {
@@ -319,13 +332,7 @@ impl Objective for PhotoMakerObjective<'_> {
     type Batch = Batch;
 
     fn fresh(&self, device: &Device) -> Result<PhotoMakerAndLora> {
-        let vision = DinoModel::load(&self.task.vision, device).with_context(|| {
-            format!(
-                "{}: the image tower begins with a vision transformer that was trained on people; train it \
-                 first (core-train pretrain experiments/pretrain/msid.toml)",
-                self.task.vision.display()
-            )
-        })?;
+        let vision = self.vision(device)?;
         let width = self.pipeline.model.text_encoder().config().hidden_size;
         let photomaker = PhotoMaker::around(vision, width, self.seed, device)?;
         Ok(PhotoMakerAndLora::new(
