@@ -29,5 +29,6 @@ mod scratch;
 mod small_experiment;
 mod study;
 mod test_time;
+mod tuning_free;
 mod untrusted;
 mod workers;

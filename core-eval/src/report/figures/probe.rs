@@ -223,18 +223,16 @@ impl Computing<'_> {
         let phrase = run.phrase();
         let prompt = phrase.fill(self.choice.prompt);
         let pipeline = drawn.for_prompt(self.base, &prompt)?;
-        if pipeline.model.mapper().is_some() {
-            self.probe.left_out.push(format!(
-                "`{variant}` trains a mapper (`neti`), whose tokens differ at every timestep and layer"
-            ));
-            return Ok(());
-        }
-        self.add(
-            RowOf::Variant(variant.to_string()),
-            &pipeline,
-            &phrase,
-            source,
-        )
+        let reason = if pipeline.model.mapper().is_some() {
+            "trains a mapper (`neti`), whose tokens differ at every timestep and layer"
+        } else if pipeline.model.stacked_id().is_some() {
+            "uses PhotoMaker, whose class word has one state in the first steps and others after them"
+        } else {
+            let of = RowOf::Variant(variant.to_string());
+            return self.add(of, &pipeline, &phrase, source);
+        };
+        self.probe.left_out.push(format!("`{variant}` {reason}"));
+        Ok(())
     }
 
     fn add(

@@ -1,0 +1,173 @@
+//! Variants that learn nothing: encoders that were trained before read the photos.
+
+use core_model::Network;
+use core_model::Precision;
+use core_model::device::parse_device;
+use core_model::dino::{DinoConfig, DinoModel};
+use core_model::face2diffusion::{Face2DiffusionConfig, Mapping, MsidConfig};
+use core_model::folder::ModelFolder;
+use core_model::id_adapter::{save_face2diffusion, save_photomaker};
+use core_model::lora::Lora;
+use core_model::params::{Added, Extension};
+use core_model::photomaker::PhotoMaker;
+use core_model::pipeline::StableDiffusionPipeline;
+
+use crate::common::Sandbox;
+
+/// The width of the tiny model's text encoder.
+const WIDTH: usize = 16;
+
+fn vit() -> DinoModel {
+    let config = DinoConfig {
+        hidden_size: 8,
+        intermediate_size: 8,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        image_size: 32,
+        patch_size: 16,
+        ..DinoConfig::default()
+    };
+    DinoModel::init(&config, 1, &parse_device("cpu").unwrap()).unwrap()
+}
+
+/// Writes a PhotoMaker that was trained from this seed.
+fn write_photomaker(sandbox: &Sandbox, seed: u64) {
+    let device = parse_device("cpu").unwrap();
+    let base = ModelFolder::new(sandbox.path("model"));
+    let model = StableDiffusionPipeline::load(&base, &device).unwrap().model;
+    let mut queries = model
+        .names()
+        .keys()
+        .filter(|name| name.ends_with("attn2.to_q.weight"));
+    let layer = queries
+        .next()
+        .unwrap()
+        .trim_end_matches(".weight")
+        .to_string();
+    drop(queries);
+    let extension = Extension {
+        added: Added::LowRank {
+            rank: 2,
+            scale: 1.0,
+        },
+        layers: [layer].into(),
+        seed,
+    };
+    let lora = Lora::of_model(&model.extended(extension).unwrap(), 2.0);
+    let network = PhotoMaker::around(vit(), WIDTH, seed, &device).unwrap();
+    save_photomaker(&sandbox.path("photomaker"), &network, &lora).unwrap();
+}
+
+/// The small experiment with an encoder of each kind in the place of two variants.
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new();
+    write_photomaker(&sandbox, 3);
+    let device = parse_device("cpu").unwrap();
+    let folder = sandbox.path("face2diffusion");
+    let config = Face2DiffusionConfig {
+        msid: MsidConfig::of_vit(vit().config(), &[0, 1]),
+        exp_dim: 3,
+        text_width: WIDTH,
+    };
+    vit()
+        .save(&folder.join("msid"), Precision::Float16)
+        .unwrap();
+    let mapping = Mapping::init(&config, 3, &device).unwrap();
+    save_face2diffusion(&folder, &config, &mapping).unwrap();
+    sandbox.write(
+        "photomaker.toml",
+        "phrase = \"{class}\"\n[adapter]\npath = \"photomaker\"\nphotos = 2\n",
+    );
+    sandbox.write(
+        "face2diffusion.toml",
+        "num_vectors = 2\n[adapter]\npath = \"face2diffusion\"\n",
+    );
+    sandbox.edit(
+        "name = \"CoRe again\"\n",
+        "name = \"PhotoMaker\"\nrecipe = \"photomaker.toml\"\n\n[[variants]]\n\
+         name = \"Face2Diffusion\"\nrecipe = \"face2diffusion.toml\"\n",
+    );
+    sandbox
+}
+
+fn source(sandbox: &Sandbox, variant: &str) -> String {
+    let file = format!("results/small/images/{variant}/spotted-dog/0/source.json");
+    let source: serde_json::Value = serde_json::from_str(&sandbox.read(&file)).unwrap();
+    source["run"].as_str().unwrap().to_string()
+}
+
+#[test]
+fn tuning_free_variants_are_drawn_and_scored_beside_trained_ones() {
+    let sandbox = sandbox();
+    let printed = sandbox.run("results");
+    assert!(
+        printed.contains("10 runs trained, 48 images generated"),
+        "{printed}"
+    );
+    let run = source(&sandbox, "PhotoMaker");
+    let folder = sandbox.path(&format!("results/small/runs/{run}"));
+    assert!(folder.join("id_embeds.safetensors").is_file());
+    assert!(!folder.join("metrics.csv").exists());
+    let scores = sandbox.read("results/small/scores.csv");
+    for variant in ["PhotoMaker", "Face2Diffusion"] {
+        assert_eq!(
+            scores.matches(&format!("\n{variant},")).count(),
+            8,
+            "{scores}"
+        );
+        for table in ["tokens.csv", "curves.csv"] {
+            let text = sandbox.read(&format!("results/small/{table}"));
+            assert!(!text.contains(variant), "{table}");
+        }
+    }
+    // Nothing is left to do, and the report is made again without the encoders' help.
+    let again = sandbox.run("results");
+    assert!(
+        again.contains("0 runs trained, 0 images generated"),
+        "{again}"
+    );
+
+    // Another encoder gives another run; a photo beyond those that are used does not.
+    let face2diffusion = source(&sandbox, "Face2Diffusion");
+    let photo = sandbox.path("spotted-dog/4.png");
+    let other = image::open(sandbox.path("spotted-dog/0.png"))
+        .unwrap()
+        .fliph();
+    other.save(photo).unwrap();
+    sandbox.run("results");
+    assert_eq!(source(&sandbox, "PhotoMaker"), run);
+    assert_ne!(source(&sandbox, "Face2Diffusion"), face2diffusion);
+    write_photomaker(&sandbox, 4);
+    sandbox.run("results");
+    assert_ne!(source(&sandbox, "PhotoMaker"), run);
+}
+
+#[test]
+fn prompts_and_photos_that_do_not_fit_are_refused_before_anything_is_trained() {
+    let sandbox = sandbox();
+    let failure = |sandbox: &Sandbox| Sandbox::failure(sandbox.command("results"));
+    let prompts = sandbox.read("prompts.csv");
+    sandbox.write(
+        "prompts.csv",
+        &prompts.replace("a photo of a {}", "a {} beside a dog"),
+    );
+    let message = failure(&sandbox);
+    for part in ["concept `spotted-dog`", "`dog` 2 times"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    sandbox.write("prompts.csv", &prompts);
+    let recipe = sandbox.read("photomaker.toml");
+    sandbox.write(
+        "photomaker.toml",
+        &recipe.replace("photos = 2", "photos = 9"),
+    );
+    let message = failure(&sandbox);
+    assert!(message.contains("adapter.photos` is 9"), "{message}");
+    sandbox.write("photomaker.toml", &recipe);
+    sandbox.edit("variant = \"no terms\"", "variant = \"PhotoMaker\"");
+    let message = failure(&sandbox);
+    for part in ["`PhotoMaker` learns none", "[adapter]"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert!(!sandbox.path("results/small/runs").exists());
+}
