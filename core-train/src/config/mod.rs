@@ -61,7 +61,7 @@ pub struct RunConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe: Option<PathBuf>,
     /// The text that replaces `{}` in prompts. It contains `{token}`, the concept's token, and may
-    /// contain `{class}`, the super-category. Absent: `"{token}"`.
+    /// contain `{class}`, the super-category; with `adapter` it may be `{class}` alone. Absent: `"{token}"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phrase: Option<String>,
     /// A rare word that serves as the concept's token, in one or more entries of the vocabulary. Absent:

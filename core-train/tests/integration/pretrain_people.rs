@@ -33,7 +33,12 @@ fn sandbox() -> TempDir {
     let model = folder.path().join("mini");
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/mini");
     copy_folder(&shipped, &model);
-    // Every word of the tokenizer has a row, as in a generator that was trained on people.
+    // Every word for people is a token with a row, as in a generator that was trained on people.
+    let words = "seed = 0\nstate = \"state\"\n[tokenizer]\noutputs = [\"mini/tokenizer\"]\n\
+                 vocab_size = 662\ncontext_length = 24\nextend = [\"person\", \"smiling\", \"frowning\"]\n";
+    let path = folder.path().join("words.toml");
+    std::fs::write(&path, words).unwrap();
+    printed(&path, &[]);
     let text_encoder = TextEncoder::load(&model.join("text_encoder"), &device).unwrap();
     let tokenizer = Tokenizer::from_dir(&model.join("tokenizer")).unwrap();
     let missing = tokenizer.vocab_size() - text_encoder.config().vocab_size;
