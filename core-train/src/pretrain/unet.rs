@@ -136,6 +136,9 @@ impl<'a> UnetObjective<'a> {
     /// # Errors
     /// An absent or damaged VAE.
     pub(super) fn fill_pool(&mut self) -> Result<()> {
+        // What does not fit is refused before minutes are spent on latents.
+        self.fresh(self.device)?;
+        self.stored(self.device)?;
         self.pool = self.encode(Split::Training, self.task.pool)?;
         Ok(())
     }

@@ -270,14 +270,23 @@ fn generator(folder: &Path, from: &str, to: &str) -> PathBuf {
     copy_folder(&pretraining.join("../../models/mini"), &model);
     let text = std::fs::read_to_string(pretraining.join("unet.toml")).unwrap();
     let here = |name: &str| folder.join(name).display().to_string();
-    let text = text
-        .replace("../../models/mini\"", &format!("{}\"", model.display()))
-        .replace("../../results/pretrain/unet", &here("state"))
-        .replace("../../models/curves/unet.csv", &here("unet.csv"))
-        .replace("pool = 60000", "pool = 64");
-    assert!(text.contains(from), "{from}");
+    let replace = |text: String, from: &str, to: &str| {
+        assert!(text.contains(from), "{from}");
+        text.replace(from, to)
+    };
+    let text = replace(
+        text,
+        "../../models/mini\"",
+        &format!("{}\"", model.display()),
+    );
+    let text = replace(text, "../../results/pretrain/unet", &here("state"));
+    let text = replace(
+        text,
+        "../../models/curves/unet-people.csv",
+        &here("unet.csv"),
+    );
     let path = folder.join("unet.toml");
-    std::fs::write(&path, text.replace(from, to)).unwrap();
+    std::fs::write(&path, replace(text, from, to)).unwrap();
     path
 }
 
