@@ -174,7 +174,10 @@ pub(super) fn photos_of_concepts(
     let mut all = BTreeMap::new();
     for (concept, photos, learned) in files {
         gallery.check_photos(&photos)?;
-        gallery.check_photos(&learned)?;
+        if let Err(error) = gallery.check_photos(&learned) {
+            // Images are not compared with these, and a side view may show no face.
+            tracing::warn!("{error:#}");
+        }
         let photos = ConceptPhotos {
             compared: gallery.features(&photos, &needs)?,
             beside: PhotosBeside {
