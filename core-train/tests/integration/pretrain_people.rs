@@ -4,14 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use burn::tensor::Tensor;
 use core_model::Network;
 use core_model::device::parse_device;
 use core_model::dino::{DinoConfig, DinoModel};
 use core_model::id_adapter::{IdAdapterConfig, IdAdapterFolder};
 use core_model::precision::Precision;
-use core_model::text_encoder::TextEncoder;
-use core_model::tokenizer::Tokenizer;
+use core_train::pretrain::{PretrainConfig, Task};
 use tempfile::TempDir;
 
 fn copy_folder(from: &Path, to: &Path) {
@@ -33,21 +31,6 @@ fn sandbox() -> TempDir {
     let model = folder.path().join("mini");
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/mini");
     copy_folder(&shipped, &model);
-    // Every word for people is a token with a row, as in a generator that was trained on people.
-    let words = "seed = 0\nstate = \"state\"\n[tokenizer]\noutputs = [\"mini/tokenizer\"]\n\
-                 vocab_size = 662\ncontext_length = 24\nextend = [\"person\", \"smiling\", \"frowning\"]\n";
-    let path = folder.path().join("words.toml");
-    std::fs::write(&path, words).unwrap();
-    printed(&path, &[]);
-    let text_encoder = TextEncoder::load(&model.join("text_encoder"), &device).unwrap();
-    let tokenizer = Tokenizer::from_dir(&model.join("tokenizer")).unwrap();
-    let missing = tokenizer.vocab_size() - text_encoder.config().vocab_size;
-    if missing > 0 {
-        let rows = Tensor::ones([missing, text_encoder.config().hidden_size], &device);
-        let grown = text_encoder.with_more_tokens(rows).unwrap();
-        let place = model.join("text_encoder");
-        grown.save(&place, Precision::Float16).unwrap();
-    }
     let config = DinoConfig {
         hidden_size: 8,
         intermediate_size: 8,
@@ -179,4 +162,23 @@ fn adapters_without_their_identity_encoder_or_people_are_refused_with_what_to_do
     std::fs::remove_dir_all(folder.path().join("adapter/msid")).unwrap();
     refused(PHOTOMAKER, &["adapter/msid", "msid.toml"]);
     refused(FACE2DIFFUSION, &["adapter/msid", "msid.toml"]);
+}
+
+#[test]
+fn the_shipped_files_describe_one_network_each_and_agree_on_layers_and_folders() {
+    let load = |name: &str| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/pretrain");
+        PretrainConfig::load(&folder.join(name)).unwrap().task
+    };
+    let (Task::Identity(msid), Task::Face2Diffusion(mapping), Task::PhotoMaker(photomaker)) = (
+        load("msid.toml"),
+        load("face2diffusion.toml"),
+        load("photomaker.toml"),
+    ) else {
+        panic!("another task");
+    };
+    assert_eq!(msid.layers.as_ref(), Some(&mapping.layers));
+    assert_eq!(msid.output, mapping.output.join("msid"));
+    assert_eq!(photomaker.vision, msid.output);
+    assert_eq!(photomaker.model, mapping.model);
 }
