@@ -122,10 +122,8 @@ fn tuning_free_variants_are_drawn_and_scored_beside_trained_ones() {
     }
     // Nothing is left to do, and the report is made again without the encoders' help.
     let again = sandbox.run("results");
-    assert!(
-        again.contains("0 runs trained, 0 images generated"),
-        "{again}"
-    );
+    let nothing = "networks that ran: none, everything was there";
+    assert!(again.contains(nothing), "{again}");
 
     // Another encoder gives another run; a photo beyond those that are used does not.
     let face2diffusion = source(&sandbox, "Face2Diffusion");
