@@ -82,7 +82,8 @@ impl Owner {
             None => "an unknown revision".to_string(),
         };
         Some(format!(
-            "{} works here with a program that was built from {}, and this one from {}; if they do not compute the              same bits, the results are those of two programs",
+            "{} works here with a program that was built from {}, and this one from {}; if they do not compute the \
+             same bits, the results are those of two programs",
             other.describe(),
             name(&other.revision),
             name(&self.revision)

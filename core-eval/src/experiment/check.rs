@@ -253,7 +253,8 @@ impl Experiment {
             );
             ensure!(
                 of_scores || !variant.is_tuning_free(),
-                "effect `{}` is about an embedding that a run has learned, and `{name}` learns none                  (`[adapter]`); only differences of scores can be claimed of it",
+                "effect `{}` is about an embedding that a run has learned, and `{name}` learns none \
+                 (`[adapter]`); only differences of scores can be claimed of it",
                 effect.name()
             );
             ensure!(

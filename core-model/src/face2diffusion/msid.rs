@@ -1,15 +1,15 @@
 //! The multi-scale identity encoder: a vision transformer whose class token is read after several
 //! layers, so that the shallow ones lose the camera pose as well.
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::dino::{DinoConfig, class_tokens};
 use crate::error::{Error, Result};
-use crate::nn::LayerNorm;
-use crate::params::{Init, ParamBuilder, ParamNames};
+use crate::nn::{BatchNorm, LayerNorm};
+use crate::params::{ParamBuilder, ParamNames};
 use crate::vit::{
     Activation, Norm, PatchEmbedding, PatchGrid, Transformer, TransformerConfig, VIT_KEYS,
     VIT_PATCHES,
@@ -118,34 +118,6 @@ impl MsidConfig {
     }
 }
 
-/// A batch norm with the statistics of its training.
-#[derive(Module, Debug)]
-struct BatchNorm {
-    weight: Param<Tensor<1>>,
-    bias: Param<Tensor<1>>,
-    running_mean: Param<Tensor<1>>,
-    running_var: Param<Tensor<1>>,
-}
-
-impl BatchNorm {
-    fn new(channels: usize, pb: &ParamBuilder) -> Result<Self> {
-        let get = |name: &str, init| pb.get(name, [channels], init);
-        Ok(Self {
-            weight: get("weight", Init::Ones)?,
-            bias: get("bias", Init::Zeros)?,
-            running_mean: get("running_mean", Init::Zeros)?,
-            running_var: get("running_var", Init::Ones)?,
-        })
-    }
-
-    /// [batch, channels] to the same shape.
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let deviation = (self.running_var.val() + EPS).sqrt();
-        let normed = (x - self.running_mean.val().unsqueeze()) / deviation.unsqueeze();
-        normed * self.weight.val().unsqueeze() + self.bias.val().unsqueeze()
-    }
-}
-
 /// What a class token passes before it is a part of the identity.
 #[derive(Module, Debug)]
 struct NormHead {
@@ -182,7 +154,7 @@ impl Msid {
         let head = |layer: &usize| {
             let pb = pb.pp(format!("norms.layer_{layer}"));
             Ok(NormHead {
-                batch_norm: BatchNorm::new(d, &pb.pp(0))?,
+                batch_norm: BatchNorm::new(d, EPS, &pb.pp(0))?,
                 layer_norm: LayerNorm::new(d, EPS, &pb.pp(1))?,
             })
         };
