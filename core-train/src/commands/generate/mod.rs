@@ -235,7 +235,7 @@ impl Drawing<'_> {
         finished: &mut LatentsFile,
     ) -> Result<()> {
         let cond = pipeline.prompt_states(&[prompt.to_string()])?;
-        let uncond = pipeline.negative_states(&[self.args.negative_prompt.clone()]);
+        let uncond = pipeline.negative_states(std::slice::from_ref(&self.args.negative_prompt));
         let options = SamplingOptions {
             kind: self.args.scheduler,
             num_inference_steps: self.args.steps,
