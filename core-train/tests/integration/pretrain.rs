@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 
+use crate::common::copy_folder;
+
 /// A small autoencoder that learns for a few steps; all of them are warm-up, so that the learning
 /// rate of a step does not depend on how many there are.
 fn config(folder: &Path, steps: u32) -> PathBuf {
@@ -163,18 +165,6 @@ fn with_shipped_weights(folder: &Path) -> PathBuf {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/mini/vae");
     copy_folder(&shipped, &folder.join("vae"));
     folder.join("vae/diffusion_pytorch_model.safetensors")
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy_folder(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
-        }
-    }
 }
 
 #[test]

@@ -12,17 +12,7 @@ use core_model::precision::Precision;
 use core_train::pretrain::{PretrainConfig, Task};
 use tempfile::TempDir;
 
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy_folder(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
-        }
-    }
-}
+use crate::common::copy_folder;
 
 /// A folder with the generator of the mini world and a small identity encoder.
 fn sandbox() -> TempDir {
