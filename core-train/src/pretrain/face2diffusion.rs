@@ -87,7 +87,7 @@ pub(super) struct Face2DiffusionObjective<'a> {
 
 impl<'a> Face2DiffusionObjective<'a> {
     /// Reads the frozen networks and encodes the held-out people. Training also needs
-    /// [`fill_pool`](Self::fill_pool); evaluation does not.
+    /// [`prepare`](Objective::prepare); evaluation does not.
     ///
     /// # Errors
     /// An absent or damaged base model or identity encoder.
@@ -127,28 +127,6 @@ impl<'a> Face2DiffusionObjective<'a> {
             pool: Pool::default(),
             held_out,
         })
-    }
-
-    /// Renders and encodes the images to be trained on.
-    ///
-    /// # Errors
-    /// As [`PersonLatents::encode`].
-    pub(super) fn fill_pool(&mut self) -> Result<()> {
-        let Face2DiffusionTask {
-            people,
-            views,
-            layers,
-            ..
-        } = self.task;
-        ensure!(
-            people * views > 0,
-            "face2diffusion.people and face2diffusion.views are {people} and {views}; expected 1 or more"
-        );
-        let all = People::new(self.seed, PURPOSE, Split::Training, *views);
-        let (pipeline, msid) = (&self.pipeline, &self.msid);
-        let pool = Pool::encode(&all, people * views, pipeline, msid, layers, self.device)?;
-        self.pool = pool;
-        Ok(())
     }
 
     /// States of captions whose noun is replaced by vectors [batch, 2, channels].
@@ -240,6 +218,25 @@ impl Objective for Face2DiffusionObjective<'_> {
         }
         let folder = IdAdapterFolder::open(&self.task.output)?;
         Ok(Some(folder.face2diffusion(device)?.mapping().clone()))
+    }
+
+    /// Renders and encodes the images to be trained on.
+    fn prepare(&mut self) -> Result<()> {
+        let Face2DiffusionTask {
+            people,
+            views,
+            layers,
+            ..
+        } = self.task;
+        ensure!(
+            people * views > 0,
+            "face2diffusion.people and face2diffusion.views are {people} and {views}; expected 1 or more"
+        );
+        let all = People::new(self.seed, PURPOSE, Split::Training, *views);
+        let (pipeline, msid) = (&self.pipeline, &self.msid);
+        let pool = Pool::encode(&all, people * views, pipeline, msid, layers, self.device)?;
+        self.pool = pool;
+        Ok(())
     }
 
     fn folder(&self) -> Option<PathBuf> {

@@ -88,54 +88,40 @@ pub fn run(path: &Path, device: &Device, action: Action) -> Result<Quality> {
             }
             tokenizer::evaluate(task, seed)
         }
-        Task::Vae(task) => work.finish(&VaeObjective {
+        Task::Vae(task) => work.finish(VaeObjective {
             task,
             seed,
             batch_size,
             device,
         }),
-        Task::Clip(task) => work.finish(&ClipObjective::new(task, seed, batch_size, device)?),
-        Task::ClipSeg(task) => work.finish(&ClipSegObjective::new(task, seed, batch_size, device)?),
-        Task::Dino(task) => work.finish(&DinoObjective {
+        Task::Clip(task) => work.finish(ClipObjective::new(task, seed, batch_size, device)?),
+        Task::ClipSeg(task) => work.finish(ClipSegObjective::new(task, seed, batch_size, device)?),
+        Task::Dino(task) => work.finish(DinoObjective {
             task,
             seed,
             batch_size,
             device,
         }),
-        Task::Identity(task) => work.finish(&IdentityObjective {
+        Task::Identity(task) => work.finish(IdentityObjective {
             task,
             seed,
             batch_size,
             steps: schedule.map_or(1, |schedule| schedule.steps),
             device,
         }),
-        Task::Pattern(task) => work.finish(&PatternObjective {
+        Task::Pattern(task) => work.finish(PatternObjective {
             task,
             seed,
             batch_size,
             device,
         }),
         Task::PhotoMaker(task) => {
-            let mut objective = PhotoMakerObjective::new(task, seed, batch_size, device)?;
-            if action != Action::Evaluate {
-                objective.fill_pool()?;
-            }
-            work.finish(&objective)
+            work.finish(PhotoMakerObjective::new(task, seed, batch_size, device)?)
         }
-        Task::Face2Diffusion(task) => {
-            let mut objective = Face2DiffusionObjective::new(task, seed, batch_size, device)?;
-            if action != Action::Evaluate {
-                objective.fill_pool()?;
-            }
-            work.finish(&objective)
-        }
-        Task::Unet(task) => {
-            let mut objective = UnetObjective::new(task, seed, batch_size, device)?;
-            if action != Action::Evaluate {
-                objective.fill_pool()?;
-            }
-            work.finish(&objective)
-        }
+        Task::Face2Diffusion(task) => work.finish(Face2DiffusionObjective::new(
+            task, seed, batch_size, device,
+        )?),
+        Task::Unet(task) => work.finish(UnetObjective::new(task, seed, batch_size, device)?),
     }
 }
 
@@ -147,7 +133,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn finish<O: Objective>(&self, objective: &O) -> Result<Quality> {
+    fn finish<O: Objective>(&self, mut objective: O) -> Result<Quality> {
         let Self {
             config,
             device,
@@ -172,9 +158,11 @@ impl Work<'_> {
         }
         let schedule = config.schedule.context("[schedule] is missing")?;
         let curve = config.curve.as_deref().context("curve is missing")?;
-        let network = train(objective, schedule, &config.state, curve, device)?;
+        let network = objective.start(device)?;
+        objective.prepare()?;
+        let network = train(&objective, network, schedule, &config.state, curve, device)?;
         let replace = action == Action::TrainAndReplace;
-        replace::save(objective, &network, &config.state, replace, device)?;
+        replace::save(&objective, &network, &config.state, replace, device)?;
         objective.final_quality(&network)
     }
 }

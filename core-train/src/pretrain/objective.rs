@@ -55,6 +55,16 @@ pub(super) trait Objective {
         Ok(fresh)
     }
 
+    /// Makes what all steps read, such as the latents of many scenes. Training calls it once the network is there,
+    /// so that what does not fit is refused before minutes are spent; evaluation does not need it. By default there
+    /// is nothing to make.
+    ///
+    /// # Errors
+    /// Data that cannot be made.
+    fn prepare(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// The folder of the finished network; `None` when only a part of it is kept.
     fn folder(&self) -> Option<PathBuf>;
 

@@ -122,7 +122,7 @@ pub(super) struct PhotoMakerObjective<'a> {
 
 impl<'a> PhotoMakerObjective<'a> {
     /// Reads the base model and encodes the held-out people. Training also needs
-    /// [`fill_pool`](Self::fill_pool); evaluation does not.
+    /// [`prepare`](Objective::prepare); evaluation does not.
     ///
     /// # Errors
     /// An absent or damaged base model, or one that does not know people.
@@ -148,31 +148,6 @@ impl<'a> PhotoMakerObjective<'a> {
             pool: PersonLatents::default(),
             held_out,
         })
-    }
-
-    /// Renders and encodes the images to be trained on.
-    ///
-    /// # Errors
-    /// As [`PersonLatents::encode`].
-    pub(super) fn fill_pool(&mut self) -> Result<()> {
-        // What is missing is found before the images are encoded.
-        self.vision(self.device)?;
-        let PhotoMakerTask { people, views, .. } = self.task;
-        ensure!(
-            people * views > 0,
-            "photomaker.people and photomaker.views are {people} and {views}; expected 1 or more"
-        );
-        let count = people * views;
-        let pool = PersonLatents::encode(
-            &self.people(),
-            count,
-            &self.pipeline,
-            self.device,
-            &mut |_| {},
-        )?;
-        check_captions(&pool, &self.pipeline)?;
-        self.pool = pool;
-        Ok(())
     }
 
     /// The vision transformer with which the image tower begins.
@@ -353,6 +328,26 @@ impl Objective for PhotoMakerObjective<'_> {
             folder.photomaker(device)?,
             model,
         )))
+    }
+
+    /// Renders and encodes the images to be trained on.
+    fn prepare(&mut self) -> Result<()> {
+        let PhotoMakerTask { people, views, .. } = self.task;
+        ensure!(
+            people * views > 0,
+            "photomaker.people and photomaker.views are {people} and {views}; expected 1 or more"
+        );
+        let count = people * views;
+        let pool = PersonLatents::encode(
+            &self.people(),
+            count,
+            &self.pipeline,
+            self.device,
+            &mut |_| {},
+        )?;
+        check_captions(&pool, &self.pipeline)?;
+        self.pool = pool;
+        Ok(())
     }
 
     fn folder(&self) -> Option<PathBuf> {

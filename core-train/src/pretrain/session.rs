@@ -111,13 +111,14 @@ struct Session<'a, O: Objective> {
     device: Device,
 }
 
-/// Trains to the end of the schedule, starting from the state in `folder` if there is one, and returns the
-/// averaged network.
+/// Trains a network to the end of the schedule, starting from the state in `folder` if there is one, and returns
+/// the averaged network.
 ///
 /// # Errors
 /// An unreadable state, a loss that is NaN or infinite, or an error of the objective.
 pub(super) fn train<O: Objective>(
     objective: &O,
+    network: O::Network,
     schedule: Schedule,
     folder: &Path,
     curve: &Path,
@@ -126,7 +127,7 @@ pub(super) fn train<O: Objective>(
     for folder in [folder, curve.parent().unwrap_or(Path::new(""))] {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
-    let mut session = Session::open(objective, schedule, folder, curve, device)?;
+    let mut session = Session::open(objective, network, schedule, folder, curve, device)?;
     session.cut_curve()?;
     session.run()?;
     Ok(session.averaged())
@@ -135,12 +136,12 @@ pub(super) fn train<O: Objective>(
 impl<'a, O: Objective> Session<'a, O> {
     fn open(
         objective: &'a O,
+        network: O::Network,
         schedule: Schedule,
         folder: &Path,
         curve: &Path,
         device: &Device,
     ) -> Result<Self> {
-        let network = objective.start(device)?;
         let names = objective.names(&network);
         let network = set_trainable(network, &names, |name| objective.trains(name));
         let optimizer_config = AdamW {

@@ -103,7 +103,7 @@ pub(super) struct UnetObjective<'a> {
 
 impl<'a> UnetObjective<'a> {
     /// Reads the frozen networks and encodes the held-out scenes. Training also needs
-    /// [`fill_pool`](Self::fill_pool); evaluation does not.
+    /// [`prepare`](Objective::prepare); evaluation does not.
     ///
     /// # Errors
     /// An absent or damaged part of the model folder.
@@ -129,18 +129,6 @@ impl<'a> UnetObjective<'a> {
         };
         objective.held_out = objective.encode(Split::HeldOut, HELD_OUT)?;
         Ok(objective)
-    }
-
-    /// Renders and encodes the scenes to be trained on.
-    ///
-    /// # Errors
-    /// An absent or damaged VAE.
-    pub(super) fn fill_pool(&mut self) -> Result<()> {
-        // What does not fit is refused before minutes are spent on latents.
-        self.fresh(self.device)?;
-        self.stored(self.device)?;
-        self.pool = self.encode(Split::Training, self.task.pool)?;
-        Ok(())
     }
 
     fn encode(&mut self, split: Split, count: usize) -> Result<Vec<Latent>> {
@@ -299,6 +287,12 @@ impl Objective for UnetObjective<'_> {
         self.check_fit(unet.config(), &folder.display().to_string())?;
         let network = UnetAndRows::new(unet, &self.tokenizer, &self.text_encoder);
         Ok(Some(network))
+    }
+
+    /// Renders and encodes the scenes to be trained on.
+    fn prepare(&mut self) -> Result<()> {
+        self.pool = self.encode(Split::Training, self.task.pool)?;
+        Ok(())
     }
 
     fn folder(&self) -> Option<PathBuf> {
