@@ -37,7 +37,8 @@ def make(folder, tiny=False):
 
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        sample_size=8 if tiny else 64,
+        # With 8, the smallest level has one pixel, and group norms of two values make rounding large.
+        sample_size=16 if tiny else 64,
         block_out_channels=[32, 64, 64, 64] if tiny else [320, 640, 1280, 1280],
         attention_head_dim=[1, 2, 2, 2] if tiny else [5, 10, 20, 20],
         cross_attention_dim=64 if tiny else 1024,

@@ -5,7 +5,10 @@
     python benchmarks/gpu.py step|recipe|generate FOLDER --device cuda:0 --programs DIR
     python benchmarks/gpu.py compiled FOLDER --device cuda:0
 
-`make` writes a model with random weights in the published sizes, which both read. Every figure is a line of JSON, printed
+`make` writes a model with random weights in the published sizes, which both read. `forward` also says whether what
+float16 changes of a prediction is the rounding of the format: how far each program's prediction in float16 is from its
+own in float32, as root mean squares relative to that of the prediction (`rounding` and `torch_rounding`), and whether
+ours is at most twice PyTorch's (`only_rounding`). Every figure is a line of JSON, printed
 as soon as it is known; `by` says whether it is this project's (`core`), PyTorch's as it is (`torch`) or `torch.compile`'s
 (`compiled`). Seconds are medians of the steps after the first ones, in which kernels are compiled and chosen. Memory is
 the most that `nvidia-smi` saw in use while a process ran, less what was in use before, every 0.1 s; it is absent where
@@ -261,31 +264,43 @@ def measure(kind, by, arguments, scratch, stage=0):
     return seconds
 
 
-def compare(kind, arguments, scratch, stage=0):
-    """Times both and prints the ratio."""
+def relative(difference, full, measure):
+    """A difference of predictions beside the prediction, both in this measure."""
+    return (measure(difference) / measure(full)).item()
+
+
+def compare(kind, arguments, scratch, full=None):
+    """Times both and prints the ratio; the predictions of `forward`, in float16 beside those in float32."""
     if kind == "forward":
         from safetensors.torch import load_file, save_file
 
         unet = json.loads((arguments.folder / "unet" / "config.json").read_text())
         save_file(inputs(unet, arguments.batch), scratch / "inputs.safetensors")
-    seconds = [measure(kind, by, arguments, scratch, stage) for by in ("core", "torch")]
+    seconds = [measure(kind, by, arguments, scratch) for by in ("core", "torch")]
     if None in seconds:
-        return seconds[0]
+        return None
     figures = {"part": kind, "precision": arguments.precision, "batch": arguments.batch}
     figures |= {"ratio": seconds[0] / seconds[1]}
+    predictions = None
     if kind == "forward":
-        ours, theirs = (load_file(scratch / f"{name}.safetensors")["sample"] for name in ("core", "torch"))
-        figures |= {"difference": ((ours - theirs).abs().max() / theirs.abs().max()).item()}
+        # Copies, as the files are written anew for the next precision.
+        predictions = [load_file(scratch / f"{name}.safetensors")["sample"].clone() for name in ("core", "torch")]
+        ours, theirs = predictions
+        figures |= {"difference": relative(ours - theirs, theirs, lambda x: x.abs().max())}
+    if full:
+        pairs = zip(predictions, full)
+        ours, theirs = (relative(a - b, b, lambda x: x.square().mean().sqrt()) for a, b in pairs)
+        figures |= {"rounding": ours, "torch_rounding": theirs, "only_rounding": ours <= 2 * theirs}
     say(**figures)
-    return seconds[0]
+    return predictions
 
 
-def sweep(kinds, arguments, scratch):
+def sweep(kind, arguments, scratch):
     """Both batch sizes in float32 and in half precision."""
     for arguments.batch in [1, 2] if arguments.tiny else [1, 6]:
+        full = None
         for arguments.precision in ["float32", "float16"]:
-            for kind in kinds:
-                compare(kind, arguments, scratch)
+            full = compare(kind, arguments, scratch, full)
 
 
 def compiled(arguments, scratch):
@@ -381,7 +396,7 @@ def main():
         scratch = pathlib.Path(scratch)
         match arguments.task:
             case "forward" | "step":
-                sweep([arguments.task], arguments, scratch)
+                sweep(arguments.task, arguments, scratch)
             case "compiled":
                 compiled(arguments, scratch)
             case "recipe":
