@@ -18,7 +18,6 @@
 //! | intervals, tables, figures, tables of several experiments | [`statistics`], [`report`], [`merge`] |
 //! | required size of an experiment, distance to the committed reference | [`precision`], [`mod@reference`] |
 
-pub mod alignment;
 mod attention;
 pub mod attention_file;
 pub mod base;

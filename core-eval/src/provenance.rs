@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 use core_model::files::{read_to_string, sha256};
 use core_model::folder::EncoderFolder;
 use core_model::photos::PhotoFolder;
+use core_train::data::landmarks::LANDMARKS;
 use serde_json::{Map, Value, json};
 
-use crate::landmarks::LANDMARKS;
 use crate::masks::MASKS;
 use crate::metrics::{EncoderFolders, FaceInput};
 use crate::protocol::Protocol;

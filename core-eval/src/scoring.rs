@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use core_train::config::ConceptConfig;
+use core_train::data::landmarks::{LANDMARKS, LandmarkFile};
 use core_train::progress::Progress;
 
 use crate::experiment::Experiment;
 use crate::gallery::{BATCH, Gallery, ImageFeatures, ImageFile, MaskSource, Needs, TextFeatures};
 use crate::images::{Wanted, wanted};
-use crate::landmarks::{LANDMARKS, LandmarkFile};
 use crate::metrics::{Compared, FaceInput, Feature, Metric, Scores, direction};
 use crate::photo_files::{learned_files, photo_files};
 use crate::plan::Cell;

@@ -15,7 +15,7 @@
 //! | models as they lie on disk | [`folder`] |
 //! | prompts to numbers | [`tokenizer`] |
 //! | the U-Net, the autoencoder, the text encoder | [`unet`], [`vae`], [`text_encoder`] |
-//! | images to numbers | [`image_processor`] |
+//! | images to numbers, faces aligned | [`image_processor`], [`alignment`] |
 //! | image encoders and the segmenter, for scores | [`clip`], [`siglip`], [`dino`], [`iresnet`], [`clipseg`] |
 //! | people from photos without training | [`photomaker`], [`face2diffusion`], [`id_adapter`] |
 //! | noise schedules for training and sampling | [`noise_scheduler`] |
@@ -23,6 +23,7 @@
 //! | folders of photos, and what other files are | [`photos`], [`file_kind`] |
 //! | devices, files, random numbers, memory | [`device`], [`files`], [`rng`], [`allocator`] |
 
+pub mod alignment;
 pub mod allocator;
 pub mod changed_weights;
 pub mod checkpoint;

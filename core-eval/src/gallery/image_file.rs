@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use core_model::alignment::Landmarks;
 use core_model::image_processor::load_image;
 use core_model::photos::PhotoFolder;
 use image::RgbImage;
 use rayon::prelude::*;
 
-use crate::alignment::Landmarks;
 use crate::masks::{MASKS, mask_file, no_class_word};
 
 /// An image to be scored, or a photo.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
+use core_model::alignment::aligned_face;
 use core_model::folder::EncoderFolder;
 use image::{GrayImage, RgbImage};
 
@@ -21,7 +22,6 @@ use image_file::is_black;
 pub use image_file::{ImageFile, MaskSource, load_images, masked_photos, photos};
 pub(crate) use store::{Key, Store};
 
-use crate::alignment::aligned_face;
 use crate::masks::Outline;
 use crate::masks::{
     MASKS, Segmenter, from_runs, is_empty, large_parts, masked, read_mask, to_runs,

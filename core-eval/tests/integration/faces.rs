@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use core_eval::alignment::aligned_face;
 use core_eval::experiment::Experiment;
 use core_eval::metrics::{Metric, cosine};
 use core_eval::plan::plan;
+use core_model::alignment::aligned_face;
 use core_model::image_processor::load_image;
 use serde_json::Value;
 

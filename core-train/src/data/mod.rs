@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod draws;
+pub mod landmarks;
 pub mod nested_dropout;
 pub mod photos;
 pub mod prior;

@@ -20,12 +20,12 @@ use core_model::files::write_atomically;
 use core_model::folder::EncoderFolder;
 use core_model::photos::PhotoFolder;
 use core_model::source::EncoderSource;
+use core_train::data::landmarks::{HOW, LandmarkFile};
 use serde_json::{Map, Value};
 
 use super::say;
 use core_eval::gallery::Gallery;
 use core_eval::judge::{JudgeCommand, Question};
-use core_eval::landmarks::{HOW, LandmarkFile};
 use core_eval::metrics::{Compared, EncoderFolders, FaceInput, Metric};
 use core_eval::protocol::Protocol;
 use core_eval::provenance::protocol_json;

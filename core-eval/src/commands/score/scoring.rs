@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
+use core_train::data::landmarks::LandmarkFile;
 use core_train::progress::Progress;
 
 use super::concepts::{ConceptPhotos, Concepts};
 use super::items::Item;
 use super::table::ImageScores;
 use core_eval::gallery::{BATCH, Gallery, ImageFeatures, ImageFile, MaskSource, Needs};
-use core_eval::landmarks::LandmarkFile;
 use core_eval::metrics::{Metric, Scores};
 use core_eval::protocol::{Protocol, is_unrelated};
 use core_eval::scoring::{BaseImage, Others, Place, lacks_face, scores};

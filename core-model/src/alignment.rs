@@ -1,8 +1,11 @@
 //! Faces aligned to five points, as the networks that tell people apart were trained on them: insightface's
-//! `norm_crop` with OpenCV's `warpAffine`, to the last bit of OpenCV 4.
+//! `norm_crop` with OpenCV's `warpAffine`, to the last bit of OpenCV 4. Face2Diffusion calls `warpPerspective`
+//! with the same matrix and INTER_AREA, which OpenCV turns into INTER_LINEAR; places are rounded a little
+//! otherwise there, by which one value in a hundred differs.
 
-use core_model::iresnet::FACE_SIDE;
 use image::{Rgb, RgbImage};
+
+use crate::iresnet::FACE_SIDE;
 
 /// Where eyes, tip of the nose and corners of the mouth are in an image, (x, y) in pixels: the left eye of
 /// the image first.
@@ -22,7 +25,7 @@ const PLACE: f64 = 1024.0;
 const STEPS: i64 = 32;
 
 /// Whether landmarks are too near to each other to say where a face is.
-pub(crate) fn coincide(landmarks: &Landmarks) -> bool {
+pub fn coincide(landmarks: &Landmarks) -> bool {
     let [x, y] = mean(landmarks);
     let far = |[a, b]: &[f64; 2]| (a - x).abs() > 1e-3 || (b - y).abs() > 1e-3;
     !landmarks.iter().any(far)
@@ -97,7 +100,7 @@ fn interpolated(image: &RgbImage, x: i64, y: i64) -> Rgb<u8> {
 mod tests {
     use std::path::Path;
 
-    use core_model::image_processor::load_image;
+    use crate::image_processor::load_image;
 
     use super::*;
 
@@ -152,6 +155,33 @@ mod tests {
                 assert!(ours.abs_diff(*theirs) <= 1, "{name}");
             }
         }
+    }
+
+    #[test]
+    fn the_other_warp_of_opencv_gives_the_same_but_for_steps_of_interpolation() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/alignment");
+        // The means of the points of the eyes in photo/landmarks.csv, and its points 31, 49 and 55.
+        let table = std::fs::read_to_string(folder.join("photo/landmarks.csv")).expect("a file");
+        let row = table.lines().nth(1).expect("a row").split(',').skip(1);
+        let row: Vec<f64> = row.map(|value| value.parse().expect("a number")).collect();
+        let mean = |points: std::ops::Range<usize>| {
+            let of = |axis: usize| points.clone().map(|n| row[2 * n + axis]).sum::<f64>();
+            [of(0), of(1)].map(|sum| sum / points.len() as f64)
+        };
+        let point = |n: usize| mean(n..n + 1);
+        let five = [mean(36..42), mean(42..48), point(30), point(48), point(54)];
+        let theirs = load_image(&folder.join("face2diffusion.png")).expect("a fixture");
+        let ours = aligned_face(&picture(), &five);
+        assert_eq!(
+            picture(),
+            load_image(&folder.join("photo/0.png")).expect("a photo")
+        );
+        let pairs = ours.as_raw().iter().zip(theirs.as_raw());
+        let differences: Vec<u8> = pairs.map(|(a, b)| a.abs_diff(*b)).collect();
+        // The steps are 1/32 pixel, and 255 levels are the highest edge.
+        assert!(differences.iter().all(|levels| *levels <= 8));
+        let more = differences.iter().filter(|levels| **levels > 1).count();
+        assert!(more * 50 < differences.len(), "{more}");
     }
 
     #[test]
