@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use core_model::alignment::Landmarks;
 use core_model::files::{hex, sha256};
 use core_model::folder::ModelFolder;
 use core_model::id_adapter::IdAdapterFolder;
@@ -10,7 +11,7 @@ use core_model::photos::PhotoFolder;
 use core_train::RunConfig;
 use core_train::config::ConceptConfig;
 use core_train::data::rendered::say_other_photos;
-use core_train::tuning_free::photo_files;
+use core_train::tuning_free::{photo_files, photo_landmarks};
 use sha2::{Digest, Sha256};
 
 use crate::experiment::Experiment;
@@ -89,6 +90,8 @@ fn photo_hashes(concept: &ConceptConfig) -> Result<Vec<String>> {
 struct EncoderHashes {
     /// The number of photos that count.
     photos: usize,
+    /// Where the faces in these photos are, where that counts.
+    landmarks: Option<Vec<Landmarks>>,
     /// The digests of the encoder's files.
     files: Vec<String>,
 }
@@ -97,6 +100,7 @@ struct EncoderHashes {
 fn encoder_hashes(config: &mut RunConfig) -> Result<EncoderHashes> {
     let mut hashes = EncoderHashes {
         photos: usize::MAX,
+        landmarks: photo_landmarks(config)?,
         files: Vec::new(),
     };
     if config.adapter.is_some() {
@@ -112,8 +116,9 @@ fn encoder_hashes(config: &mut RunConfig) -> Result<EncoderHashes> {
     Ok(hashes)
 }
 
-/// The address depends on the recipe, the concept, the photos, the files of the model and of a tuning-free
-/// encoder, the seed and the format of runs; not on where any of them lies.
+/// The address depends on the recipe, the concept, the photos and, where an encoder reads them, the places of the
+/// faces in these, the files of the model and of a tuning-free encoder, the seed and the format of runs; not on
+/// where any of them lies.
 fn address(config: &RunConfig, model: &ModelFolder, photos: &[String]) -> Result<String> {
     let mut config = config.clone();
     let adapter = encoder_hashes(&mut config)?;
@@ -138,6 +143,9 @@ fn address(config: &RunConfig, model: &ModelFolder, photos: &[String]) -> Result
     }
     for hash in photos.iter().take(adapter.photos) {
         hasher.update(format!("\0{hash}"));
+    }
+    if let Some(landmarks) = adapter.landmarks {
+        hasher.update(format!("\0{landmarks:?}"));
     }
     for hash in adapter.files {
         hasher.update(format!("\0{hash}"));

@@ -6,7 +6,8 @@
 //! | `face2diffusion` | `msid.safetensors`, `msid.pt` as published or `msid/model.safetensors`; `mapping.safetensors`, or `mapping.pt` as published |
 //!
 //! `adapter.json` names the kind and the sizes that differ from the published ones. With
-//! `preprocessor_config.json` photos are prepared as that says.
+//! `preprocessor_config.json` photos are prepared as that says. Without it, the published encoder of
+//! Face2Diffusion reads faces that were aligned by landmarks, and all others whole photos.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::face2diffusion::{Face2Diffusion, Face2DiffusionConfig, Mapping, canonical_msid_key};
 use crate::files::sha256;
 use crate::image_processor::ImageProcessor;
+use crate::iresnet::FACE_SIDE;
 use crate::lora::{LayerNames, Lora, LoraForm};
 use crate::network::Network;
 use crate::personalized::PersonalizedModel;
@@ -65,6 +67,17 @@ impl IdAdapterConfig {
         match self {
             Self::PhotoMaker(config) => config.width(),
             Self::Face2Diffusion(config) => config.text_width,
+        }
+    }
+
+    /// Whether its encoder was trained on aligned faces: with the norm heads and the image size of the
+    /// published Face2Diffusion.
+    fn is_of_aligned_faces(&self) -> bool {
+        match self {
+            Self::PhotoMaker(_) => false,
+            Self::Face2Diffusion(config) => {
+                config.msid.norm_heads && config.msid.image_size == FACE_SIDE
+            }
         }
     }
 
@@ -147,6 +160,11 @@ impl IdAdapterFolder {
             let reason = format!("has no weights; expected one of {}", names.join(", "));
             Error::format(&self.path, reason)
         })
+    }
+
+    /// Whether photos have to be aligned by landmarks before they are prepared.
+    pub fn reads_aligned_faces(&self) -> bool {
+        self.config.is_of_aligned_faces() && !self.path.join(PROCESSOR).is_file()
     }
 
     /// How photos are prepared.

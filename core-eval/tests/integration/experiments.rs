@@ -62,6 +62,7 @@ fn every_shipped_experiment_parses() {
         "paper/table3.toml",
         "paper/test-time.toml",
         "paper/faces.toml",
+        "paper/face2diffusion.toml",
     ] {
         let experiment = Experiment::load(&experiments().join(name)).unwrap();
         assert!(!experiment.variants.is_empty(), "{name}");

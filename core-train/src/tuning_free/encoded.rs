@@ -8,11 +8,11 @@ use core_model::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
 use core_model::face2diffusion::VECTORS;
 use core_model::files::hex;
 use core_model::id_adapter::{IdAdapterConfig, IdAdapterFolder};
-use core_model::image_processor::load_image;
 use core_model::lora::LayerNames;
 use core_model::params::to_vec;
 use sha2::{Digest, Sha256};
 
+use super::faces::load_photos;
 use super::{Opened, photo_files};
 use crate::base_model::BaseModel;
 use crate::error::{Error, Result};
@@ -33,12 +33,11 @@ impl Encoded {
     /// Encodes the photos of a run.
     ///
     /// # Errors
-    /// Too few photos, one that cannot be read; weights that do not fit.
+    /// Too few photos, one that cannot be read or whose face is not known where it has to be; weights that do not
+    /// fit.
     pub(super) fn of_photos(opened: &Opened<'_>, base: &BaseModel) -> Result<Self> {
         let folder = &opened.folder;
-        let files = photo_files(opened.config)?;
-        let photos = files.iter().map(|file| load_image(file));
-        let photos = photos.collect::<core_model::Result<Vec<_>>>()?;
+        let photos = load_photos(opened.config, folder)?;
         let pixels = folder.processor()?.preprocess(&photos, &base.device)?;
         Ok(Self(match folder.config() {
             IdAdapterConfig::PhotoMaker(_) => {

@@ -4,9 +4,11 @@
 //! | module | |
 //! |---|---|
 //! | `encoded` | `id_embeds.safetensors`, what an encoder makes of photos |
+//! | `faces` | photos aligned by their landmarks |
 //! | `person` | the base model with it |
 
 mod encoded;
+mod faces;
 mod person;
 
 use std::path::PathBuf;
@@ -18,6 +20,7 @@ use core_model::photos::PhotoFolder;
 use core_model::tokenizer::Tokenizer;
 
 pub use encoded::ID_EMBEDS;
+pub use faces::photo_landmarks;
 pub(crate) use person::with_person;
 
 use crate::base_model::BaseModel;
@@ -171,12 +174,16 @@ pub(crate) fn run_on(
 /// What a run says of its encoder, for readers.
 ///
 /// # Errors
-/// A folder that is none of an encoder, too few photos.
+/// A folder that is none of an encoder, too few photos, faces that are not known and have to be.
 pub(crate) fn describe(config: &RunConfig, adapter: &TuningFree) -> Result<String> {
     let folder = IdAdapterFolder::open(&adapter.path)?;
     let photos = photo_files(config)?.len();
+    let aligned = match photo_landmarks(config)? {
+        Some(_) => ", aligned by landmarks.csv",
+        None => "",
+    };
     Ok(format!(
-        "adapter: {} of {photos} photos; nothing is trained\n",
+        "adapter: {} of {photos} photos{aligned}; nothing is trained\n",
         folder.config().name()
     ))
 }

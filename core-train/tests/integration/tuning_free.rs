@@ -6,18 +6,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use core_model::Network;
-use core_model::checkpoint::Checkpoint;
+use core_model::checkpoint::{Checkpoint, TensorToWrite, save_tensors};
 use core_model::device::parse_device;
 use core_model::dino::{DinoConfig, DinoModel};
 use core_model::face2diffusion::{Face2DiffusionConfig, Mapping, MsidConfig};
 use core_model::folder::ModelFolder;
-use core_model::id_adapter::{save_face2diffusion, save_photomaker};
+use core_model::id_adapter::{
+    IdAdapterConfig, IdAdapterFolder, save_face2diffusion, save_photomaker,
+};
+use core_model::image_processor::ImageProcessor;
 use core_model::lora::Lora;
 use core_model::params::{Added, Extension};
 use core_model::personalized::PersonalizedModel;
 use core_model::photomaker::PhotoMaker;
 use core_model::pipeline::StableDiffusionPipeline;
 use core_model::precision::Precision;
+use core_train::tuning_free::photo_landmarks;
 use tempfile::TempDir;
 
 use crate::common::{fixture, photos, write};
@@ -277,6 +281,117 @@ fn photos_and_encoders_that_do_not_fit_are_refused_by_key() {
     let message = sandbox.refused(class, "photomaker", stages);
     assert_says(&message, &["stages", "[adapter]"]);
     assert!(!sandbox.path("refused").exists());
+}
+
+fn aligned_fixture(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core-model/tests/fixtures");
+    folder.join("alignment").join(name)
+}
+
+/// A Face2Diffusion with the image size and the norm heads of the published one: the small one of core-model's
+/// tests, whose patches are stretched from 8 to 56 pixels.
+fn published_face2diffusion(folder: &Path) {
+    let device = parse_device("cpu").unwrap();
+    fs::create_dir_all(folder).unwrap();
+    let small = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../core-model/tests/fixtures/id-adapters/face2diffusion");
+    let adapter = IdAdapterFolder::open(&small).unwrap();
+    let IdAdapterConfig::Face2Diffusion(mut config) = adapter.config().clone() else {
+        panic!("another kind");
+    };
+    assert!(config.msid.norm_heads && config.msid.patch_size == 8);
+    (config.msid.image_size, config.msid.patch_size) = (112, 56);
+    config.text_width = WIDTH;
+    let file = Checkpoint::open(&small.join("msid.pt"), |key| Some(key.into())).unwrap();
+    let keys = file
+        .keys()
+        .filter(|key| !key.ends_with("num_batches_tracked"));
+    let tensors = keys.map(|key| {
+        let (mut values, mut shape) = file.read_f32(key).unwrap().unwrap();
+        if key == "patch_embed.proj.weight" {
+            let stretched = |index: usize| {
+                let (row, column) = (index / 56 % 56, index % 56);
+                values[index / (56 * 56) * 64 + row / 7 * 8 + column / 7] / 49.0
+            };
+            values = (0..values.len() * 49).map(stretched).collect();
+            shape[2..].fill(56);
+        }
+        TensorToWrite {
+            name: key.to_string(),
+            shape,
+            values,
+        }
+    });
+    let tensors = tensors.collect();
+    let path = folder.join("msid.safetensors");
+    let mapping = Mapping::init(&config, 3, &device).unwrap();
+    save_face2diffusion(folder, &config, &mapping).unwrap();
+    save_tensors(&path, tensors, Precision::Float32, &[]).unwrap();
+}
+
+/// What the encoder of a run made of the photos.
+fn id_embeds(run: &Path) -> Vec<f32> {
+    let path = run.join("id_embeds.safetensors");
+    let file = Checkpoint::open(&path, |key| Some(key.into())).unwrap();
+    file.read_f32("id_embeds").unwrap().unwrap().0
+}
+
+#[test]
+fn the_published_face2diffusion_reads_faces_aligned_by_their_landmarks() {
+    let sandbox = Sandbox::new();
+    let (photos, encoder) = (sandbox.path("photos"), sandbox.path("face2diffusion"));
+    fs::remove_dir_all(&photos).unwrap();
+    fs::remove_dir_all(&encoder).unwrap();
+    fs::create_dir(&photos).unwrap();
+    published_face2diffusion(&encoder);
+    for name in ["0.png", "landmarks.csv"] {
+        fs::copy(aligned_fixture("photo").join(name), photos.join(name)).unwrap();
+    }
+    let aligned = id_embeds(&sandbox.face2diffusion("aligned"));
+    let run = sandbox.path("run.toml");
+    let config = core_train::RunConfig::load(&run, &[]).unwrap();
+    assert!(photo_landmarks(&config).unwrap().is_some());
+
+    // The crop of OpenCV, with a file that says how it is prepared, is not aligned again.
+    ImageProcessor::vit(112).save(&encoder).unwrap();
+    let whole = id_embeds(&sandbox.face2diffusion("whole"));
+    fs::remove_file(photos.join("landmarks.csv")).unwrap();
+    fs::copy(aligned_fixture("face2diffusion.png"), photos.join("0.png")).unwrap();
+    assert_eq!(photo_landmarks(&config).unwrap(), None);
+    let crop = id_embeds(&sandbox.face2diffusion("crop"));
+    let difference = |other: &[f32]| {
+        let pairs = crop.iter().zip(other);
+        let largest = pairs.fold(0.0_f32, |all, (a, b)| all.max((a - b).abs()));
+        largest / crop.iter().fold(0.0, |all, value| value.abs().max(all))
+    };
+    // Steps of 1/32 pixel at which the two warps of OpenCV round differently.
+    assert!(difference(&aligned) < 2e-3, "{}", difference(&aligned));
+    assert!(difference(&whole) > 2e-2, "{}", difference(&whole));
+}
+
+#[test]
+fn photos_without_landmarks_are_refused_by_the_published_face2diffusion() {
+    let sandbox = Sandbox::new();
+    let encoder = sandbox.path("face2diffusion");
+    fs::remove_dir_all(&encoder).unwrap();
+    published_face2diffusion(&encoder);
+    let refused = || sandbox.refused("num_vectors = 2", "face2diffusion", "");
+    let parts = ["photos/landmarks.csv", "is missing", "5 points", "or 68"];
+    assert_says(&refused(), &parts);
+    let file = sandbox.path("photos/landmarks.csv");
+    let header = "image,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5\n";
+    let row = |name: &str| format!("{name},20,24,42,23,31,35,23,45,40,44\n");
+    let names = names(&sandbox.path("photos"));
+    let photos: Vec<&String> = names.iter().filter(|name| name.ends_with(".png")).collect();
+    assert_eq!(photos.len(), 3);
+    let rows = format!("{header}{}{}", row(photos[0]), row(photos[1]));
+    fs::write(&file, &rows).unwrap();
+    let missing = format!("no row for the photo `{}`", photos[2]);
+    assert_says(&refused(), &["landmarks.csv", &missing, "no face"]);
+    assert!(!sandbox.path("refused").exists());
+    // A photo that is not used needs none.
+    sandbox.write("num_vectors = 2", "face2diffusion", "photos = 2");
+    sandbox.run("two", &[]).unwrap();
 }
 
 #[test]
