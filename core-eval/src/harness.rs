@@ -322,9 +322,10 @@ impl<'a> Harness<'a> {
     /// The references of every concept after the autoencoder; none of concepts without references.
     fn decoded(&self) -> Result<Vec<Vec<ImageFile>>> {
         let folder = self.file(KEPT).join("decoded");
+        let faces = self.gallery.face_input();
         let concepts = self.experiment.concepts.iter();
         concepts
-            .map(|concept| decoded_references(&self.base, concept, &folder))
+            .map(|concept| decoded_references(&self.base, concept, faces, &folder))
             .collect()
     }
 

@@ -448,3 +448,94 @@ fn an_experiment_asks_for_the_landmarks_of_its_images_once_they_are_drawn() {
     let checks = sandbox.read("results/small/checks.csv");
     assert_eq!(measured(&checks, "CoRe", "no_face"), 3.0);
 }
+
+#[test]
+fn aligned_faces_after_the_autoencoder_are_those_of_the_references() {
+    let sandbox = Sandbox::finished();
+    let folder = iresnet().display().to_string();
+    sandbox.edit(
+        "dino = \"dino\"",
+        &format!("dino = \"dino\"\nidentity = \"{folder}\""),
+    );
+    for concept in ["spotted-dog", "striped-cup"] {
+        let rows = landmarks(PHOTOS.into_iter());
+        sandbox.write(&format!("{concept}/landmarks.csv"), &rows);
+    }
+    // Two references, the second not square, with the face in another place.
+    let cup = |name: &str| load_image(&sandbox.path("striped-cup").join(name)).unwrap();
+    let wide = image::imageops::resize(&cup("1.png"), 128, 96, image::imageops::Triangle);
+    let second = [
+        [52.0, 40.0],
+        [80.0, 42.0],
+        [66.0, 52.0],
+        [55.0, 66.0],
+        [78.0, 67.0],
+    ];
+    let columns: Vec<String> = second.iter().flatten().map(f64::to_string).collect();
+    let rows = landmarks(["0.png"].into_iter()) + &format!("1.png,{}\n", columns.join(","));
+    sandbox.write("people/landmarks.csv", &rows);
+    cup("0.png").save(sandbox.path("people/0.png")).unwrap();
+    wide.save(sandbox.path("people/1.png")).unwrap();
+    add_references(&sandbox, "spotted-dog", "../people");
+    let mut reader = csv::Reader::from_path(sandbox.path("results/small/scores.csv")).unwrap();
+    let header = reader.headers().unwrap().clone();
+    let place = header.iter().position(|name| name == "image").unwrap();
+    let images: Vec<String> = reader
+        .records()
+        .map(|row| row.unwrap()[place].into())
+        .collect();
+    let rows = landmarks(images.iter().map(String::as_str));
+    sandbox.write("results/small/landmarks.csv", &rows);
+    sandbox.run("results");
+
+    let device = core_model::device::parse_device("cpu").unwrap();
+    let kind = Metric::named("identity").unwrap().definition().encoder();
+    let encoder = (kind.load)(&iresnet(), &device).unwrap();
+    let feature = |image: &image::RgbImage, points: &[[f64; 2]; 5]| {
+        let face = aligned_face(image, points);
+        encoder.image_features(&[face]).unwrap().remove(0)
+    };
+    let first = [
+        [20.0, 24.0],
+        [42.0, 23.0],
+        [31.0, 35.0],
+        [23.0, 45.0],
+        [40.0, 44.0],
+    ];
+    let photos = [feature(&cup("0.png"), &first), feature(&wide, &second)];
+    let decoded = std::fs::read_dir(sandbox.path("results/small/features/decoded")).unwrap();
+    let decoded = decoded.map(|entry| load_image(&entry.unwrap().path()).unwrap());
+    let decoded: Vec<image::RgbImage> = decoded.collect();
+    let [a, b] = &decoded[..] else {
+        panic!("{} files", decoded.len());
+    };
+    // The height of 96 pixels became the side, and the width of 128 was cut on both ends.
+    let side = f64::from(a.width());
+    let (width, height) = ((side * 128.0 / 96.0).floor(), side);
+    let start = ((width - side) / 2.0).floor();
+    let moved = second.map(|[x, y]| {
+        let x = (x + 0.5) * width / 128.0 - 0.5 - start;
+        [x, (y + 0.5) * height / 96.0 - 0.5]
+    });
+    let scaled = first.map(|point| point.map(|at| (at + 0.5) * side / 64.0 - 0.5));
+    let expected = [(a, b), (b, a)].map(|(first, second)| {
+        let cosines = [
+            cosine(&feature(first, &scaled), &photos[1]),
+            cosine(&feature(second, &moved), &photos[0]),
+        ];
+        cosines.iter().sum::<f64>() / 2.0
+    });
+    let measured = measured(
+        &sandbox.read("results/small/checks.csv"),
+        "photos",
+        "identity_decoded",
+    );
+    // Which file is of which reference its name does not tell.
+    let found = expected.iter().any(|value| (value - measured).abs() < 1e-6);
+    assert!(found, "{expected:?} {measured}");
+    let table = sandbox.read("results/small/table.md");
+    let row = table
+        .lines()
+        .find(|row| row.contains("photos after the autoencoder"));
+    assert!(row.unwrap().contains(&format!("{measured:.4}")), "{table}");
+}

@@ -42,7 +42,7 @@ pub fn squash(image: &RgbImage, side: u32) -> RgbImage {
 }
 
 /// Width and height after the shorter side became `side`; the longer one is rounded down.
-pub(super) fn shortest_side((width, height): (u32, u32), side: u32) -> (u32, u32) {
+pub fn shortest_side((width, height): (u32, u32), side: u32) -> (u32, u32) {
     let (short, long) = (u64::from(width.min(height)), u64::from(width.max(height)));
     let long = (u64::from(side) * long / short.max(1)).min(u64::from(u32::MAX)) as u32;
     if width <= height {

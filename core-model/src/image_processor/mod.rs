@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use encode::encode_jpeg;
-pub use fit::{channels_first, crop, resize_shortest_side, squash};
+pub use fit::{channels_first, crop, resize_shortest_side, shortest_side, squash};
 pub(crate) use load::FORMATS;
 pub use load::load_image;
 use resample::resize_part;

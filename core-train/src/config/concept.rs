@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use core_model::image_processor::{crop, squash};
+use core_model::image_processor::{crop, shortest_side, squash};
 use image::RgbImage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -104,6 +104,23 @@ impl Resize {
             Self::Squash => squash(photo, side),
         }
     }
+
+    /// Where a place in a photo of some width and height, (x, y) in pixels, is in its
+    /// [`square`](Self::square). The centre of the first pixel is (0, 0).
+    pub fn place(self, point: [f64; 2], photo: (u32, u32), side: u32) -> [f64; 2] {
+        let (width, height) = match self {
+            Self::Crop => shortest_side(photo, side),
+            Self::Squash => (side, side),
+        };
+        let moved = |at: f64, from: u32, to: u32| {
+            let scaled = (at + 0.5) * f64::from(to) / f64::from(from) - 0.5;
+            scaled - f64::from((to - side) / 2)
+        };
+        [
+            moved(point[0], photo.0, width),
+            moved(point[1], photo.1, height),
+        ]
+    }
 }
 
 /// The two kinds of concepts for which the paper has prompts.
@@ -122,6 +139,42 @@ impl Group {
         match self {
             Self::Animate => "animate",
             Self::Inanimate => "inanimate",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+
+    #[test]
+    fn a_place_in_a_photo_is_where_its_pixels_are_in_the_square() {
+        let point = [50.3, 21.6];
+        let spot = |x: u32, y: u32| {
+            let (x, y) = (f64::from(x) - point[0], f64::from(y) - point[1]);
+            (-(x * x + y * y) / 18.0).exp()
+        };
+        let photo = RgbImage::from_fn(91, 60, |x, y| Rgb([(255.0 * spot(x, y)) as u8; 3]));
+        for (resize, side) in [(Resize::Crop, 40), (Resize::Squash, 40), (Resize::Crop, 77)] {
+            let (mut sums, mut all) = ([0.0; 2], 0.0);
+            for (x, y, pixel) in resize.square(&photo, side).enumerate_pixels() {
+                let level = f64::from(pixel.0[0]);
+                all += level;
+                sums = [
+                    sums[0] + level * f64::from(x),
+                    sums[1] + level * f64::from(y),
+                ];
+            }
+            let expected = sums.map(|sum| sum / all);
+            let place = resize.place(point, photo.dimensions(), side);
+            for (place, expected) in place.iter().zip(expected) {
+                assert!(
+                    (place - expected).abs() < 0.1,
+                    "{resize:?} {side}: {place} {expected}"
+                );
+            }
         }
     }
 }
