@@ -20,7 +20,7 @@ pub struct CheckRow {
     pub measure: String,
     /// The value; similarities are not scaled by the protocol.
     pub value: f64,
-    /// The prompt or the image that it is about; empty for means.
+    /// The prompt, the image or the files that it is about; empty for means.
     pub place: String,
 }
 
@@ -50,6 +50,8 @@ pub const NO_FACE: &str = "no_face";
 ///   foreground included. Such a foreground is too small to be recognised. Under masked protocols only.
 /// * `closest`: the highest similarity between an image and a photo, of those that are compared with and
 ///   those that are learned from, by the instance metric, and the image. Near 1, the photo was copied.
+/// * `M_own_encoder`: 1 where the network that scores a tuning-free variant is the one that this variant reads
+///   the photos with, and the two equal files; see [`own_encoder`](crate::own_encoder).
 /// * `no_face` and `M_zeros` of a metric that reads faces: the number of images in which none was found,
 ///   and the mean score in which they count as 0.
 pub fn checks(

@@ -6,6 +6,7 @@ use anyhow::Result;
 use core_train::cost::duration;
 
 use crate::experiment::Experiment;
+use crate::own_encoder::say_own_encoders;
 use crate::plan::plan;
 use crate::planned::{PlannedCell, planned_cells};
 use crate::trained::Trained;
@@ -28,6 +29,8 @@ pub fn describe(experiment: &Experiment, results: &Path, say: &dyn Fn(&str)) -> 
     ));
     let missing = experiment.missing();
     if !missing.is_empty() {
+        // Otherwise the plan says it.
+        say_own_encoders(experiment)?;
         for variant in &experiment.variants {
             for concept in &concepts {
                 for seed in &experiment.seeds {

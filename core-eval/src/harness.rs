@@ -31,6 +31,7 @@ use crate::lock;
 use crate::machines::mixture;
 use crate::metrics::Metric;
 use crate::missing;
+use crate::own_encoder::{OwnEncoder, own_encoders};
 use crate::page::{self, Source};
 use crate::part::Part;
 use crate::photo_files::{learned_files, photo_files};
@@ -275,12 +276,15 @@ impl<'a> Harness<'a> {
         gallery.release();
         let images = images?;
         let photos = images.photo_counts();
+        let own_encoders = own_encoders(experiment)?;
         for (index, protocol) in self.protocols.iter().enumerate() {
             let suffix = match index {
                 0 => String::new(),
                 _ => format!("-{}", protocol.name),
             };
             let scores = images.scores(protocol)?;
+            let mut checks = checks(&images, protocol, &scores);
+            checks.extend(own_encoders.iter().map(OwnEncoder::check));
             let weighting = Weighting {
                 averaging: protocol.averaging,
                 photos: &photos,
@@ -292,7 +296,7 @@ impl<'a> Harness<'a> {
             let landmarks = self.results.join(LANDMARKS);
             let tables = Tables {
                 scores: &scores,
-                checks: &checks(&images, protocol, &scores),
+                checks: &checks,
                 weighting,
                 protocol: &protocol_json(
                     protocol,

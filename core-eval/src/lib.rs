@@ -11,6 +11,7 @@
 //! | metrics, and how scores are computed | [`metrics`], [`protocol`], [`gallery`], [`masks`], [`scoring`], [`provenance`] |
 //! | commands that judge images | [`judge`] |
 //! | diversity, copied photos, lowest prompts, scores of photos | [`checks`], [`image_rows`] |
+//! | scores that flatter a variant | [`own_encoder`] |
 //! | context tokens, training curves, scores during training, claims | [`tokens`], [`kept_tokens`], [`curves`], [`validation_scores`], [`effects`] |
 //! | which networks ran, and how often | [`usage`] |
 //! | the report page | [`page`] |
@@ -42,6 +43,7 @@ pub mod machines;
 pub mod masks;
 pub mod merge;
 mod missing;
+pub mod own_encoder;
 pub mod page;
 pub mod part;
 mod photo_files;

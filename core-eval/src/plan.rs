@@ -15,6 +15,7 @@ use core_train::tuning_free::{photo_files, photo_landmarks};
 use sha2::{Digest, Sha256};
 
 use crate::experiment::Experiment;
+use crate::own_encoder::say_own_encoders;
 pub use crate::planned_run::PlannedRun;
 use crate::shared_stages::share;
 
@@ -42,6 +43,7 @@ pub struct Cell {
 /// # Errors
 /// Unreadable photos or model files, a recipe that does not fit a concept.
 pub fn plan(experiment: &Experiment, model: &ModelFolder) -> Result<Vec<Cell>> {
+    say_own_encoders(experiment)?;
     let mut photos = Vec::new();
     for concept in &experiment.concepts {
         photos.push(photo_hashes(concept)?);

@@ -189,6 +189,19 @@ impl Experiment {
         present.chain(absent).collect()
     }
 
+    /// The folders of tuning-free encoders, each with the name of its variant.
+    pub(crate) fn adapters(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.variants.iter().filter_map(|variant| {
+            let adapter = variant.recipe.as_ref()?.adapter.as_ref()?;
+            Some((variant.name.as_str(), adapter.path.as_path()))
+        })
+    }
+
+    /// The same without those that are on this machine.
+    fn absent_adapters(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.adapters().filter(|(_, folder)| !folder.is_dir())
+    }
+
     /// Messages about models and concepts that are not on this machine.
     pub fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
@@ -197,6 +210,12 @@ impl Experiment {
         }
         for folder in &self.absent {
             missing.push(format!("concept folder not present: {}", folder.display()));
+        }
+        for (variant, folder) in self.absent_adapters() {
+            let folder = folder.display();
+            missing.push(format!(
+                "tuning-free encoder of variant `{variant}` not present: {folder}"
+            ));
         }
         for folder in self.evaluation.encoders.paths() {
             if !EncoderSource::from(folder).is_present() {
@@ -211,6 +230,7 @@ impl Experiment {
     pub fn is_obtainable(&self) -> bool {
         let mut encoders = self.evaluation.encoders.paths();
         self.absent.is_empty()
+            && self.absent_adapters().next().is_none()
             && self.model.source().is_obtainable()
             && encoders.all(|folder| EncoderSource::from(folder).is_obtainable())
     }

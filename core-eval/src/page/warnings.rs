@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use indexmap::IndexSet;
+
 use super::data::Page;
 use crate::checks::PHOTOS;
 use crate::machines::mixture;
+use crate::own_encoder;
 use crate::report::ALL_CONCEPTS;
 use crate::statistics::ENOUGH_CONCEPTS;
 
@@ -52,7 +55,18 @@ pub(super) fn warnings(page: &Page) -> Vec<String> {
             ));
         }
     }
+    warnings.extend(flattered(page));
     warnings
+}
+
+/// A sentence for each variant and metric whose network is the variant's own encoder.
+fn flattered(page: &Page) -> IndexSet<String> {
+    let checks = page.protocols.iter().flat_map(|of| &of.checks);
+    let sentences = checks.filter_map(|check| {
+        let metric = own_encoder::metric(&check.measure)?;
+        Some(own_encoder::sentence(&check.variant, metric, &check.place))
+    });
+    sentences.collect()
 }
 
 /// What is missing of single variants, in whole sentences.

@@ -7,12 +7,13 @@ use core_model::dino::{DinoConfig, DinoModel};
 use core_model::face2diffusion::{Face2DiffusionConfig, Mapping, MsidConfig};
 use core_model::folder::ModelFolder;
 use core_model::id_adapter::{save_face2diffusion, save_photomaker};
+use core_model::image_processor::ImageProcessor;
 use core_model::lora::Lora;
 use core_model::params::{Added, Extension};
 use core_model::photomaker::PhotoMaker;
 use core_model::pipeline::StableDiffusionPipeline;
 
-use crate::common::Sandbox;
+use crate::common::{Sandbox, copy};
 
 /// The width of the tiny model's text encoder.
 const WIDTH: usize = 16;
@@ -138,6 +139,71 @@ fn tuning_free_variants_are_drawn_and_scored_beside_trained_ones() {
     write_photomaker(&sandbox, 4);
     sandbox.run("results");
     assert_ne!(source(&sandbox, "PhotoMaker"), run);
+}
+
+#[test]
+fn a_judge_that_is_a_variants_own_encoder_is_told_at_the_start_and_beside_the_checks() {
+    let sandbox = sandbox();
+    let judge = sandbox.path("judge");
+    copy(&sandbox.path("face2diffusion/msid"), &judge);
+    ImageProcessor::vit(32).save(&judge).unwrap();
+    let files = "judge/model.safetensors = msid/model.safetensors";
+    let parts = ["DINO flatters Face2Diffusion", files, "another network"];
+    let run = |more: &[&str]| {
+        let mut command = sandbox.command("results");
+        command.args(["--variant", "Face2Diffusion", "--variant", "PhotoMaker"]);
+        let output = command.args(more).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{errors}");
+        errors
+    };
+    // Of another network nothing is said.
+    assert!(!run(&["--dry-run"]).contains("flatters"));
+    sandbox.edit("dino = \"dino\"", "dino = \"judge\"");
+    for more in [&["--dry-run"][..], &[]] {
+        let errors = run(more);
+        assert_eq!(errors.matches("flatters").count(), 1, "{errors}");
+        for part in [
+            parts[0],
+            "judge/model.safetensors",
+            "face2diffusion/msid/model.safetensors",
+        ] {
+            assert!(errors.contains(part), "{part}: {errors}");
+        }
+    }
+    let checks = sandbox.read("results/small/checks.csv");
+    let row = format!("\nFace2Diffusion,dino_own_encoder,1.0,{files}\n");
+    assert_eq!(checks.matches("own_encoder").count(), 1, "{checks}");
+    assert!(checks.contains(&row), "{checks}");
+    for file in ["table.md", "summary.json"] {
+        let text = sandbox.read(&format!("results/small/{file}"));
+        for part in parts {
+            assert!(text.contains(part), "{file}: {part}: {text}");
+        }
+        assert_eq!(text.matches("flatters").count(), 1, "{file}");
+    }
+}
+
+#[test]
+fn a_dry_run_without_the_model_knows_a_judge_that_is_a_variants_own_encoder() {
+    let sandbox = sandbox();
+    std::fs::remove_dir_all(sandbox.path("model")).unwrap();
+    let judge = "identity = \"face2diffusion/msid\"";
+    sandbox.edit(
+        "dino = \"dino\"",
+        &format!("dino = \"dino\"\n{judge}\nclipseg = \"clipseg\""),
+    );
+    let output = sandbox
+        .command("results")
+        .arg("--dry-run")
+        .output()
+        .unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{errors}");
+    assert!(
+        errors.contains("identity flatters Face2Diffusion"),
+        "{errors}"
+    );
 }
 
 #[test]
