@@ -10,6 +10,7 @@
 //! Face2Diffusion reads faces that were aligned by landmarks, and all others whole photos.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -87,6 +88,17 @@ impl IdAdapterConfig {
             Self::PhotoMaker(config) => config.vision.image_size(),
             Self::Face2Diffusion(config) => config.msid.image_size,
         }
+    }
+}
+
+impl fmt::Display for IdAdapterConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, width, side) = (self.name(), self.width(), self.image_size());
+        write!(
+            f,
+            "tuning-free encoder of {name}, for text encoders of width {width} and photos of {side} x {side} \
+             pixels"
+        )
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::Device;
 use clap::Args;
 use core_model::device::{Gpu, Present, difference_from_cpu, parse_device, present_devices};
 use core_model::folder::ModelFolder;
+use core_model::id_adapter::{ADAPTER, IdAdapterConfig, IdAdapterFolder};
+use core_model::lora::LayerNames;
 use core_model::ops::instruction_set;
 use core_model::pipeline::StableDiffusionPipeline;
 use core_train::run::environment::{built_revision, locked_version};
@@ -167,7 +169,12 @@ fn checkpoints(models: &Path) -> Vec<CheckpointReport> {
             description: what.unwrap_or_else(|error| format!("{error:#}")),
         });
     };
-    add("mini", generator(&models.join("mini")));
+    let base = load_generator(&models.join("mini"));
+    add(
+        "mini",
+        base.as_ref()
+            .map_or_else(|error| Err(anyhow!("{error:#}")), generator),
+    );
     for kind in EncoderKind::all() {
         let name = format!("mini-{}", kind.key);
         let folder = models.join(&name);
@@ -176,6 +183,9 @@ fn checkpoints(models: &Path) -> Vec<CheckpointReport> {
         }
     }
     add("mini-clipseg", segmenter(&models.join("mini-clipseg")));
+    for name in adapters(models) {
+        add(&name, adapter(&models.join(&name), base.as_ref().ok()));
+    }
     all
 }
 
@@ -247,8 +257,12 @@ fn models_folder() -> PathBuf {
         .map_or(here.clone(), |checkout| checkout.join("models"))
 }
 
-fn generator(folder: &Path) -> Result<String> {
-    let pipeline = StableDiffusionPipeline::load(&ModelFolder::new(folder), &Device::flex())?;
+fn load_generator(folder: &Path) -> Result<StableDiffusionPipeline> {
+    let folder = ModelFolder::new(folder);
+    Ok(StableDiffusionPipeline::load(&folder, &Device::flex())?)
+}
+
+fn generator(pipeline: &StableDiffusionPipeline) -> Result<String> {
     let [_, height, width] = pipeline.latent_shape()?;
     Ok(format!(
         "generator, {} tokens, latents of {height} x {width}",
@@ -264,4 +278,39 @@ fn encoder(kind: &EncoderKind, folder: &Path) -> Result<String> {
 fn segmenter(folder: &Path) -> Result<String> {
     let [height, width] = Segmenter::load(folder, &Device::flex())?.input_size()?;
     Ok(format!("CLIPSeg, images of {height} x {width}"))
+}
+
+/// The names of the folders of tuning-free encoders.
+fn adapters(models: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(models).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.path().join(ADAPTER).is_file());
+    let mut names: Vec<String> = folders
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Loads a tuning-free encoder; it has to fit the generator, where that can be used.
+fn adapter(folder: &Path, base: Option<&StableDiffusionPipeline>) -> Result<String> {
+    let folder = IdAdapterFolder::open(folder)?;
+    let (kind, device) = (folder.config(), Device::flex());
+    let load = || -> core_model::Result<()> {
+        match kind {
+            IdAdapterConfig::PhotoMaker(_) => folder.photomaker(&device).map(drop)?,
+            IdAdapterConfig::Face2Diffusion(_) => folder.face2diffusion(&device).map(drop)?,
+        }
+        let Some(base) = base else { return Ok(()) };
+        folder.check_base(&base.model)?;
+        if let IdAdapterConfig::PhotoMaker(_) = kind {
+            folder.lora(&LayerNames::of_model(&base.model))?;
+        }
+        Ok(())
+    };
+    load().with_context(|| kind.to_string())?;
+    let fits = match base {
+        Some(_) => "fits mini",
+        None => "not compared with mini, which cannot be used",
+    };
+    Ok(format!("{kind}, {fits}"))
 }

@@ -1,5 +1,8 @@
 //! Variants that learn nothing: encoders that were trained before read the photos.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use core_model::Network;
 use core_model::Precision;
 use core_model::device::parse_device;
@@ -13,7 +16,7 @@ use core_model::params::{Added, Extension};
 use core_model::photomaker::PhotoMaker;
 use core_model::pipeline::StableDiffusionPipeline;
 
-use crate::common::{Sandbox, copy};
+use crate::common::{Sandbox, copy, core_eval};
 
 /// The width of the tiny model's text encoder.
 const WIDTH: usize = 16;
@@ -204,6 +207,72 @@ fn a_dry_run_without_the_model_knows_a_judge_that_is_a_variants_own_encoder() {
         errors.contains("identity flatters Face2Diffusion"),
         "{errors}"
     );
+}
+
+/// The shipped checkpoints as the doctor finds them in a folder.
+fn doctor(models: &Path) -> BTreeMap<String, (bool, String)> {
+    let mut command = core_eval();
+    command.args(["doctor", "--json", "--models"]).arg(models);
+    let output = command.output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checkpoints = report["checkpoints"].as_array().unwrap().iter();
+    let found = checkpoints.map(|checkpoint| {
+        let path = Path::new(checkpoint["path"].as_str().unwrap());
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let text = checkpoint["description"].as_str().unwrap().to_string();
+        (name, (checkpoint["usable"].as_bool().unwrap(), text))
+    });
+    found.collect()
+}
+
+#[test]
+fn the_doctor_names_encoders_and_tells_those_without_weights_or_of_another_base() {
+    let sandbox = sandbox();
+    let models = sandbox.path("models");
+    for (from, to) in [
+        ("model", "mini"),
+        ("photomaker", "mini-photomaker"),
+        ("face2diffusion", "mini-face2diffusion"),
+        ("face2diffusion", "without-weights"),
+    ] {
+        copy(&sandbox.path(from), &models.join(to));
+    }
+    std::fs::remove_file(models.join("without-weights/mapping.safetensors")).unwrap();
+    let published = "models/published/adapter.json";
+    sandbox.write(published, "{\"kind\": \"photomaker\"}");
+    let found = doctor(&models);
+    let says = |name: &str, usable: bool, parts: &[&str]| {
+        let (of, text) = &found[name];
+        assert_eq!(*of, usable, "{name}: {text}");
+        for part in parts {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    };
+    let sizes = "for text encoders of width 16 and photos of 32 x 32 pixels";
+    says("mini-photomaker", true, &["PhotoMaker", sizes, "fits mini"]);
+    let face2diffusion = ["Face2Diffusion", sizes, "fits mini"];
+    says("mini-face2diffusion", true, &face2diffusion);
+    let missing = ["Face2Diffusion", "no weights", "mapping.pt"];
+    says("without-weights", false, &missing);
+    let missing = ["width 2048", "no weights", "photomaker-v1.bin"];
+    says("published", false, &missing);
+
+    let adapter = models.join("mini-face2diffusion");
+    let wide = Face2DiffusionConfig {
+        msid: MsidConfig::of_vit(vit().config(), &[0, 1]),
+        exp_dim: 3,
+        text_width: 24,
+    };
+    let mapping = Mapping::init(&wide, 3, &parse_device("cpu").unwrap()).unwrap();
+    save_face2diffusion(&adapter, &wide, &mapping).unwrap();
+    let (usable, text) = &doctor(&models)["mini-face2diffusion"];
+    assert!(
+        !usable && text.contains("makes vectors of 24 values"),
+        "{text}"
+    );
+    std::fs::remove_dir_all(models.join("mini")).unwrap();
+    let (usable, text) = &doctor(&models)["mini-face2diffusion"];
+    assert!(*usable && text.contains("not compared with mini"), "{text}");
 }
 
 #[test]

@@ -231,6 +231,7 @@ fn adapter(folder: &Path) -> Result<AdapterReport> {
     Ok(AdapterReport {
         path: folder.to_path_buf(),
         method: adapter.config().name(),
+        what: adapter.config().to_string(),
         width: adapter.config().width(),
         image_size: adapter.config().image_size(),
         weights,

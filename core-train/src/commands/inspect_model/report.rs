@@ -110,6 +110,9 @@ pub(super) struct SingleNetwork {
 pub(super) struct AdapterReport {
     pub(super) path: PathBuf,
     pub(super) method: &'static str,
+    /// The same and what follows, in words.
+    #[serde(skip)]
+    pub(super) what: String,
     /// Channels of what it makes, which are those of the base model's text encoder.
     pub(super) width: usize,
     /// Side of a photo, in pixels.
@@ -235,16 +238,10 @@ impl ModelReport {
 
 impl AdapterReport {
     pub(super) fn lines(&self) -> Vec<String> {
-        let Self {
-            method,
-            width,
-            image_size: side,
-            ..
-        } = self;
         let what = format!(
-            "{}: tuning-free encoder of {method}, for text encoders of width {width} and photos of {side} x \
-             {side} pixels; a recipe names it below [adapter]",
-            self.path.display()
+            "{}: {}; a recipe names it below [adapter]",
+            self.path.display(),
+            self.what
         );
         let files = self.weights.iter();
         let files =
