@@ -81,6 +81,12 @@ pub(super) trait Objective {
         true
     }
 
+    /// The share of the schedule's learning rate with which the parameter of this name learns; by default
+    /// all of it.
+    fn rate(&self, _name: &str) -> f64 {
+        1.0
+    }
+
     /// The function that makes the batch of a step.
     fn batches(&self) -> Box<dyn Fn(u64) -> Self::Batch + Send>;
 

@@ -223,7 +223,7 @@ impl<'a, O: Objective> Session<'a, O> {
             network,
             &self.names,
             &gradients,
-            |_| learning_rate,
+            |name| learning_rate * self.objective.rate(name),
             |_, value| value,
         );
         let decay = self.schedule.ema_decay(step);
@@ -279,7 +279,7 @@ impl<'a, O: Objective> Session<'a, O> {
         };
         let figures: String = quality
             .iter()
-            .map(|(_, value)| format!(",{value:.4}"))
+            .map(|(_, value)| format!(",{value:.5}"))
             .collect();
         text.push_str(&format!(
             "{},{images},{:.0},{loss:.5}{figures}\n",

@@ -123,6 +123,27 @@ fn a_resumed_training_of_photomaker_ends_with_the_bytes_of_an_uninterrupted_one(
 }
 
 #[test]
+fn the_image_tower_of_photomaker_learns_at_a_tenth_of_the_learning_rate() {
+    let folder = sandbox();
+    printed(&file(folder.path(), 1, PHOTOMAKER), &[]);
+    let path = folder.path().join("state/state.safetensors");
+    let state = core_model::checkpoint::Checkpoint::open(&path, |key| Some(key.into())).unwrap();
+    let device = parse_device("cpu").unwrap();
+    let before = DinoModel::load(&folder.path().join("adapter/msid"), &device).unwrap();
+    let mut farthest = 0f32;
+    before.names().read(&before, |param| {
+        let key = format!("network/photomaker.vision_model.{}", param.name);
+        let (now, _) = state.read_f32(&key).unwrap().unwrap();
+        let was = core_model::params::to_vec(param.value);
+        let moved = now.iter().zip(&was).map(|(now, was)| (now - was).abs());
+        farthest = moved.fold(farthest, f32::max);
+    });
+    // The first step of Adam moves a weight by the learning rate, which is 1e-4 after one of 100 steps of
+    // warm-up.
+    assert!((0.9e-5..1.05e-5).contains(&farthest), "{farthest}");
+}
+
+#[test]
 fn a_resumed_training_of_face2diffusion_ends_with_the_bytes_of_an_uninterrupted_one() {
     let folder = resumed_is_uninterrupted(FACE2DIFFUSION, "mapping.safetensors");
     let adapter = IdAdapterFolder::open(&folder.path().join("adapter")).unwrap();
