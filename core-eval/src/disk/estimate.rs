@@ -163,6 +163,8 @@ fn tables(experiment: &Experiment, cells: &[Cell], images: u64, image: u64) -> R
     bytes += concepts.clone().map(sheet).sum::<u64>();
     // An overview of two concepts, and of the first one what masked protocols compare.
     bytes += concepts.clone().take(2).map(overview).sum::<u64>();
+    // The comparison of all variants: eight rows at most, with an input photo each.
+    bytes += (2 * concepts.len() as u64).min(8) * (variants + 1) * ON_SHEET;
     if masked && !concepts.is_empty() {
         bytes += sheet(0) / 2;
     }

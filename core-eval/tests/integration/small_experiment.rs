@@ -55,6 +55,7 @@ fn an_experiment_writes_its_files() {
     assert!(protocol.contains("\"sha256\""), "{protocol}");
     for file in [
         "overview",
+        "comparison",
         "grid-spotted-dog",
         "grid-striped-cup",
         "foregrounds",

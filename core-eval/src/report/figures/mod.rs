@@ -1,6 +1,7 @@
 //! Figures, each a function of the files of a results folder, as PNG and as SVG with text.
 
 mod canvas;
+mod comparison;
 mod forest;
 mod grid;
 mod learning;
@@ -35,7 +36,7 @@ use canvas::Figure;
 use probe::{Choice, PromptProbe, RowOf, TrainedVariants};
 use prompt::PromptFigure;
 use runs::Sources;
-use sheets::{Images, overview_columns};
+use sheets::{Images, below_images, overview_columns};
 
 pub use foregrounds::{Foreground, draw_foregrounds};
 
@@ -390,12 +391,17 @@ impl Drawing<'_> {
         let variants: Vec<String> = tables.variants.iter().filter(chosen).cloned().collect();
         let mut sheets = Vec::new();
         let summary = tables.summaries.first().map_or(&[][..], |(_, rows)| rows);
-        let metric = Metric::of_instances(&tables.scores.metrics);
+        let metric = below_images(&tables.scores.metrics);
         let columns = overview_columns(&variants, summary, &tables.sources, metric);
         sheets.extend(
             images
                 .overview(&columns)?
                 .map(|sheet| ("overview".to_string(), sheet)),
+        );
+        sheets.extend(
+            images
+                .comparison(&variants)?
+                .map(|sheet| ("comparison".to_string(), sheet)),
         );
         sheets.extend(
             images

@@ -1,6 +1,6 @@
 //! Which images the sheets of a results folder show.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use image::RgbImage;
@@ -44,7 +44,7 @@ impl<'a> Images<'a> {
         Self {
             results,
             sources,
-            metric: Metric::of_instances(&scores.metrics),
+            metric: below_images(&scores.metrics),
             first,
         }
     }
@@ -71,15 +71,21 @@ impl<'a> Images<'a> {
         names.into_iter().collect()
     }
 
-    fn prompts(&self, concept: &str) -> Vec<&'a str> {
+    /// The prompts of a concept in order.
+    pub(super) fn prompts(&self, concept: &str) -> Vec<&'a str> {
         let of = self.first.keys().filter(|(_, other, _)| *other == concept);
         let prompts: IndexSet<&str> = of.map(|(.., prompt)| *prompt).collect();
         prompts.into_iter().collect()
     }
 
     /// The class word of a concept, or its name where no source of an image is left.
-    fn word(&self, concept: &'a str) -> &str {
+    pub(super) fn word(&self, concept: &'a str) -> &str {
         self.sources.word(concept).unwrap_or(concept)
+    }
+
+    /// The photos that a concept is learned from.
+    pub(super) fn photos(&self, concept: &str) -> Vec<PathBuf> {
+        self.sources.photos(concept)
     }
 
     /// All prompts of a concept and these variants, the photos above.
@@ -114,8 +120,8 @@ impl<'a> Images<'a> {
         };
         let prompts: Vec<&str> = self.prompts(first).into_iter().filter(common).collect();
         let prompts = self.mixed(&prompts);
-        let words: Vec<&str> = concepts.iter().map(|concept| self.word(concept)).collect();
-        let words = words.join(" / ");
+        let words: IndexSet<&str> = concepts.iter().map(|concept| self.word(concept)).collect();
+        let words = words.into_iter().collect::<Vec<_>>().join(" / ");
         let blocks = concepts
             .iter()
             .map(|concept| self.block(concept, variants, &prompts));
@@ -151,8 +157,8 @@ impl<'a> Images<'a> {
             .collect()
     }
 
-    /// A few prompts of as many kinds as there are, in their order.
-    fn mixed(&self, prompts: &[&'a str]) -> Vec<&'a str> {
+    /// Prompts in an order in which the first ones are of as many kinds as there are.
+    pub(super) fn kinds_in_turn(&self, prompts: &[&'a str]) -> Vec<&'a str> {
         let kind = |prompt: &str| {
             let mut rows = self.first.values();
             rows.find(|row| row.prompt == prompt)
@@ -164,7 +170,13 @@ impl<'a> Images<'a> {
         }
         let longest = kinds.values().map(Vec::len).max().unwrap_or(0);
         let turns = (0..longest).flat_map(|turn| kinds.values().filter_map(move |of| of.get(turn)));
-        let chosen: IndexSet<&str> = turns.copied().take(PROMPTS).collect();
+        turns.copied().collect()
+    }
+
+    /// A few prompts of as many kinds as there are, in their order.
+    fn mixed(&self, prompts: &[&'a str]) -> Vec<&'a str> {
+        let chosen = self.kinds_in_turn(prompts);
+        let chosen = &chosen[..chosen.len().min(PROMPTS)];
         prompts
             .iter()
             .copied()
@@ -200,7 +212,8 @@ impl<'a> Images<'a> {
         }
     }
 
-    fn note(&self) -> String {
+    /// How to read what stands below the images.
+    pub(super) fn note(&self) -> String {
         match self.metric {
             Some(metric) => format!("below each image: {} with the photos", metric.title()),
             None => String::new(),
@@ -213,24 +226,23 @@ impl<'a> Images<'a> {
         for variant in variants {
             let mut cells = Vec::new();
             for prompt in prompts {
-                cells.push(
-                    self.cell(
-                        self.first
-                            .get(&(variant.as_str(), concept, *prompt))
-                            .copied(),
-                    )?,
-                );
+                cells.push(self.image(variant, concept, prompt)?);
             }
             columns.push((variant.clone(), cells));
         }
         Ok(Block {
             title: concept.to_string(),
-            photos: load_images(photos.iter().map(std::path::PathBuf::as_path))?,
+            photos: load_images(photos.iter().map(PathBuf::as_path))?,
             columns,
         })
     }
 
-    fn cell(&self, row: Option<&ScoreRow>) -> Result<Cell> {
+    /// The image of a prompt with its score below it.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    pub(super) fn image(&self, variant: &str, concept: &str, prompt: &str) -> Result<Cell> {
+        let row = self.first.get(&(variant, concept, prompt)).copied();
         let file = row.map(|row| file_of(self.results, row));
         let file = file.filter(|file| file.is_file());
         let image: Option<RgbImage> = match &file {
@@ -247,6 +259,13 @@ impl<'a> Images<'a> {
             framed: false,
         })
     }
+}
+
+/// The metric whose scores stand below images: identity where people are compared, else the one that tells
+/// things of one kind apart.
+pub(super) fn below_images(metrics: &[Metric]) -> Option<Metric> {
+    let of_faces = metrics.iter().copied().find(|metric| metric.reads_faces());
+    of_faces.or_else(|| Metric::of_instances(metrics))
 }
 
 /// The columns of the overview: all variants where they are few; else the first, the one that differs
