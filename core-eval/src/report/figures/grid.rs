@@ -98,7 +98,8 @@ impl Sheet {
 
     /// The upper edge of the photos, of the titles of columns, and of the first row.
     fn heights(&self) -> (u32, u32, u32) {
-        let photos = LINE + 12;
+        let has_titles = self.blocks.iter().any(|block| !block.title.is_empty());
+        let photos = if has_titles { LINE + 12 } else { 0 };
         let titles = match self.has_photos() {
             true => photos + self.step() + 8,
             false => photos,
