@@ -10,7 +10,8 @@ named! {
     "precision",
     /// The number format of frozen weights. The cpu computes everything in float32: a weight is widened
     /// for the operation that uses it. GPUs compute products and convolutions in this format, which add
-    /// up in float32 where the backend can, and everything else in float32.
+    /// up in float32, and everything else in float32; so they do convolutions on wgpu, whose kernel
+    /// would add up in float16.
     #[derive(Default)]
     pub enum Precision {
         /// 4 bytes per weight.

@@ -2,11 +2,13 @@
 //!
 //! An operation computes in the format of its input, to which weights are cast: float32, or half
 //! precision inside a network that [`Precision`](crate::Precision) makes compute so. Activations,
-//! norms and softmax are computed in float32 either way.
+//! norms and softmax are computed in float32 either way, and so are convolutions on wgpu.
 
 use burn::tensor::module;
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
-use burn::tensor::{Bool, DType, FloatDType, Tensor, activation};
+use burn::tensor::{Bool, DType, Device, FloatDType, Tensor, activation};
+
+use super::tape::is_wgpu;
 
 /// A tensor in another number format; nothing happens to one that has it already.
 pub(crate) fn cast<const D: usize>(x: Tensor<D>, to: DType) -> Tensor<D> {
@@ -128,9 +130,20 @@ pub fn conv2d(
     let [top, left, bottom, right] = padding;
     let options =
         ConvOptions::new_with_padding([stride; 2], [(top, bottom), (left, right)], [1, 1], 1);
-    let format = x.dtype();
+    let given = x.dtype();
+    let format = convolved_in(given, &x.device());
     let bias = bias.map(|bias| cast(bias, format));
-    module::conv2d(x, cast(weight, format), bias, options)
+    let y = module::conv2d(cast(x, format), cast(weight, format), bias, options);
+    cast(y, given)
+}
+
+/// The format in which a device convolves what is in `format`. Burn's kernel for wgpu adds up in the
+/// format of its input, and thousands of terms lose most of float16's digits on the way.
+fn convolved_in(format: DType, device: &Device) -> DType {
+    match is_wgpu(device) {
+        true => DType::F32,
+        false => format,
+    }
 }
 
 /// Scaled dot-product attention on [batch, heads, n, d]; with `causal`, position i sees 0..=i.

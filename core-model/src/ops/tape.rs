@@ -3,6 +3,8 @@
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
+#[cfg(feature = "wgpu")]
+use burn::backend::CubeDevice;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
@@ -24,6 +26,21 @@ pub fn is_cpu(device: &Device) -> bool {
         device.clone().inner().as_dispatch(),
         DispatchDevice::Flex(_)
     )
+}
+
+/// Whether the tensors of this device are wgpu's.
+#[cfg(feature = "wgpu")]
+pub(super) fn is_wgpu(device: &Device) -> bool {
+    matches!(
+        device.clone().inner().as_dispatch(),
+        DispatchDevice::Cube(CubeDevice::Wgpu(_))
+    )
+}
+
+/// Never: this program was built without wgpu.
+#[cfg(not(feature = "wgpu"))]
+pub(super) fn is_wgpu(_: &Device) -> bool {
+    false
 }
 
 /// Whether the fused version serves this tensor: float32 on the CPU.

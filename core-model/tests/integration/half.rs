@@ -1,8 +1,9 @@
 //! Networks in float16 against themselves in float32. On the device that `CORE_TEST_DEVICE` names:
 //! GPUs compute in float16, and the cpu widens weights, of which the fixtures lose nothing in float16.
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, FloatDType, Tensor};
 use core_model::conditioning::Conditioning;
+use core_model::ops;
 use core_model::params::{Weights, set_trainable, to_vec};
 use core_model::text_encoder::TextEncoder;
 use core_model::unet::UNet2DConditionModel;
@@ -43,6 +44,37 @@ fn assert_rounded(what: &str, full: &[f32], half: &[f32]) {
     );
     let rounds = Precision::Float16.computed_on(&device()) == DType::F16;
     assert_eq!(worst > 1e-5, rounds, "{what}: differs by {worst:e}");
+}
+
+/// In the format in which the device computes networks in float16.
+fn ones<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    let format = Precision::Float16.computed_on(&device());
+    Tensor::ones(shape, (&device(), format))
+}
+
+/// A sum of ones in float16 stays at 2048, to which it cannot add 1, or at 16384 where eight of them are
+/// added up side by side.
+#[test]
+fn products_and_convolutions_of_float16_add_up_in_float32() {
+    const TERMS: usize = 32_768;
+    let convolve = |x, weight| ops::conv2d(x, weight, None, 1, [0; 4]);
+
+    let product = ops::linear(ones([1, TERMS]), ones([1, TERMS]), None);
+    assert_eq!(to_vec(product), [TERMS as f32], "product");
+    let y = convolve(ones([1, TERMS, 1, 1]), ones([1, TERMS, 1, 1]));
+    assert_eq!(to_vec(y), [TERMS as f32], "convolution");
+
+    let gradient = |of: &Tensor<4>, y: Tensor<4>| {
+        let grads = y.cast(FloatDType::F32).sum().backward();
+        to_vec(of.grad(&grads).unwrap())
+    };
+    let x = ones([1, 1, 1, 1]).autodiff().require_grad();
+    let y = convolve(x.clone(), ones([TERMS, 1, 1, 1]));
+    assert_eq!(gradient(&x, y), [TERMS as f32], "gradient of the input");
+    // One after the other, and few, as Mesa's software driver leaves loops after 65535 rounds.
+    let weight = ones([1, 1, 1, 1]).autodiff().require_grad();
+    let y = convolve(ones([1, 1, 64, 64]), weight.clone());
+    assert_eq!(gradient(&weight, y), [4096.0], "gradient of the weight");
 }
 
 #[test]

@@ -112,8 +112,8 @@ pub struct ModelConfig {
     /// the file does not contain it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prediction_type: Option<PredictionType>,
-    /// The number format of frozen weights in memory. GPUs compute products and convolutions in it; trained
-    /// weights, losses and everything else, and all on the cpu, are in float32. Absent: `float32`.
+    /// The number format of frozen weights in memory. GPUs compute products in it, and cuda convolutions too;
+    /// trained weights, losses and everything else, and all on the cpu, are in float32. Absent: `float32`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
 }

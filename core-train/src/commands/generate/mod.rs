@@ -41,7 +41,7 @@ pub(crate) struct GenerateArgs {
     /// Which of the model's weights, as fp16 for model.fp16.safetensors
     #[arg(long, value_name = "NAME", requires = "model")]
     variant: Option<String>,
-    /// Number format in which the weights are kept in memory, and in which GPUs compute products and convolutions
+    /// Number format in which the weights are kept in memory, and in which GPUs compute products
     #[arg(long, requires = "model", value_parser = one_of(Precision::ALL, Precision::name))]
     precision: Option<Precision>,
     /// Run folder of `core-train train`: its model, concept and tuned U-Net are used
