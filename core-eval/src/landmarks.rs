@@ -33,7 +33,7 @@ pub fn with_known_landmarks(photos: Vec<ImageFile>, folder: &Path) -> Result<Vec
     }
     let file = LandmarkFile::read(&path)?;
     let photos = photos.into_iter().map(|photo| ImageFile {
-        landmarks: file.of(&photo.path.file_name().unwrap_or_default().to_string_lossy()),
+        landmarks: file.find(&photo.path),
         ..photo
     });
     Ok(photos.collect())

@@ -16,16 +16,6 @@ const MEASURE: &str = "_own_encoder";
 /// What stands between two equal files.
 const EQUALS: &str = " = ";
 
-/// The measure in `checks.csv` of a metric.
-pub(crate) fn measure(metric: Metric) -> String {
-    format!("{}{MEASURE}", metric.column())
-}
-
-/// The metric of a measure in `checks.csv`, where it is one of these.
-pub(crate) fn metric(measure: &str) -> Option<Metric> {
-    Metric::named(measure.strip_suffix(MEASURE)?)
-}
-
 /// Two equal files: one of a network that scores images, one of the encoder of a variant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnEncoder {
@@ -56,15 +46,21 @@ impl OwnEncoder {
         });
         CheckRow {
             variant: self.variant.clone(),
-            measure: measure(self.metric),
+            measure: format!("{}{MEASURE}", self.metric.column()),
             value: 1.0,
             place: files.join(EQUALS),
         }
     }
 }
 
+/// What a reader has to know of a row of `checks.csv`; `None` of rows about something else.
+pub(crate) fn of_check(variant: &str, measure: &str, place: &str) -> Option<String> {
+    let metric = Metric::named(measure.strip_suffix(MEASURE)?)?;
+    Some(sentence(variant, metric, place))
+}
+
 /// What a reader of a variant's scores has to know, given the two equal files.
-pub(crate) fn sentence(variant: &str, metric: Metric, files: &str) -> String {
+fn sentence(variant: &str, metric: Metric, files: &str) -> String {
     format!(
         "{} flatters {variant}: the network that scores its images is the one with which it reads the photos \
          ({files}), so what is drawn is what this network sees in a photo, whether or not others see the \

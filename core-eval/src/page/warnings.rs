@@ -7,7 +7,7 @@ use indexmap::IndexSet;
 use super::data::Page;
 use crate::checks::PHOTOS;
 use crate::machines::mixture;
-use crate::own_encoder;
+use crate::own_encoder::of_check;
 use crate::report::ALL_CONCEPTS;
 use crate::statistics::ENOUGH_CONCEPTS;
 
@@ -55,18 +55,11 @@ pub(super) fn warnings(page: &Page) -> Vec<String> {
             ));
         }
     }
-    warnings.extend(flattered(page));
-    warnings
-}
-
-/// A sentence for each variant and metric whose network is the variant's own encoder.
-fn flattered(page: &Page) -> IndexSet<String> {
+    // Every protocol has them; they are said once.
     let checks = page.protocols.iter().flat_map(|of| &of.checks);
-    let sentences = checks.filter_map(|check| {
-        let metric = own_encoder::metric(&check.measure)?;
-        Some(own_encoder::sentence(&check.variant, metric, &check.place))
-    });
-    sentences.collect()
+    let flattered = checks.filter_map(|row| of_check(&row.variant, &row.measure, &row.place));
+    warnings.extend(flattered.collect::<IndexSet<String>>());
+    warnings
 }
 
 /// What is missing of single variants, in whole sentences.

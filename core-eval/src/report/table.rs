@@ -4,7 +4,7 @@ use super::breakdown::{Breakdown, by_chance};
 use super::summary::{ALL_CONCEPTS, SummaryRow, Verdict};
 use crate::checks::{CheckRow, NO_FACE, PHOTOS};
 use crate::metrics::Metric;
-use crate::own_encoder;
+use crate::own_encoder::of_check;
 use crate::protocol::Averaging;
 use crate::statistics::ENOUGH_CONCEPTS;
 
@@ -269,20 +269,11 @@ fn checks_markdown(table: &Table<'_>) -> String {
         );
     }
     text.push('\n');
-    for sentence in flattered(table) {
+    let checks = table.checks.iter();
+    for sentence in checks.filter_map(|row| of_check(&row.variant, &row.measure, &row.place)) {
         text.push_str(&format!("\n{}\n", escaped(&sentence)));
     }
     text
-}
-
-/// A sentence for each variant and metric whose network is the variant's own encoder.
-fn flattered(table: &Table<'_>) -> impl Iterator<Item = String> {
-    table.variants.iter().flat_map(move |variant| {
-        table.metrics.iter().filter_map(move |metric| {
-            let row = table.check(variant, &own_encoder::measure(*metric))?;
-            Some(own_encoder::sentence(variant, *metric, &row.place))
-        })
-    })
 }
 
 fn cell(row: Option<&SummaryRow>) -> String {

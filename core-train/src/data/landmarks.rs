@@ -1,5 +1,6 @@
 //! Files that say where the faces of images are, which detectors of any kind write.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -80,20 +81,25 @@ impl LandmarkFile {
         self.rows.get(&image_name(name)).copied()
     }
 
-    /// The landmarks of a photo in the folder of the file.
+    /// The landmarks of a photo in the folder of the file; none where no face was found in it.
+    pub fn find(&self, photo: &Path) -> Option<Landmarks> {
+        self.of(&file_name(photo))
+    }
+
+    /// The same of a photo that has to show a face.
     ///
     /// # Errors
     /// A photo without a row.
     pub fn of_photo(&self, photo: &Path) -> Result<Landmarks> {
-        let name = photo.file_name().unwrap_or_default().to_string_lossy();
         let missing = || {
+            let name = file_name(photo);
             let reason = format!(
                 "has no row for the photo `{name}`, so no face was found in it; add one, or use a photo that \
                  shows a face"
             );
             ModelError::format(&self.path, reason)
         };
-        Ok(self.of(&name).ok_or_else(missing)?)
+        Ok(self.find(photo).ok_or_else(missing)?)
     }
 
     /// Refuses a file whose rows are about none of these images: their names are spelled otherwise.
@@ -116,6 +122,10 @@ impl LandmarkFile {
         }
         Ok(())
     }
+}
+
+fn file_name(photo: &Path) -> Cow<'_, str> {
+    photo.file_name().unwrap_or_default().to_string_lossy()
 }
 
 /// The name of an image as rows are found by it.

@@ -113,7 +113,7 @@ const FOURFOLD: f64 = 500.0;
 /// The number of people that a step draws from.
 fn people_of_step(step: u64, people: usize) -> usize {
     let grown = FIRST_PEOPLE * 4f64.powf(step as f64 / FOURFOLD);
-    people.min(grown.min(1e9) as usize)
+    people.min(grown as usize)
 }
 
 /// Targets and photos of a step.

@@ -1,5 +1,7 @@
 //! The faces of a run's photos, for encoders that read aligned faces.
 
+use std::path::PathBuf;
+
 use core_model::alignment::{Landmarks, aligned_face};
 use core_model::id_adapter::IdAdapterFolder;
 use core_model::image_processor::load_image;
@@ -19,16 +21,25 @@ pub fn photo_landmarks(config: &RunConfig) -> Result<Option<Vec<Landmarks>>> {
     let Some(adapter) = &config.adapter else {
         return Ok(None);
     };
-    match IdAdapterFolder::open(&adapter.path)?.reads_aligned_faces() {
-        true => landmarks(config).map(Some),
-        false => Ok(None),
-    }
+    let folder = IdAdapterFolder::open(&adapter.path)?;
+    landmarks(config, &folder, &photo_files(config)?)
 }
 
-fn landmarks(config: &RunConfig) -> Result<Vec<Landmarks>> {
-    let photos = photo_files(config)?;
+/// The same of these photos and this encoder.
+///
+/// # Errors
+/// An absent or damaged file, a photo without a row.
+pub(super) fn landmarks(
+    config: &RunConfig,
+    folder: &IdAdapterFolder,
+    photos: &[PathBuf],
+) -> Result<Option<Vec<Landmarks>>> {
+    if !folder.reads_aligned_faces() {
+        return Ok(None);
+    }
     let file = LandmarkFile::read(&config.concept.images.join(LANDMARKS))?;
-    photos.iter().map(|photo| file.of_photo(photo)).collect()
+    let faces = photos.iter().map(|photo| file.of_photo(photo));
+    faces.collect::<Result<_>>().map(Some)
 }
 
 /// The photos of a run as its encoder reads them, before they are prepared.
@@ -39,11 +50,11 @@ pub(super) fn load_photos(config: &RunConfig, folder: &IdAdapterFolder) -> Resul
     let files = photo_files(config)?;
     let photos = files.iter().map(|file| load_image(file));
     let photos = photos.collect::<core_model::Result<Vec<_>>>()?;
-    if !folder.reads_aligned_faces() {
+    let Some(landmarks) = landmarks(config, folder, &files)? else {
         return Ok(photos);
-    }
-    let faces = photos.iter().zip(landmarks(config)?);
+    };
+    let faces = photos.iter().zip(&landmarks);
     Ok(faces
-        .map(|(photo, landmarks)| aligned_face(photo, &landmarks))
+        .map(|(photo, landmarks)| aligned_face(photo, landmarks))
         .collect())
 }

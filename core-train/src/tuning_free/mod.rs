@@ -177,11 +177,12 @@ pub(crate) fn run_on(
 /// A folder that is none of an encoder, too few photos, faces that are not known and have to be.
 pub(crate) fn describe(config: &RunConfig, adapter: &TuningFree) -> Result<String> {
     let folder = IdAdapterFolder::open(&adapter.path)?;
-    let photos = photo_files(config)?.len();
-    let aligned = match photo_landmarks(config)? {
+    let photos = photo_files(config)?;
+    let aligned = match faces::landmarks(config, &folder, &photos)? {
         Some(_) => ", aligned by landmarks.csv",
         None => "",
     };
+    let photos = photos.len();
     Ok(format!(
         "adapter: {} of {photos} photos{aligned}; nothing is trained\n",
         folder.config().name()
