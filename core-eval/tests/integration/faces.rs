@@ -405,8 +405,8 @@ fn landmarks_that_are_missing_are_told_with_the_tools_that_write_them() {
     assert!(message.contains("has no effect"), "{message}");
 }
 
-#[test]
-fn an_experiment_asks_for_the_landmarks_of_its_images_once_they_are_drawn() {
+/// The finished small experiment with the iResNet as identity encoder, and the faces of all photos.
+fn with_aligned_identity() -> Sandbox {
     let sandbox = Sandbox::finished();
     let folder = iresnet().display().to_string();
     sandbox.edit(
@@ -414,27 +414,29 @@ fn an_experiment_asks_for_the_landmarks_of_its_images_once_they_are_drawn() {
         &format!("dino = \"dino\"\nidentity = \"{folder}\""),
     );
     for concept in ["spotted-dog", "striped-cup"] {
-        sandbox.write(
-            &format!("{concept}/landmarks.csv"),
-            &landmarks(PHOTOS.into_iter()),
-        );
+        let rows = landmarks(PHOTOS.into_iter());
+        sandbox.write(&format!("{concept}/landmarks.csv"), &rows);
     }
+    sandbox
+}
+
+/// The names of the images that the small experiment scored.
+fn images_of(sandbox: &Sandbox) -> Vec<String> {
+    let mut reader = csv::Reader::from_path(sandbox.path("results/small/scores.csv")).unwrap();
+    let header = reader.headers().unwrap().clone();
+    let place = header.iter().position(|name| name == "image").unwrap();
+    let rows = reader.records();
+    rows.map(|row| row.unwrap()[place].into()).collect()
+}
+
+#[test]
+fn an_experiment_asks_for_the_landmarks_of_its_images_once_they_are_drawn() {
+    let sandbox = with_aligned_identity();
     let message = Sandbox::failure(sandbox.command("results"));
     for part in ["small/landmarks.csv", "all images are drawn", "insightface"] {
         assert!(message.contains(part), "{part}: {message}");
     }
-    let scores = sandbox.read("results/small/scores.csv");
-    let mut reader = csv::Reader::from_reader(scores.as_bytes());
-    let place = reader
-        .headers()
-        .unwrap()
-        .iter()
-        .position(|name| name == "image")
-        .unwrap();
-    let images: Vec<String> = reader
-        .records()
-        .map(|row| row.unwrap()[place].into())
-        .collect();
+    let images = images_of(&sandbox);
     let some = images.iter().skip(3).map(String::as_str);
     sandbox.write("results/small/landmarks.csv", &landmarks(some));
     sandbox.run("results");
@@ -451,16 +453,7 @@ fn an_experiment_asks_for_the_landmarks_of_its_images_once_they_are_drawn() {
 
 #[test]
 fn aligned_faces_after_the_autoencoder_are_those_of_the_references() {
-    let sandbox = Sandbox::finished();
-    let folder = iresnet().display().to_string();
-    sandbox.edit(
-        "dino = \"dino\"",
-        &format!("dino = \"dino\"\nidentity = \"{folder}\""),
-    );
-    for concept in ["spotted-dog", "striped-cup"] {
-        let rows = landmarks(PHOTOS.into_iter());
-        sandbox.write(&format!("{concept}/landmarks.csv"), &rows);
-    }
+    let sandbox = with_aligned_identity();
     // Two references, the second not square, with the face in another place.
     let cup = |name: &str| load_image(&sandbox.path("striped-cup").join(name)).unwrap();
     let wide = image::imageops::resize(&cup("1.png"), 128, 96, image::imageops::Triangle);
@@ -477,13 +470,7 @@ fn aligned_faces_after_the_autoencoder_are_those_of_the_references() {
     cup("0.png").save(sandbox.path("people/0.png")).unwrap();
     wide.save(sandbox.path("people/1.png")).unwrap();
     add_references(&sandbox, "spotted-dog", "../people");
-    let mut reader = csv::Reader::from_path(sandbox.path("results/small/scores.csv")).unwrap();
-    let header = reader.headers().unwrap().clone();
-    let place = header.iter().position(|name| name == "image").unwrap();
-    let images: Vec<String> = reader
-        .records()
-        .map(|row| row.unwrap()[place].into())
-        .collect();
+    let images = images_of(&sandbox);
     let rows = landmarks(images.iter().map(String::as_str));
     sandbox.write("results/small/landmarks.csv", &rows);
     sandbox.run("results");
