@@ -1,7 +1,9 @@
 //! Intervals: the bootstrap over concepts or prompts, and Student's t.
 
+use std::collections::HashMap;
+
 use core_model::rng::rng;
-use rand::{Rng, RngExt};
+use rand::RngExt;
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
 /// The number of resamples of a bootstrap.
@@ -87,38 +89,120 @@ pub fn resampled(
     purpose: &str,
     resamples: usize,
 ) -> Interval {
-    let mut generator = rng(0, purpose, 0);
-    let whole: Vec<(f64, f64)> = concepts
-        .iter()
-        .zip(weights)
-        .map(|(concept, weight)| (of_concept(concept), *weight))
-        .collect();
-    let mut resample = || {
-        if concepts.len() >= ENOUGH_CONCEPTS {
-            let count = whole.len();
-            return weighted_mean((0..count).map(|_| whole[generator.random_range(0..count)]));
+    Resamples::new(Shape::of(concepts), purpose, resamples).interval(concepts, weights)
+}
+
+/// [`bootstrap`] for many values and one purpose: what is drawn for values of equal shape is drawn once.
+#[derive(Debug)]
+pub struct Bootstrap {
+    purpose: String,
+    known: HashMap<Shape, Resamples>,
+}
+
+impl Bootstrap {
+    /// One that has drawn nothing yet.
+    pub fn new(purpose: String) -> Self {
+        Self {
+            purpose,
+            known: HashMap::new(),
         }
-        let resampled = concepts.iter().zip(weights);
-        weighted_mean(
-            resampled
-                .map(|(prompts, weight)| (of_concept_resampled(prompts, &mut generator), *weight)),
-        )
-    };
-    let mut means: Vec<f64> = (0..resamples)
-        .map(|_| resample().unwrap_or_default())
-        .collect();
-    means.sort_by(f64::total_cmp);
-    let tail = if concepts.len() >= ENOUGH_CONCEPTS {
-        expanded_tail(concepts.len(), concepts.len() - 1)
-    } else {
-        let prompts = concepts.iter().map(Vec::len);
-        let freedom = prompts.clone().map(|count| count.saturating_sub(1)).sum();
-        expanded_tail(prompts.min().unwrap_or(0), freedom)
-    };
-    Interval {
-        mean: weighted_mean(whole).unwrap_or_default(),
-        low: quantile(&means, tail),
-        high: quantile(&means, 1.0 - tail),
+    }
+
+    /// The interval that [`bootstrap`] gives.
+    pub fn interval(&mut self, concepts: &[ConceptValues], weights: &[f64]) -> Interval {
+        let draw = |shape: &Shape| Resamples::new(shape.clone(), &self.purpose, RESAMPLES);
+        let known = self.known.entry(Shape::of(concepts));
+        known.or_insert_with_key(draw).interval(concepts, weights)
+    }
+}
+
+/// The number of prompts and of seeds of each concept.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Shape(Vec<[usize; 2]>);
+
+impl Shape {
+    fn of(concepts: &[ConceptValues]) -> Self {
+        let of_concept = |concept: &ConceptValues| {
+            let seeds = concept.first().map_or(0, Vec::len);
+            [concept.len(), seeds]
+        };
+        Self(concepts.iter().map(of_concept).collect())
+    }
+
+    fn has_enough_concepts(&self) -> bool {
+        self.0.len() >= ENOUGH_CONCEPTS
+    }
+
+    /// Of how many things each number of a resample chooses one: for every concept one of all concepts;
+    /// or for each of its seeds one of them, then for each of its prompts.
+    fn choices(&self) -> Vec<usize> {
+        let concepts = self.0.len();
+        if self.has_enough_concepts() {
+            return vec![concepts; concepts];
+        }
+        let sizes = self.0.iter().flat_map(|[prompts, seeds]| [seeds, prompts]);
+        sizes.flat_map(|size| vec![*size; *size]).collect()
+    }
+}
+
+/// What a bootstrap has drawn for values of one shape.
+#[derive(Debug)]
+struct Resamples {
+    shape: Shape,
+    count: usize,
+    /// The numbers of all resamples, one after the other.
+    numbers: Vec<u32>,
+}
+
+impl Resamples {
+    fn new(shape: Shape, purpose: &str, count: usize) -> Self {
+        let mut generator = rng(0, purpose, 0);
+        let choices = shape.choices();
+        let of_resample = |_| choices.iter().copied();
+        let numbers = (0..count).flat_map(of_resample);
+        let numbers = numbers.map(|choices| generator.random_range(0..choices) as u32);
+        Self {
+            numbers: numbers.collect(),
+            shape,
+            count,
+        }
+    }
+
+    /// The weighted mean over concepts, whose shape is this one, with its interval.
+    fn interval(&self, concepts: &[ConceptValues], weights: &[f64]) -> Interval {
+        let whole: Vec<(f64, f64)> = concepts
+            .iter()
+            .zip(weights)
+            .map(|(concept, weight)| (of_concept(concept), *weight))
+            .collect();
+        let resample = |mut numbers: &[u32]| {
+            if self.shape.has_enough_concepts() {
+                return weighted_mean(numbers.iter().map(|concept| whole[*concept as usize]));
+            }
+            weighted_mean(concepts.iter().zip(weights).map(|(prompts, weight)| {
+                let seeds = prompts.first().map_or(0, Vec::len);
+                let (of_concept, rest) = numbers.split_at(seeds + prompts.len());
+                numbers = rest;
+                let (seeds, chosen) = of_concept.split_at(seeds);
+                (of_concept_resampled(prompts, seeds, chosen), *weight)
+            }))
+        };
+        let size = self.numbers.len() / self.count.max(1);
+        let mut means: Vec<f64> = (0..self.count)
+            .map(|index| resample(&self.numbers[index * size..][..size]).unwrap_or_default())
+            .collect();
+        let tail = if self.shape.has_enough_concepts() {
+            expanded_tail(concepts.len(), concepts.len() - 1)
+        } else {
+            let prompts = concepts.iter().map(Vec::len);
+            let freedom = prompts.clone().map(|count| count.saturating_sub(1)).sum();
+            expanded_tail(prompts.min().unwrap_or(0), freedom)
+        };
+        Interval {
+            mean: weighted_mean(whole).unwrap_or_default(),
+            low: quantile(&mut means, tail),
+            high: quantile(&mut means, 1.0 - tail),
+        }
     }
 }
 
@@ -134,23 +218,27 @@ fn expanded_tail(size: usize, freedom: usize) -> f64 {
     }
 }
 
-fn of_concept_resampled(prompts: &ConceptValues, generator: &mut impl Rng) -> f64 {
-    let count = prompts.first().map_or(0, Vec::len);
-    let seeds: Vec<usize> = (0..count)
-        .map(|_| generator.random_range(0..count))
-        .collect();
-    let resampled = (0..prompts.len()).filter_map(|_| {
-        let prompt = &prompts[generator.random_range(0..prompts.len())];
-        mean(seeds.iter().map(|seed| prompt[*seed]))
+/// The mean over the chosen prompts of their means over the chosen seeds.
+fn of_concept_resampled(prompts: &ConceptValues, seeds: &[u32], chosen: &[u32]) -> f64 {
+    let resampled = chosen.iter().filter_map(|prompt| {
+        let prompt = &prompts[*prompt as usize];
+        match seeds {
+            [seed] => Some(prompt[*seed as usize]),
+            seeds => mean(seeds.iter().map(|seed| prompt[*seed as usize])),
+        }
     });
     mean(resampled).unwrap_or_default()
 }
 
-/// The quantile of sorted values, interpolated linearly.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let at = share * (sorted.len() - 1) as f64;
-    let (low, high) = (at.floor() as usize, at.ceil() as usize);
-    sorted[low] + (sorted[high] - sorted[low]) * (at - low as f64)
+/// The quantile of values, interpolated linearly between neighbours; the values change places.
+fn quantile(values: &mut [f64], share: f64) -> f64 {
+    let at = share * (values.len() - 1) as f64;
+    let below = at.floor() as usize;
+    let (_, low, above) = values.select_nth_unstable_by(below, f64::total_cmp);
+    let low = *low;
+    let next = above.iter().copied().min_by(f64::total_cmp);
+    let high = next.filter(|_| at > below as f64).unwrap_or(low);
+    low + (high - low) * (at - below as f64)
 }
 
 /// Mean and Student's 95 % interval of independent values; infinite for fewer than two.
@@ -245,6 +333,7 @@ mod tests {
 
     #[test]
     fn quantiles_lie_between_neighbours() {
-        assert_eq!(quantile(&[0.0, 1.0, 2.0], 0.25), 0.5);
+        let quantile = |share| super::quantile(&mut [2.0, 0.0, 1.0], share);
+        assert_eq!([0.0, 0.25, 0.5, 1.0].map(quantile), [0.0, 0.5, 1.0, 2.0]);
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{ScoreRow, ScoreTable};
 use crate::metrics::Metric;
 use crate::protocol::Averaging;
-use crate::statistics::{ConceptValues, Interval, bootstrap, mean};
+use crate::statistics::{Bootstrap, ConceptValues, Interval, mean};
 
 /// The value of the column `concept` in rows about the mean over concepts.
 pub const ALL_CONCEPTS: &str = "all";
@@ -155,68 +155,86 @@ pub fn summarize(
     variants: &[String],
     weighting: Weighting<'_>,
 ) -> Vec<SummaryRow> {
-    let metrics = || scores.metrics.iter().copied();
-    let variants = variants.iter().enumerate();
-    let cells: Vec<(usize, &String, Metric)> = variants
-        .flat_map(|(index, variant)| metrics().map(move |metric| (index, variant, metric)))
+    let table: Vec<Vec<Vec<Values<'_>>>> = variants
+        .iter()
+        .map(|variant| {
+            let metrics = scores.metrics.iter();
+            let of_metric = |metric: &Metric| values(&scores.rows, variant, *metric);
+            metrics.map(of_metric).collect()
+        })
         .collect();
-    let Some(&(_, first, _)) = cells.first() else {
-        return Vec::new();
-    };
-    // Every interval draws ten thousand resamples from a generator of its own.
-    let rows = cells
-        .into_par_iter()
-        .flat_map_iter(|(index, variant, metric)| {
-            let ours = values(&scores.rows, variant, metric);
-            let baseline = match index {
-                0 => Vec::new(),
-                _ => values(&scores.rows, first, metric),
-            };
-            let of = Comparison {
-                variant,
-                metric,
-                baseline: &baseline,
-                weighting,
-            };
-            let all: Vec<&Values<'_>> = ours.iter().collect();
-            let whole = (!all.is_empty()).then(|| of.row(ALL_CONCEPTS, &all, all.len()));
+    // What is drawn for an interval depends on metric and concept, and not on the variant.
+    let mut alike: IndexMap<(Metric, &str), Vec<Comparison<'_>>> = IndexMap::new();
+    let mut place = 0;
+    for (index, (variant, of_variant)) in variants.iter().zip(&table).enumerate() {
+        for (column, (metric, ours)) in scores.metrics.iter().zip(of_variant).enumerate() {
+            let whole = (ALL_CONCEPTS, ours.iter().collect(), ours.len());
             let each = ours.iter();
-            let each = each.map(|values| of.row(values.concept, &[values], values.prompts.len()));
-            whole.into_iter().chain(each).collect::<Vec<_>>()
+            let each = each.map(|values| (values.concept, vec![values], values.prompts.len()));
+            let rows = (!ours.is_empty()).then_some(whole).into_iter().chain(each);
+            for (name, concepts, n) in rows {
+                alike.entry((*metric, name)).or_default().push(Comparison {
+                    place,
+                    variant,
+                    concepts,
+                    n,
+                    baseline: match index {
+                        0 => &[],
+                        _ => &table[0][column],
+                    },
+                });
+                place += 1;
+            }
+        }
+    }
+    let alike: Vec<_> = alike.into_iter().collect();
+    let rows = alike
+        .into_par_iter()
+        .flat_map_iter(|((metric, name), comparisons)| {
+            // The purpose is the same for all variants, so the same prompts are drawn for all.
+            let mut bootstrap = Bootstrap::new(format!("bootstrap {} {name}", metric.column()));
+            comparisons.into_iter().map(move |comparison| {
+                let row = comparison.row(metric, name, weighting, &mut bootstrap);
+                (comparison.place, row)
+            })
         });
-    rows.collect()
+    let mut rows: Vec<(usize, SummaryRow)> = rows.collect();
+    rows.sort_by_key(|(place, _)| *place);
+    rows.into_iter().map(|(_, row)| row).collect()
 }
 
-/// A variant under one metric beside the baseline.
+/// A variant's values of one concept, or of all, beside the baseline's.
 struct Comparison<'a> {
+    /// The number of its row.
+    place: usize,
     variant: &'a str,
-    metric: Metric,
+    concepts: Vec<&'a Values<'a>>,
+    n: usize,
     baseline: &'a [Values<'a>],
-    weighting: Weighting<'a>,
 }
 
 impl Comparison<'_> {
-    /// The row about some concepts, under this name.
-    fn row(&self, name: &str, concepts: &[&Values<'_>], n: usize) -> SummaryRow {
-        let plain: Vec<_> = concepts.iter().map(|values| values.plain()).collect();
-        let weights = concepts
-            .iter()
-            .map(|c| self.weighting.weight(self.metric, c));
-        let weights: Vec<f64> = weights.collect();
-        let paired: Option<Vec<_>> = concepts
-            .iter()
+    fn row(
+        &self,
+        metric: Metric,
+        name: &str,
+        weighting: Weighting<'_>,
+        bootstrap: &mut Bootstrap,
+    ) -> SummaryRow {
+        let concepts = || self.concepts.iter();
+        let plain: Vec<_> = concepts().map(|values| values.plain()).collect();
+        let weights: Vec<f64> = concepts().map(|c| weighting.weight(metric, c)).collect();
+        let paired: Option<Vec<_>> = concepts()
             .map(|ours| {
                 let mut baseline = self.baseline.iter();
                 ours.minus(baseline.find(|other| other.concept == ours.concept)?)
             })
             .collect();
-        // The purpose is the same for all variants, so the same prompts are drawn for all.
-        let purpose = format!("bootstrap {} {name}", self.metric.column());
-        let Interval { mean, low, high } = bootstrap(&plain, &weights, &purpose);
-        let difference = paired.map(|paired| bootstrap(&paired, &weights, &purpose));
+        let Interval { mean, low, high } = bootstrap.interval(&plain, &weights);
+        let difference = paired.map(|paired| bootstrap.interval(&paired, &weights));
         SummaryRow {
             variant: self.variant.to_string(),
-            metric: self.metric,
+            metric,
             concept: name.to_string(),
             mean,
             low,
@@ -224,7 +242,7 @@ impl Comparison<'_> {
             difference: difference.map(|d| d.mean),
             difference_low: difference.map(|d| d.low),
             difference_high: difference.map(|d| d.high),
-            n,
+            n: self.n,
         }
     }
 }
