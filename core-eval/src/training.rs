@@ -186,7 +186,7 @@ pub(crate) fn train(
         show_progress: false,
     };
     let base = base.get().map_err(Failure::OfAll)?;
-    match core_train::run_on(base, &run.config, &options) {
+    match core_train::run_on(base.clone(), &run.config, &options) {
         Ok(_) => Ok(Some(task.own_steps().saturating_sub(before))),
         Err(core_train::Error::Interrupted { .. }) => Err(Failure::OfAll(anyhow!(
             "stopped; the same command continues from here"

@@ -147,7 +147,8 @@ impl TrainingCost {
             let of_step = match measured.entry(format!("{:?}", config.stages)) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(place) => {
-                    let cost = workers.alone(|| Ok(cost::measure(base.get()?, config, None)?))?;
+                    let cost =
+                        workers.alone(|| Ok(cost::measure(base.get()?.clone(), config, None)?))?;
                     all.memory = all.memory.max(cost.peak_memory);
                     place.insert(cost.step_seconds)
                 }
@@ -195,7 +196,8 @@ fn time_optimisations(
         let each = match measured.get(&stages) {
             Some(known) => *known,
             None => {
-                let cost = workers.alone(|| Ok(cost::measure(base.get()?, &config, None)?))?;
+                let cost =
+                    workers.alone(|| Ok(cost::measure(base.get()?.clone(), &config, None)?))?;
                 measured.insert(stages, cost.seconds);
                 cost.seconds
             }

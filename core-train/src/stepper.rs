@@ -1,14 +1,17 @@
 //! One optimiser step after the other: what training, estimates, benchmarks and test-time
 //! optimisation have in common.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use core_losses::{LossTerm, total_loss};
-use core_model::noise_scheduler::DdpmScheduler;
+use core_model::noise_scheduler::{DdpmScheduler, SchedulerConfig};
 use core_model::personalized::{ConceptEmbedding, PersonalizedModel};
 use core_model::pipeline::StableDiffusionPipeline;
+use core_model::tokenizer::Tokenizer;
+use core_model::vae::AutoencoderKl;
 
 use crate::base_model::BaseModel;
 use crate::config::{RunConfig, StageConfig};
@@ -29,16 +32,19 @@ use crate::run::position::Position;
 use crate::run::state::save_interval;
 use crate::setup::{self, ClassImages};
 
+const IN_PLACE: &str = "the networks are in their place";
+
 /// A run at some step: model, optimiser and all that the next step needs.
 #[derive(Debug)]
 pub struct Stepper<'a> {
     config: &'a RunConfig,
     device: Device,
-    /// Tokenizer, autoencoder and schedule; its networks are those before training.
-    pipeline: StableDiffusionPipeline,
-    model: PersonalizedModel,
-    /// The model of every stage before training; a later one may have more parameters.
-    stage_models: Vec<PersonalizedModel>,
+    parts: Parts,
+    /// Absent while the optimiser moves its weights, and nowhere else held in memory, so that they are
+    /// moved in place.
+    model: Option<PersonalizedModel>,
+    /// The model before training, of every stage from whose start on there are more parameters.
+    extended: BTreeMap<usize, PersonalizedModel>,
     first_vectors: Option<Tensor<2>>,
     noise_scheduler: DdpmScheduler,
     prompts: Vec<StagePrompts>,
@@ -47,6 +53,14 @@ pub struct Stepper<'a> {
     /// Where networks compute in float16.
     loss_scale: Option<LossScale>,
     position: Position,
+}
+
+/// What an image is drawn with beside the networks that are trained.
+#[derive(Debug)]
+struct Parts {
+    tokenizer: Tokenizer,
+    vae: AutoencoderKl,
+    scheduler_config: SchedulerConfig,
 }
 
 /// What belongs to one stage.
@@ -72,12 +86,13 @@ pub struct Step {
 }
 
 impl<'a> Stepper<'a> {
-    /// A run before its first step, on the networks of a pipeline. Everything that can be wrong
-    /// with photos, prompts, sets of weights and replay is found here.
+    /// A run before its first step, on the networks of a base model. Everything that can be wrong
+    /// with photos, prompts, sets of weights and replay is found here. Weights that are trained stay in
+    /// memory as they were only where the caller keeps a clone of the base model.
     ///
     /// # Errors
     /// What does not fit, by file, key or prompt.
-    pub fn new(config: &'a RunConfig, base: &BaseModel, replay: Option<&Path>) -> Result<Self> {
+    pub fn new(config: &'a RunConfig, base: BaseModel, replay: Option<&Path>) -> Result<Self> {
         Self::with_class_images(config, base, replay, ClassImages::AsConfigured)
     }
 
@@ -87,7 +102,7 @@ impl<'a> Stepper<'a> {
     /// As [`new`](Self::new).
     pub(crate) fn to_measure(
         config: &'a RunConfig,
-        base: &BaseModel,
+        base: BaseModel,
         replay: Option<&Path>,
     ) -> Result<Self> {
         Self::with_class_images(config, base, replay, ClassImages::StandIns)
@@ -95,12 +110,12 @@ impl<'a> Stepper<'a> {
 
     fn with_class_images(
         config: &'a RunConfig,
-        base: &BaseModel,
+        base: BaseModel,
         replay: Option<&Path>,
         class_images: ClassImages,
     ) -> Result<Self> {
         let pipeline = setup::with_concept(config, base.pipeline.clone(), &base.device)?;
-        Self::on(config, base, pipeline, replay, class_images)
+        Self::on(config, &base, pipeline, replay, class_images)
     }
 
     /// The same on a pipeline that knows the concept already.
@@ -114,31 +129,49 @@ impl<'a> Stepper<'a> {
         replay: Option<&Path>,
         class_images: ClassImages,
     ) -> Result<Self> {
-        let mut stage_models = setup::stage_models(config, pipeline.model.clone())?;
+        let StableDiffusionPipeline {
+            tokenizer,
+            model,
+            vae,
+            scheduler_config,
+        } = pipeline;
+        let mut stage_models = setup::stage_models(config, model)?.into_iter();
+        let mut model = stage_models.next().expect("a run has a stage");
         if let Some(path) = replay {
-            let (stage, first) = (&config.stages[0], &mut stage_models[0]);
-            *first = setup::with_start_values(stage, first.clone(), path, &base.device)?;
+            model = setup::with_start_values(&config.stages[0], model, path, &base.device)?;
         }
-        setup::check_validation(config, &pipeline.scheduler_config)?;
-        let prompts = setup::prompts(config, &pipeline.tokenizer)?;
-        let noise_scheduler = DdpmScheduler::new(&pipeline.scheduler_config)?;
+        let mut extended = BTreeMap::new();
+        let mut names = model.names().clone();
+        for (index, later) in (1..).zip(stage_models) {
+            if !later.names().is(&names) {
+                names = later.names().clone();
+                extended.insert(index, later);
+            }
+        }
+        setup::check_validation(config, &scheduler_config)?;
+        let prompts = setup::prompts(config, &tokenizer)?;
+        let noise_scheduler = DdpmScheduler::new(&scheduler_config)?;
         let sources = setup::sources(
             config,
             base,
             &noise_scheduler,
-            replay.map(|path| (path, &stage_models[0])),
+            replay.map(|path| (path, &model)),
             class_images,
         )?;
-        let vectors = stage_models[0].embedding().map(ConceptEmbedding::vectors);
-        let (model, stage) = enter(&config.stages[0], stage_models[0].clone());
+        let vectors = model.embedding().map(ConceptEmbedding::vectors);
+        let (model, stage) = enter(&config.stages[0], model);
         let precision = config.model.precision.unwrap_or_default();
         Ok(Self {
             config,
             device: base.device.clone(),
-            model,
-            stage_models,
+            parts: Parts {
+                tokenizer,
+                vae,
+                scheduler_config,
+            },
+            model: Some(model),
+            extended,
             first_vectors: vectors.map(Tensor::inner),
-            pipeline,
             noise_scheduler,
             prompts,
             sources,
@@ -150,9 +183,11 @@ impl<'a> Stepper<'a> {
 
     /// Goes to the start of a stage with the weights as they are, and what the stage adds to them.
     pub(crate) fn begin_stage(&mut self, index: usize) {
-        let model = self.take_model();
-        let model = self.stage_models[index].with_values_of(model);
-        (self.model, self.stage) = enter(&self.config.stages[index], model);
+        let mut model = self.take_model();
+        if let Some((_, extended)) = self.extended.range(..=index).next_back() {
+            model = extended.with_values_of(model);
+        }
+        self.enter(index, model);
         self.position = Position {
             stage: index,
             step: 0,
@@ -160,9 +195,15 @@ impl<'a> Stepper<'a> {
         };
     }
 
-    /// The networks, to be put back: one owner lets the optimiser move weights in place.
+    /// The networks, to be put back.
     fn take_model(&mut self) -> PersonalizedModel {
-        std::mem::replace(&mut self.model, self.pipeline.model.clone())
+        self.model.take().expect(IN_PLACE)
+    }
+
+    /// Trains a model as stage `index` does.
+    fn enter(&mut self, index: usize, model: PersonalizedModel) {
+        let (model, stage) = enter(&self.config.stages[index], model);
+        (self.model, self.stage) = (Some(model), stage);
     }
 
     /// Makes the next step; `None` when the run is at its end. After a fault the run is where it
@@ -239,7 +280,7 @@ impl<'a> Stepper<'a> {
                 None => losses.total,
             };
             let mut grads = total.backward();
-            gradients.add_module(&self.model, self.model.names(), &mut grads);
+            gradients.add_module(self.model(), self.model().names(), &mut grads);
         }
         if let Some(factor) = factor {
             gradients.scale(1.0 / factor);
@@ -271,7 +312,7 @@ impl<'a> Stepper<'a> {
             first_vectors: self.first_vectors.as_ref(),
         };
         observe(
-            &self.model,
+            self.model.as_ref().expect(IN_PLACE),
             &mut self.stage.encoder,
             scene,
             &self.stage.reads,
@@ -284,6 +325,7 @@ impl<'a> Stepper<'a> {
     fn update(&mut self, gradients: GradientSet, step: usize) -> Result<Option<f32>, Fault> {
         const CONCEPT: &str = ConceptEmbedding::NAME;
         let config = &self.config.stages[self.position.stage];
+        let concept = self.model().embedding().cloned();
         let Stage {
             optimizer,
             rescaling,
@@ -294,7 +336,7 @@ impl<'a> Stepper<'a> {
         let (of_concept, others) = gradients.split(CONCEPT);
         let mut norm = None;
         optimizer.begin_step();
-        if let Some(concept) = self.model.embedding().cloned() {
+        if let Some(concept) = concept {
             let kept = optimizer.kept_of(CONCEPT);
             let vectors = concept.vectors().inner();
             let moved = optimizer.update(CONCEPT, vectors, &of_concept, rate(CONCEPT));
@@ -306,15 +348,15 @@ impl<'a> Stepper<'a> {
                     return Err(fault);
                 }
             }
-            self.model.set_vectors(moved.vectors());
+            let model = self.model.as_mut().expect(IN_PLACE);
+            model.set_vectors(moved.vectors());
         }
         if !others.is_empty() {
             let model = self.take_model();
             let names = model.names().clone();
-            self.model = self
-                .stage
-                .optimizer
-                .update_module(model, &names, &others, rate, constrain);
+            let optimizer = &mut self.stage.optimizer;
+            let moved = optimizer.update_module(model, &names, &others, rate, constrain);
+            self.model = Some(moved);
         }
         Ok(norm)
     }
@@ -331,7 +373,7 @@ impl<'a> Stepper<'a> {
     /// Whether all trained weights are finite.
     pub(crate) fn is_finite(&self) -> bool {
         let config = self.stage_config();
-        let tensors = self.model.tensors(|name| config.moves(name));
+        let tensors = self.model().tensors(|name| config.moves(name));
         let mut values = tensors.iter().flat_map(|tensor| &tensor.values);
         values.all(|value| value.is_finite())
     }
@@ -358,14 +400,21 @@ impl<'a> Stepper<'a> {
 
     /// The networks as they are now.
     pub fn model(&self) -> &PersonalizedModel {
-        &self.model
+        self.model.as_ref().expect(IN_PLACE)
     }
 
     /// Draws images with the networks as they are now.
     pub fn pipeline(&self) -> StableDiffusionPipeline {
+        let Parts {
+            tokenizer,
+            vae,
+            scheduler_config,
+        } = &self.parts;
         StableDiffusionPipeline {
-            model: self.model.valid(),
-            ..self.pipeline.clone()
+            tokenizer: tokenizer.clone(),
+            model: self.model().valid(),
+            vae: vae.clone(),
+            scheduler_config: scheduler_config.clone(),
         }
     }
 
@@ -394,7 +443,7 @@ impl<'a> Stepper<'a> {
         optimizer: Optimizer,
         recorded_norm: Option<f32>,
     ) {
-        (self.model, self.stage) = enter(&self.config.stages[position.stage], model);
+        self.enter(position.stage, model);
         self.stage.optimizer = optimizer;
         self.stage.rescaling = self.stage.rescaling.with_recorded_norm(recorded_norm);
         self.position = position;

@@ -45,30 +45,29 @@ pub struct RunOptions<'a> {
 /// Everything that can be wrong with model, photos, prompts and folder, found before the first
 /// step; [`Error::NotFinite`] and [`Error::Interrupted`] later, with the state saved.
 pub fn run(config: &RunConfig, options: &RunOptions<'_>) -> Result<PathBuf> {
-    run_on(
-        &BaseModel::load(&config.model, &config.device)?,
-        config,
-        options,
-    )
+    let base = BaseModel::load(&config.model, &config.device)?;
+    run_on(base, config, options)
 }
 
-/// The same on a base model that is loaded already: that of `config`.
+/// The same on a base model that is loaded already: that of `config`. Who needs it afterwards passes a
+/// clone, with which weights that are trained are in memory twice.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_on(base: &BaseModel, config: &RunConfig, options: &RunOptions<'_>) -> Result<PathBuf> {
+pub fn run_on(base: BaseModel, config: &RunConfig, options: &RunOptions<'_>) -> Result<PathBuf> {
     if let Some(adapter) = &config.adapter {
-        return tuning_free::run_on(base, config, adapter, options);
+        return tuning_free::run_on(&base, config, adapter, options);
     }
     // 1. model, data, prompts; nothing of them can fail once the folder is made
+    let base_folder = base.folder.clone();
     let mut stepper = Stepper::new(config, base, options.replay)?;
     let validation = Validation::new(&stepper)?;
-    base.folder.digests()?;
+    base_folder.digests()?;
     warn_of_idle_windows(config);
     let (dir, position) =
         RunDir::open(options.output, options.scratch, config, options.unfinished)?;
     let states = StateFolder::of(dir.folder());
-    let begun = begin(base, dir.folder(), &states, position, &mut stepper);
+    let begun = begin(&base_folder, dir.folder(), &states, position, &mut stepper);
     let mut log = match begun {
         Ok(log) => log,
         Err(error) => {
@@ -84,7 +83,7 @@ pub fn run_on(base: &BaseModel, config: &RunConfig, options: &RunOptions<'_>) ->
             Some(Ok(step)) => step,
             Some(Err(fault)) => {
                 log.sync()?;
-                let kept = keep(&base.folder, &states, &stepper, dir.folder())?;
+                let kept = keep(&base_folder, &states, &stepper, dir.folder())?;
                 let (stage, step) = (&stepper.stage_config().name, stepper.position().step + 1);
                 return Err(fault.at(stage, step, kept, dir.folder()));
             }
@@ -100,11 +99,11 @@ pub fn run_on(base: &BaseModel, config: &RunConfig, options: &RunOptions<'_>) ->
         })?;
         progress.show(&step, stepper.stage_config().steps);
         // 5. save
-        checkpoint::write(&stepper, &base.folder, dir.folder())?;
+        checkpoint::write(&stepper, &base_folder, dir.folder())?;
         let stopping = options.stop.load(Ordering::Relaxed);
         if stepper.is_save_point() || stopping {
             log.sync()?;
-            save(&base.folder, &states, &stepper, dir.folder())?;
+            save(&base_folder, &states, &stepper, dir.folder())?;
         }
         if stopping {
             return Err(Error::Interrupted {
@@ -115,20 +114,20 @@ pub fn run_on(base: &BaseModel, config: &RunConfig, options: &RunOptions<'_>) ->
         }
     }
     // 6. results
-    save_results(config, &base.folder, stepper.model(), dir.folder())?;
+    save_results(config, &base_folder, stepper.model(), dir.folder())?;
     dir.complete(options.keep_state)
 }
 
 /// Writes what a run folder holds before the first step, and goes to the saved one, if any.
 fn begin(
-    base: &BaseModel,
+    base: &ModelFolder,
     folder: &Path,
     states: &StateFolder,
     position: Option<Position>,
     stepper: &mut Stepper<'_>,
 ) -> Result<Log> {
     let config = stepper.config();
-    environment::write(&folder.join(ENVIRONMENT), config, &base.folder)?;
+    environment::write(&folder.join(ENVIRONMENT), config, base)?;
     if let Some(position) = position {
         states.restore(position, stepper)?;
     }

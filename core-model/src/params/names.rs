@@ -65,7 +65,7 @@ impl ParamNames {
     }
 
     /// Whether these are the very names of another, and not only equal ones.
-    pub(crate) fn is(&self, other: &Self) -> bool {
+    pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 

@@ -29,7 +29,7 @@ pub struct Cost {
 ///
 /// # Errors
 /// As [`run`](crate::run()) before the first step.
-pub fn measure(base: &BaseModel, config: &RunConfig, replay: Option<&Path>) -> Result<Cost> {
+pub fn measure(base: BaseModel, config: &RunConfig, replay: Option<&Path>) -> Result<Cost> {
     let mut step_seconds = Vec::new();
     if config.adapter.is_some() {
         return Ok(Cost {
@@ -70,7 +70,7 @@ pub fn time_steps(
     on_step: &mut dyn FnMut(f64) -> bool,
 ) -> Result<()> {
     let base = BaseModel::load(&config.model, &config.device)?;
-    let mut stepper = Stepper::to_measure(config, &base, None)?;
+    let mut stepper = Stepper::to_measure(config, base, None)?;
     stepper.begin_stage(stage);
     time_steps_of(&mut stepper, stage, on_step);
     Ok(())
@@ -112,8 +112,8 @@ pub fn describe(config: &RunConfig, replay: Option<&Path>) -> Result<String> {
         text.push_str("no estimate: concept folder not present\n");
     } else {
         let base = BaseModel::load(&config.model, &config.device)?;
-        cost = Some(measure(&base, config, replay)?);
         disk = Some(ModelShapes::read(&base.folder)?.run(config)?);
+        cost = Some(measure(base, config, replay)?);
     }
     for (index, stage) in config.stages.iter().enumerate() {
         let _ = write!(text, "{}", line(stage));

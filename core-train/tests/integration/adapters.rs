@@ -337,7 +337,7 @@ fn weights_of_the_base_model_keep_every_bit_beside_an_added_set() {
         let folder = tempfile::tempdir().unwrap();
         let config = RunConfig::load(&two_stages(folder.path(), second), &[]).unwrap();
         let base = BaseModel::load(&config.model, "cpu").unwrap();
-        let mut stepper = Stepper::new(&config, &base, None).unwrap();
+        let mut stepper = Stepper::new(&config, base.clone(), None).unwrap();
         while let Some(step) = stepper.next_step() {
             step.unwrap();
         }
@@ -381,7 +381,7 @@ fn sets_that_cannot_be_added_are_refused_by_key() {
             Err(error) => error.to_string(),
             Ok(config) => {
                 let base = BaseModel::load(&config.model, "cpu").unwrap();
-                Stepper::new(&config, &base, None).unwrap_err().to_string()
+                Stepper::new(&config, base, None).unwrap_err().to_string()
             }
         };
         assert!(message.contains(said), "{train}: {message}");

@@ -64,7 +64,7 @@ fn with_mask(change: impl FnOnce(&mut serde_json::Value), number: Option<[u8; 2]
     std::fs::write(&path, changed).unwrap();
     let run = RunConfig::load(&config, &[]).unwrap();
     let base = BaseModel::load(&run.model, "cpu").unwrap();
-    let stepper = Stepper::new(&run, &base, Some(&path));
+    let stepper = Stepper::new(&run, base, Some(&path));
     stepper.map(|_| ()).unwrap_err().to_string()
 }
 

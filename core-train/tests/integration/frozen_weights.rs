@@ -79,7 +79,7 @@ fn what_stands_for_the_concept_moves_alone() {
         let config = write(folder.path(), "run.toml", &text);
         let config = RunConfig::load(&config, &[]).unwrap();
         let base = BaseModel::load(&config.model, "cpu").unwrap();
-        let mut stepper = Stepper::new(&config, &base, None).unwrap();
+        let mut stepper = Stepper::new(&config, base, None).unwrap();
         let moves = |name: &str| config.stages[0].moves(name);
         let moving = stepper.model().tensors(moves);
         let resting = stepper.model().tensors(|name| !moves(name));
