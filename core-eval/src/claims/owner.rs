@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 
-use core_train::run::environment::{built_revision, locked_version};
+use core_train::run::environment::{built_revision, burn_version};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::RUN_FORMAT;
@@ -102,7 +102,7 @@ impl Owner {
 /// What has to be equal for two programs to work in one folder.
 fn program() -> String {
     let version = env!("CARGO_PKG_VERSION");
-    let burn = locked_version("burn").unwrap_or("of unknown version");
+    let burn = burn_version().unwrap_or("of unknown version");
     format!("core-eval {version} (runs of format {RUN_FORMAT}, Burn {burn})")
 }
 

@@ -11,7 +11,7 @@ use core_model::id_adapter::{ADAPTER, IdAdapterConfig, IdAdapterFolder};
 use core_model::lora::LayerNames;
 use core_model::ops::instruction_set;
 use core_model::pipeline::StableDiffusionPipeline;
-use core_train::run::environment::{built_revision, locked_version};
+use core_train::run::environment::{built_revision, burn_version};
 use serde::Serialize;
 
 use super::say;
@@ -81,7 +81,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
     let models = args.models.clone().unwrap_or_else(models_folder);
     let report = Report {
         core_eval: env!("CARGO_PKG_VERSION"),
-        burn: locked_version("burn"),
+        burn: burn_version(),
         revision: built_revision(),
         os: std::env::consts::OS,
         architecture: std::env::consts::ARCH,

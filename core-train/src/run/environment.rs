@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 pub(crate) fn write(path: &Path, config: &RunConfig, model: &ModelFolder) -> Result<()> {
     let mut environment = json!({
         "core_train": env!("CARGO_PKG_VERSION"),
-        "burn": locked_version("burn"),
+        "burn": burn_version(),
         "device": config.device,
         "os": std::env::consts::OS,
         "architecture": std::env::consts::ARCH,
@@ -37,8 +37,13 @@ pub(crate) fn write(path: &Path, config: &RunConfig, model: &ModelFolder) -> Res
     Ok(write_atomically(path, format!("{text}\n").as_bytes())?)
 }
 
+/// The version of Burn that this program was built with.
+pub fn burn_version() -> Option<&'static str> {
+    locked_version("burn-core")
+}
+
 /// The version of a dependency that this program was built with.
-pub fn locked_version(package: &str) -> Option<&'static str> {
+fn locked_version(package: &str) -> Option<&'static str> {
     const LOCK: &str = include_str!("../../../Cargo.lock");
     let (_, after) = LOCK.split_once(&format!("name = \"{package}\"\nversion = \""))?;
     after.split_once('"').map(|(version, _)| version)
@@ -52,11 +57,11 @@ pub fn built_revision() -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{built_revision, locked_version};
+    use super::{built_revision, burn_version, locked_version};
 
     #[test]
     fn versions_are_those_of_the_lock_file() {
-        assert!(locked_version("burn").is_some_and(|version| version.starts_with("0.22")));
+        assert!(burn_version().is_some_and(|version| version.starts_with("0.22")));
         assert_eq!(locked_version("no such package"), None);
     }
 

@@ -1,7 +1,9 @@
 //! Figures, each a function of the files of a results folder, as PNG and as SVG with text.
 
+mod attention;
 mod canvas;
 mod comparison;
+mod foregrounds;
 mod forest;
 mod grid;
 mod learning;
@@ -14,6 +16,7 @@ mod runs;
 mod settings;
 mod sheets;
 mod surface;
+mod tables;
 mod tokens;
 mod tradeoff;
 
@@ -21,26 +24,22 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use indexmap::IndexSet;
 
-use super::{ALL_CONCEPTS, ScoreTable, SummaryRow, TokenRow, font, read_rows};
-use crate::attention_file::{
-    ATTENTION, AttentionFile, AttentionRow, PromptAttention, data_address, map_text, small_size,
-};
-use crate::base::Base;
-use crate::curves::CurveRow;
+use super::{SummaryRow, font};
+use crate::attention_file::ATTENTION;
 use crate::metrics::Metric;
-use crate::settings::{SETTINGS, SettingRow};
+use attention::add_attention;
 use canvas::Figure;
-use probe::{Choice, PromptProbe, RowOf, TrainedVariants};
+use probe::{Choice, TrainedVariants};
 use prompt::PromptFigure;
 use runs::Sources;
 use sheets::{Images, below_images, overview_columns};
+use tables::ResultTables;
 
+pub use attention::update_attention;
 pub use foregrounds::{Foreground, draw_foregrounds};
-
-mod foregrounds;
 
 /// The folder of figures in a results folder.
 pub const FIGURES: &str = "figures";
@@ -89,97 +88,6 @@ pub fn draw_all(results: &Path, options: &FigureOptions) -> Result<Drawn> {
     drawing.sheets()?;
     drawing.learning()?;
     Ok(drawing.drawn)
-}
-
-/// The tables of a results folder.
-struct ResultTables<'a> {
-    results: &'a Path,
-    /// The means over concepts of every protocol by the suffix of its files.
-    summaries: Vec<(String, Vec<SummaryRow>)>,
-    scores: ScoreTable,
-    tokens: Vec<TokenRow>,
-    curves: Vec<CurveRow>,
-    settings: Vec<SettingRow>,
-    sources: Sources,
-    /// All variants, in order, whether they are drawn or not.
-    variants: Vec<String>,
-}
-
-impl<'a> ResultTables<'a> {
-    fn read(results: &'a Path, options: &FigureOptions) -> Result<Self> {
-        let scores = ScoreTable::read(&results.join("scores.csv"))?;
-        let mut tables = Self {
-            results,
-            summaries: Vec::new(),
-            tokens: read_rows(&results.join("tokens.csv"))?,
-            curves: read_rows(&results.join("curves.csv"))?,
-            settings: read_rows(&results.join(SETTINGS))?,
-            sources: Sources::read(results, &scores.rows)?,
-            scores,
-            variants: Vec::new(),
-        };
-        for suffix in suffixes(results)? {
-            let rows: Vec<SummaryRow> = read_rows(&results.join(format!("summary{suffix}.csv")))?;
-            let overall = rows.into_iter().filter(|row| row.concept == ALL_CONCEPTS);
-            tables.summaries.push((suffix, overall.collect()));
-        }
-        let of_summaries = tables
-            .summaries
-            .iter()
-            .flat_map(|(_, rows)| rows)
-            .map(|row| &row.variant);
-        let of_tokens = tables.tokens.iter().map(|row| &row.variant);
-        let of_curves = tables.curves.iter().map(|row| &row.variant);
-        tables.variants = names(of_summaries.chain(of_tokens).chain(of_curves));
-        for name in &options.variants {
-            ensure!(
-                tables.variants.contains(name),
-                "{}: there is no variant `{name}`; it has: {}",
-                results.display(),
-                tables.variants.join(", ")
-            );
-        }
-        Ok(tables)
-    }
-
-    /// The concept of this name, or the first.
-    fn concept<'b>(&'b self, name: Option<&'b str>) -> Result<&'b str> {
-        let rows = self.scores.rows.iter();
-        let concepts: IndexSet<&str> = rows.map(|row| row.concept.as_str()).collect();
-        let first = concepts.first().copied();
-        let concept = name.or(first).context("there is no scores.csv")?;
-        ensure!(
-            concepts.contains(concept),
-            "there is no concept `{concept}`; it has: {}",
-            concepts.into_iter().collect::<Vec<_>>().join(", ")
-        );
-        Ok(concept)
-    }
-
-    /// Whether a variant is to be drawn.
-    fn is_chosen(&self, variant: &str, options: &FigureOptions) -> bool {
-        options.variants.is_empty() || options.variants.iter().any(|name| name == variant)
-    }
-}
-
-/// The ends of the names of `summary*.csv`, that of the first protocol first.
-fn suffixes(results: &Path) -> Result<Vec<String>> {
-    let entries = std::fs::read_dir(results).with_context(|| results.display().to_string())?;
-    let mut suffixes = Vec::new();
-    for entry in entries {
-        let name = entry
-            .with_context(|| results.display().to_string())?
-            .file_name();
-        let name = name.to_string_lossy();
-        if let Some(suffix) = name
-            .strip_prefix("summary")
-            .and_then(|n| n.strip_suffix(".csv"))
-        {
-            suffixes.push(suffix.to_string());
-        }
-    }
-    suffixes.sort();
-    Ok(suffixes)
 }
 
 /// The figures of a folder while they are drawn.
@@ -442,71 +350,6 @@ impl Drawing<'_> {
         }
         Ok(())
     }
-}
-
-/// Adds a prompt to `attention.json`, in the place of what the file had of it, and returns how many images were
-/// generated for it: none where the file is up to date, where nothing was trained, and where the weights were removed.
-///
-/// # Errors
-/// Runs or a model that are gone; unreadable or damaged files; a request to stop.
-pub fn update_attention(
-    results: &Path,
-    (prompt, concept): (&str, &str),
-    base: &Base,
-    stop: &AtomicBool,
-) -> Result<usize> {
-    let scores = ScoreTable::read(&results.join("scores.csv"))?;
-    let sources = Sources::read(results, &scores.rows)?;
-    let choice = Choice {
-        prompt,
-        concept,
-        sibling: None,
-    };
-    let trained = TrainedVariants::find(&sources, choice)?;
-    let is_known = AttentionFile::read(results)?.holds(&trained.key());
-    if is_known || trained.is_empty() || trained.are_removed()? {
-        return Ok(0);
-    }
-    let probe = trained.probe(Some(base), stop)?;
-    add_attention(results, &trained, &probe, choice)?;
-    Ok(probe.rows.len())
-}
-
-fn add_attention(
-    results: &Path,
-    trained: &TrainedVariants<'_>,
-    probe: &PromptProbe,
-    choice: Choice<'_>,
-) -> Result<()> {
-    let scales = probe.scales();
-    let mut rows = Vec::new();
-    for row in &probe.rows {
-        let (variant, name) = match &row.of {
-            RowOf::ClassWord(word) => (None, format!("class word: {word}")),
-            RowOf::SiblingWord(word) => (None, format!("sibling word: {word}")),
-            RowOf::Variant(name) => (Some(name.clone()), name.clone()),
-        };
-        let maps = row.maps.iter().zip(&scales);
-        rows.push(AttentionRow {
-            variant,
-            name,
-            image: data_address(&row.image)?,
-            cosines: row.cosines.clone(),
-            maps: maps
-                .map(|(map, ends)| map_text(map, row.size, *ends))
-                .collect(),
-        });
-    }
-    let prompt = PromptAttention {
-        prompt: choice.prompt.to_string(),
-        concept: choice.concept.to_string(),
-        seed: trained.seed,
-        key: trained.key(),
-        tokens: probe.tokens.clone(),
-        size: small_size(probe.rows.first().map_or([0, 0], |row| row.size)),
-        rows,
-    };
-    AttentionFile::read(results)?.add(prompt, results)
 }
 
 /// A prompt as part of a file's name.
