@@ -51,6 +51,8 @@ async function visit(query = "", options = {}) {
   tab.on("console", message => { if (message.type() === "error") tab.errors.push(message.text()); });
   if (options.clock) await tab.clock.install();
   await tab.goto(page + query);
+  // From here on time passes only when a test says so, however slow the machine is.
+  if (options.clock) await tab.clock.pauseAt(Date.now() + 60_000);
   return tab;
 }
 
