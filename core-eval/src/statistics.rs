@@ -68,49 +68,41 @@ fn of_concept(concept: &ConceptValues) -> f64 {
     mean(prompts.filter_map(|seeds| mean(seeds.iter().copied()))).unwrap_or_default()
 }
 
-/// The weighted mean over concepts with its bootstrap interval. Equal weights give the macro mean.
+/// The bootstrap of weighted means over concepts. Equal weights give the macro mean.
 ///
-/// The ends are expanded percentiles (Hesterberg 2015, "What Teachers Should Know About the
+/// The ends of its intervals are expanded percentiles (Hesterberg 2015, "What Teachers Should Know About the
 /// Bootstrap", section 5.3): plain percentiles of few values are too narrow, so the tails are chosen such
 /// that the interval of a mean is as wide as Student's.
 ///
 /// With [`ENOUGH_CONCEPTS`] or more concepts, concepts are resampled after seeds were averaged. With fewer,
 /// the concepts are fixed, and seeds and prompts are resampled within each; a seed is drawn for all prompts
-/// at once, since they share one training run. The same `purpose` and shape give the same resamples, so
-/// that variants are compared on equal ones.
-pub fn bootstrap(concepts: &[ConceptValues], weights: &[f64], purpose: &str) -> Interval {
-    resampled(concepts, weights, purpose, RESAMPLES)
-}
-
-/// The same with another number of resamples, for simulations that need many intervals.
-pub fn resampled(
-    concepts: &[ConceptValues],
-    weights: &[f64],
-    purpose: &str,
-    resamples: usize,
-) -> Interval {
-    Resamples::new(Shape::of(concepts), purpose, resamples).interval(concepts, weights)
-}
-
-/// [`bootstrap`] for many values and one purpose: what is drawn for values of equal shape is drawn once.
+/// at once, since they share one training run. The same purpose and shape give the same resamples, so
+/// that variants are compared on equal ones; they are drawn once.
 #[derive(Debug)]
 pub struct Bootstrap {
     purpose: String,
+    resamples: usize,
     known: HashMap<Shape, Resamples>,
 }
 
 impl Bootstrap {
     /// One that has drawn nothing yet.
-    pub fn new(purpose: String) -> Self {
+    pub fn new(purpose: impl Into<String>) -> Self {
+        Self::with_resamples(purpose, RESAMPLES)
+    }
+
+    /// The same with another number of resamples, for simulations that need many intervals.
+    pub fn with_resamples(purpose: impl Into<String>, resamples: usize) -> Self {
         Self {
-            purpose,
+            purpose: purpose.into(),
+            resamples,
             known: HashMap::new(),
         }
     }
 
-    /// The interval that [`bootstrap`] gives.
+    /// The weighted mean over concepts with its interval.
     pub fn interval(&mut self, concepts: &[ConceptValues], weights: &[f64]) -> Interval {
-        let draw = |shape: &Shape| Resamples::new(shape.clone(), &self.purpose, RESAMPLES);
+        let draw = |shape: &Shape| Resamples::new(shape.clone(), &self.purpose, self.resamples);
         let known = self.known.entry(Shape::of(concepts));
         known.or_insert_with_key(draw).interval(concepts, weights)
     }
@@ -260,7 +252,7 @@ mod tests {
 
     /// With equal weights.
     fn bootstrap(concepts: &[ConceptValues], purpose: &str) -> Interval {
-        super::bootstrap(concepts, &vec![1.0; concepts.len()], purpose)
+        Bootstrap::new(purpose).interval(concepts, &vec![1.0; concepts.len()])
     }
 
     #[test]
@@ -327,7 +319,7 @@ mod tests {
     #[test]
     fn a_heavier_concept_counts_more() {
         let concepts = [vec![vec![0.0]], vec![vec![1.0]]];
-        let interval = super::bootstrap(&concepts, &[1.0, 3.0], "test");
+        let interval = Bootstrap::new("test").interval(&concepts, &[1.0, 3.0]);
         assert!((interval.mean - 0.75).abs() < 1e-12);
     }
 

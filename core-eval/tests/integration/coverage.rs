@@ -1,6 +1,6 @@
 //! Whether 95 % intervals hold the truth 95 times in 100: simulated experiments whose true mean is 0.
 
-use core_eval::statistics::resampled;
+use core_eval::statistics::Bootstrap;
 use core_model::rng::rng;
 use rand::RngExt;
 use statrs::distribution::{ContinuousCDF, Normal};
@@ -41,7 +41,8 @@ fn coverage(sizes: &Sizes, concept_spread: f64, seed_spread: f64) -> f64 {
             values.push((0..prompts).map(prompt).collect());
         }
         let weights = vec![1.0; concepts];
-        let interval = resampled(&values, &weights, &experiment.to_string(), RESAMPLES);
+        let mut bootstrap = Bootstrap::with_resamples(experiment.to_string(), RESAMPLES);
+        let interval = bootstrap.interval(&values, &weights);
         held += usize::from(interval.low <= 0.0 && 0.0 <= interval.high);
     }
     held as f64 / EXPERIMENTS as f64
