@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod addresses;
+mod aligned_faces;
 mod attention;
 mod base_images;
 mod common;
