@@ -3,7 +3,8 @@
 //! gradient, beside the peak of fused multiplications and additions of all threads.
 //!
 //! ```text
-//! cargo run -p core-model --example kernels
+//! cargo run -p core-model --example kernels             # all of them
+//! cargo run -p core-model --example kernels "conv 3x3"  # those with these words in their names
 //! ```
 //!
 //! `RAYON_NUM_THREADS` and `CORE_MAX_CPU_ISA` choose threads and instructions.
@@ -151,6 +152,12 @@ fn line<const D: usize>(
     x: Tensor<D>,
     operation: impl Fn(Tensor<D>) -> Tensor<D>,
 ) {
+    if std::env::args()
+        .nth(1)
+        .is_some_and(|part| !name.contains(&part))
+    {
+        return;
+    }
     let show = |flops: f64, seconds: f64| {
         let rate = flops / seconds / 1e9;
         let share = peak.map_or(String::new(), |peak| format!("{:.2}", rate / peak));

@@ -1,5 +1,7 @@
 //! Matrix products of one thread; the operations divide their work among threads themselves.
 
+use std::ops::Range;
+
 use super::kernel::{Columns, DEPTH, MANY, Product, Start, Steps, panel_width, panels};
 use super::memory::{View, copy_row, with_scratch};
 use super::transpose::transpose;
@@ -140,6 +142,20 @@ impl Right {
             Right::Packed(_) => unreachable!("panels are not packed again"),
         }
     }
+}
+
+/// Where row `k` of a packed matrix [rows, n] lies: the beginning of each of its parts, and the columns
+/// that it has.
+pub(super) fn packed_row(
+    k: usize,
+    [rows, n]: [usize; 2],
+) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let first_row = k - k % DEPTH;
+    let depth = DEPTH.min(rows - first_row);
+    panels(n).map(move |(first_column, columns)| {
+        let start = panel_start(first_row, depth, first_column, n) + (k - first_row) * columns;
+        (start, first_column..first_column + columns)
+    })
 }
 
 /// Where the panel of a packed matrix of `n` columns begins.

@@ -263,6 +263,10 @@ fn conv2d_equals_its_plain_composition() {
         ([1, 110, 8, 8], 270, 3, 1, [1; 4]),
         ([1, 64, 5, 6], 460, 3, 1, [1; 4]),
         ([1, 130, 64, 64], 232, 3, 1, [1; 4]),
+        // in tiles: images first, kernels first, odd sides, other padding
+        ([2, 129, 16, 16], 200, 3, 1, [1; 4]),
+        ([1, 136, 35, 33], 130, 3, 1, [1; 4]),
+        ([1, 128, 19, 18], 140, 3, 1, [0, 2, 1, 0]),
     ];
     in_several_pools(|| {
         for (x, outputs, kernel, stride, padding) in cases {

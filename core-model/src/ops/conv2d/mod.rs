@@ -6,6 +6,7 @@
 mod geometry;
 mod stencil;
 mod weight_gradient;
+mod winograd;
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
@@ -17,6 +18,7 @@ use super::plain;
 use super::simd::{sum_by, vectorised};
 use super::tape::{Gradient, Operand, is_fused, is_fused_weight, record_for};
 use geometry::Geometry;
+use winograd::Kernels;
 
 /// Convolution of [batch, in, height, width] with `weight` [out, in, kernel, kernel] and `bias`
 /// `[out]`; `padding` are zeros at top, left, bottom, right.
@@ -70,6 +72,11 @@ fn convolve(
     let [height, width] = geometry.output;
     let mut y = buffer(batch * outputs * pixels);
     let target = Output::new(&mut y);
+    if winograd::is_for(geometry) {
+        let kernels = Kernels::new(values(weight), geometry.inputs);
+        winograd::convolve(input, kernels, bias.map(values), geometry, target);
+        return tensor(y, [batch, outputs, height, width]);
+    }
     if geometry.is_stencil() {
         let bias = bias.map(values);
         stencil::convolve(input, values(weight), turned, bias, geometry, target);
@@ -157,6 +164,16 @@ impl Gradient<2> for ConvolutionGradient {
 impl ConvolutionGradient {
     fn input_gradient(&self, grad: &FlexTensor) -> FlexTensor {
         match self.geometry.transposed() {
+            Some(geometry) if winograd::is_for(&geometry) => {
+                let weight = widened(&self.weight);
+                let kernels = Kernels::new(values(&weight), self.geometry.inputs).transposed();
+                let [height, width] = geometry.output;
+                let shape = [geometry.batch, geometry.outputs, height, width];
+                let mut dx = buffer(shape.iter().product());
+                let target = Output::new(&mut dx);
+                winograd::convolve(values(grad), kernels, None, &geometry, target);
+                tensor(dx, shape)
+            }
             Some(geometry) => convolve(grad, &self.swapped_weight(), true, None, &geometry),
             None => self.folded_gradient(grad),
         }
