@@ -4,8 +4,8 @@
 use burn::module::Module;
 use burn::tensor::{DType, Tensor};
 
-use super::plain::{attention_of_slice, attention_with_probabilities, cast};
-use super::recompute::recompute;
+use crate::ops::plain::{attention_of_slice, attention_with_probabilities, cast};
+use crate::ops::recompute::recompute;
 
 /// Scores that exist at a time, 1 GiB of them.
 const SCORES: usize = 1 << 28;

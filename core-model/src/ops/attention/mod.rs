@@ -1,0 +1,189 @@
+//! Scaled dot-product attention (Vaswani et al. 2017, equation 1).
+//!
+//! Scores exist for a tile of queries at a time only, unless the probabilities are asked for. The
+//! output lies in memory as [batch, n, heads, d], so that merging the heads afterwards is free.
+
+mod probabilities;
+mod recomputed;
+mod sizes;
+
+use burn::backend::flex::FlexTensor;
+use burn::tensor::Tensor;
+
+use super::gemm::{Right, gemm, gemm_by};
+use super::memory::{Output, View, run, with_scratch};
+use super::softmax::softmax_gradient_rows;
+use super::tape::{Gradient, Operand, is_fused, record};
+pub use probabilities::attention_with_probabilities;
+pub(crate) use recomputed::{attention_with_mean, mean_map};
+use sizes::{Heads, Sizes, TILE, Tile, adjacent};
+
+/// Queries of a task, for which keys and values are packed once.
+const TASK: usize = 512;
+
+/// Scaled dot-product attention on [batch, heads, n, d]; with `causal`, position i sees 0..=i.
+pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, causal: bool, scale: f64) -> Tensor<4> {
+    if !(is_fused(&q) && is_fused(&k) && is_fused(&v)) {
+        return recomputed::attention(q, k, v, causal, scale);
+    }
+    let operands = [Operand::from(q), k.into(), v.into()];
+    record(operands, |operands| {
+        let [q, k, v] = operands.map(adjacent);
+        let sizes = Sizes::of(&q, &k, &v);
+        let scale = scale as f32;
+        let heads = Heads::new(sizes.queries, sizes.values, sizes);
+        let mut output = heads.buffer();
+        let target = Output::new(&mut output);
+        let tasks = sizes.queries.div_ceil(TASK);
+        run(sizes.count() * tasks, sizes.work(), |i| {
+            let (head, first) = (i / tasks, i % tasks * TASK);
+            let [q, k, v] = [&q, &k, &v].map(|x| sizes.matrix(x, head));
+            let tiles = Tile::between(sizes, first, first + TASK);
+            let turned = sizes.keys * sizes.channels;
+            let tile = TILE.min(sizes.queries) * sizes.tile_row();
+            with_scratch(turned + sizes.keys * sizes.values + tile, |scratch| {
+                let (turned, scratch) = scratch.split_at_mut(turned);
+                let (packed, p) = scratch.split_at_mut(sizes.keys * sizes.values);
+                let k = sizes.factor(Right::Turned(k), sizes.channels, sizes.keys, turned);
+                let v = sizes.factor(Right::Rows(v), sizes.keys, sizes.values, packed);
+                for tile in tiles {
+                    tile.probabilities(q, k, causal, scale, p);
+                    let p = View::rows(p, tile.row);
+                    #[expect(unsafe_code, reason = "each task writes its own queries")]
+                    // SAFETY: these queries of this head belong to this task; inputs are alive.
+                    unsafe {
+                        let target = heads.view(target, head).from(tile.first, 0);
+                        gemm_by([tile.rows, sizes.values, sizes.keys], target, false, p, v);
+                    }
+                }
+            });
+        });
+        let gradient = AttentionGradient {
+            q,
+            k,
+            v,
+            causal,
+            scale,
+        };
+        (heads.tensor(output), gradient)
+    })
+}
+
+#[derive(Debug, Clone)]
+struct AttentionGradient {
+    q: FlexTensor,
+    k: FlexTensor,
+    v: FlexTensor,
+    causal: bool,
+    scale: f32,
+}
+
+impl Gradient<3> for AttentionGradient {
+    /// Computes the probabilities again, a tile at a time.
+    fn backward(self, grad: FlexTensor, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
+        let grad = adjacent(grad);
+        let sizes = Sizes::of(&self.q, &self.k, &self.v);
+        let shapes = [
+            Heads::new(sizes.queries, sizes.channels, sizes),
+            Heads::new(sizes.keys, sizes.channels, sizes),
+            Heads::new(sizes.keys, sizes.values, sizes),
+        ];
+        let mut results: [Vec<f32>; 3] = std::array::from_fn(|i| match wanted[i] {
+            true => shapes[i].buffer(),
+            false => Vec::new(),
+        });
+        let targets = results.each_mut().map(|result| Output::new(result));
+        run(sizes.count(), 3 * sizes.work(), |head| {
+            let inputs = [&self.q, &self.k, &self.v, &grad];
+            let [q, k, v, g] = inputs.map(|x| sizes.matrix(x, head));
+            let views: [View; 3] = std::array::from_fn(|i| shapes[i].view(targets[i], head));
+            let tile = TILE.min(sizes.queries) * sizes.tile_row();
+            let (keys, values) = (sizes.keys * sizes.channels, sizes.keys * sizes.values);
+            with_scratch(2 * tile + 2 * keys + values, |scratch| {
+                let (p, scratch) = scratch.split_at_mut(tile);
+                let (ds, scratch) = scratch.split_at_mut(tile);
+                let (turned_k, scratch) = scratch.split_at_mut(keys);
+                let (packed_k, turned_v) = scratch.split_at_mut(keys);
+                let factors = Factors {
+                    turned_k: sizes.factor(Right::Turned(k), sizes.channels, sizes.keys, turned_k),
+                    turned_v: sizes.factor(Right::Turned(v), sizes.values, sizes.keys, turned_v),
+                    k: sizes.factor(Right::Rows(k), sizes.keys, sizes.channels, packed_k),
+                };
+                for tile in Tile::between(sizes, 0, sizes.queries) {
+                    tile.probabilities(q, factors.turned_k, self.causal, self.scale, p);
+                    let gradients = TileGradient {
+                        tile,
+                        views,
+                        wanted,
+                        scale: self.scale,
+                    };
+                    gradients.add([q, g], factors, p, ds);
+                }
+            });
+        });
+        let mut results = results.into_iter().zip(shapes);
+        wanted.map(|wanted| {
+            let (values, shape) = results.next().expect("three results");
+            wanted.then(|| shape.tensor(values))
+        })
+    }
+}
+
+/// What the products of a backward pass read of one head's keys and values.
+#[derive(Debug, Clone, Copy)]
+struct Factors {
+    /// [channels, keys].
+    turned_k: Right,
+    /// [values, keys].
+    turned_v: Right,
+    /// [keys, channels].
+    k: Right,
+}
+
+/// Where one tile's share of the gradients of q, k and v goes.
+struct TileGradient {
+    tile: Tile,
+    views: [View; 3],
+    wanted: [bool; 3],
+    scale: f32,
+}
+
+impl TileGradient {
+    /// Adds the share.
+    fn add(&self, [q, g]: [View; 2], factors: Factors, p: &[f32], ds: &mut [f32]) {
+        let Tile {
+            sizes,
+            first,
+            rows,
+            row,
+        } = self.tile;
+        let (p, ds) = (&p[..rows * row], &mut ds[..rows * row]);
+        let (q, g) = (q.from(first, 0), g.from(first, 0));
+        let probabilities = View::rows(p, row);
+        let add = first > 0;
+        #[expect(unsafe_code, reason = "matrices of one head with their own strides")]
+        // SAFETY: these heads of the gradients belong to this task alone; all inputs are alive.
+        unsafe {
+            if self.wanted[2] {
+                let shape = [sizes.keys, sizes.values, rows];
+                gemm(shape, self.views[2], add, probabilities.transposed(), g);
+            }
+            if !(self.wanted[0] || self.wanted[1]) {
+                return;
+            }
+            let scores = Output::new(ds).view(0, row, 1);
+            let shape = [rows, sizes.keys, sizes.values];
+            gemm_by(shape, scores, false, g, factors.turned_v);
+            softmax_gradient_rows(p, ds, sizes.keys, row, self.scale);
+            if self.wanted[0] {
+                let shape = [rows, sizes.channels, sizes.keys];
+                let target = self.views[0].from(first, 0);
+                gemm_by(shape, target, false, scores, factors.k);
+            }
+            if self.wanted[1] {
+                let shape = [sizes.keys, sizes.channels, rows];
+                gemm(shape, self.views[1], add, scores.transposed(), q);
+            }
+        }
+    }
+}
