@@ -24,7 +24,7 @@ pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
         let mut output = buffer(input.len());
         chunks(&mut output, chunk, 2 * input.len(), |i, part| {
             part.copy_from_slice(&input[i * chunk..][..part.len()]);
-            softmax_rows(part, width, width, 1.0);
+            softmax_rows(part, width, width, 1.0, &mut []);
         });
         let y = tensor(output, x.shape());
         (y.clone(), SoftmaxGradient { y })
@@ -33,14 +33,16 @@ pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 
 vectorised! {
     /// Each row of `width` scores times `scale` to its softmax, in place; rows begin `stride` floats
-    /// apart.
+    /// apart. Into `kept`, unless it is empty, go the two numbers by which [`softmax_parts`] computes any
+    /// part of a row again.
     pub(super) fn softmax_rows<const FMA: bool>(
         x: &mut [f32],
         width: usize,
         stride: usize,
         scale: f32,
+        kept: &mut [f32],
     ) {
-        for row in x.chunks_exact_mut(stride) {
+        for (i, row) in x.chunks_exact_mut(stride).enumerate() {
             let row = &mut row[..width];
             let shift = -scale * max(row);
             for x in row.iter_mut() {
@@ -50,23 +52,49 @@ vectorised! {
             for x in row.iter_mut() {
                 *x *= total;
             }
+            if let Some(kept) = kept.get_mut(2 * i..2 * i + 2) {
+                kept.copy_from_slice(&[shift, total]);
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Parts of rows of scores to what [`softmax_rows`] made of the whole rows when it kept `kept`.
+    pub(super) fn softmax_parts<const FMA: bool>(
+        x: &mut [f32],
+        width: usize,
+        stride: usize,
+        scale: f32,
+        kept: &[f32],
+    ) {
+        for (row, kept) in x.chunks_exact_mut(stride).zip(kept.as_chunks::<2>().0) {
+            let [shift, total] = *kept;
+            for x in row[..width].iter_mut() {
+                *x = exp::<FMA>(fma::<FMA>(scale, *x, shift)) * total;
+            }
         }
     }
 }
 
 vectorised! {
     /// From probabilities and their gradients, `scale` times the gradient of the scores; into the
-    /// latter. Rows of `width` begin `stride` floats apart in both.
+    /// latter. Rows of `width` begin `stride` floats apart in both. `inner` has the sum of the products of
+    /// each row where these are parts of rows, and is empty otherwise.
     pub(super) fn softmax_gradient_rows<const FMA: bool>(
         y: &[f32],
         g: &mut [f32],
         width: usize,
         stride: usize,
         scale: f32,
+        inner: &[f32],
     ) {
-        for (y, g) in y.chunks_exact(stride).zip(g.chunks_exact_mut(stride)) {
+        for (i, (y, g)) in y.chunks_exact(stride).zip(g.chunks_exact_mut(stride)).enumerate() {
             let (y, g) = (&y[..width], &mut g[..width]);
-            let inner = sum_by(width, |i| y[i] * g[i]);
+            let inner = match inner.get(i) {
+                Some(&inner) => inner,
+                None => sum_by(width, |i| y[i] * g[i]),
+            };
             for (g, &y) in g.iter_mut().zip(y) {
                 *g = scale * y * (*g - inner);
             }
@@ -90,7 +118,7 @@ impl Gradient<1> for SoftmaxGradient {
         chunks(&mut dx, chunk, 2 * y.len(), |i, part| {
             let range = i * chunk..i * chunk + part.len();
             part.copy_from_slice(&g[range.clone()]);
-            softmax_gradient_rows(&y[range], part, width, width, 1.0);
+            softmax_gradient_rows(&y[range], part, width, width, 1.0, &[]);
         });
         [Some(tensor(dx, shape))]
     }

@@ -288,7 +288,13 @@ fn conv2d_equals_its_plain_composition() {
 #[test]
 fn attention_equals_its_plain_composition() {
     // batch, heads, queries, keys, channels
-    let cases = [(1, 2, 3, 5, 4), (2, 3, 70, 24, 8), (1, 2, 130, 130, 9)];
+    let cases = [
+        (1, 2, 3, 5, 4),
+        (2, 3, 70, 24, 8),
+        (1, 2, 130, 130, 9),
+        // several blocks of keys
+        (2, 2, 70, 1300, 8),
+    ];
     in_several_pools(|| {
         for (b, h, n, m, d) in cases {
             compare!(

@@ -33,7 +33,7 @@ pub fn attention_with_probabilities(
             let [q, k] = [&q, &k].map(|x| sizes.matrix(x, head));
             with_scratch(sizes.keys * sizes.channels, |turned| {
                 let k = sizes.factor(Right::Turned(k), sizes.channels, sizes.keys, turned);
-                Tile::whole(sizes).probabilities(q, k, false, scale as f32, p);
+                Tile::whole(sizes).probabilities(q, k, false, scale as f32, p, &mut []);
             });
         });
         let p = tensor(p, [sizes.batch, sizes.heads, sizes.queries, sizes.keys]);
@@ -91,7 +91,7 @@ impl Gradient<2> for ProbabilitiesGradient {
             with_scratch(len, |ds| {
                 ds.copy_from_slice(&g[head * len..][..len]);
                 let p = &p[head * len..][..len];
-                softmax_gradient_rows(p, ds, sizes.keys, sizes.keys, self.scale);
+                softmax_gradient_rows(p, ds, sizes.keys, sizes.keys, self.scale, &[]);
                 let ds = View::rows(ds, sizes.keys);
                 #[expect(unsafe_code, reason = "each task writes its own head")]
                 // SAFETY: this head of the gradients belongs to this task; the inputs are alive.

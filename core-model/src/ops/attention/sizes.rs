@@ -4,11 +4,17 @@ use burn::backend::flex::FlexTensor;
 
 use crate::ops::gemm::{Right, gemm_by, reads_panels};
 use crate::ops::memory::{Output, View, buffer, dims, strided};
-use crate::ops::softmax::softmax_rows;
+use crate::ops::softmax::{softmax_parts, softmax_rows};
 use crate::ops::transpose::transpose;
 
 /// Queries whose scores exist at a time.
 pub(super) const TILE: usize = 64;
+
+/// Keys of a block where there are more than [`WHOLE`].
+pub(super) const BLOCK: usize = 512;
+
+/// Keys that a backward pass takes as a whole: the scores of a tile fit into a second-level cache.
+const WHOLE: usize = 1024;
 
 /// The tensor with channels side by side and no other order than that of its sizes.
 pub(super) fn adjacent(x: FlexTensor) -> FlexTensor {
@@ -83,10 +89,15 @@ impl Sizes {
         self.count() * self.queries * self.keys * (1 + (self.channels + self.values) / 32)
     }
 
+    /// Whether a backward pass takes the keys in blocks.
+    pub(super) fn has_blocks(&self) -> bool {
+        self.keys > WHOLE
+    }
+
     /// Floats from one row of a tile's scores to the next: rows that are a multiple of a page apart
     /// would compete for the same places of a cache where columns are read.
     pub(super) fn tile_row(&self) -> usize {
-        self.keys + if self.keys >= 1024 { 16 } else { 0 }
+        self.keys + if self.keys >= BLOCK { 16 } else { 0 }
     }
 
     /// A factor [rows, columns] of products with many queries, in `buffer` where it is not read as it
@@ -182,23 +193,50 @@ impl Tile {
     }
 
     /// Into `p` [rows, keys] the probabilities of these queries; `k` is [channels, keys]. `p` may be
-    /// longer than they are.
-    pub(super) fn probabilities(&self, q: View, k: Right, causal: bool, scale: f32, p: &mut [f32]) {
+    /// longer than they are. `kept` is empty or takes what [`Self::probabilities_again`] needs.
+    pub(super) fn probabilities(
+        &self,
+        q: View,
+        k: Right,
+        causal: bool,
+        scale: f32,
+        p: &mut [f32],
+        kept: &mut [f32],
+    ) {
         let keys = self.sizes.keys;
-        let p = &mut p[..self.rows * self.row];
-        let scores = Output::new(p).view(0, self.row, 1);
-        #[expect(unsafe_code, reason = "matrices of one head with their own strides")]
-        // SAFETY: `p` is this task's own; the views are of live tensors with these sizes.
-        unsafe {
-            let shape = [self.rows, keys, self.sizes.channels];
-            gemm_by(shape, scores, false, q.from(self.first, 0), k);
-        }
+        let p = self.scores(q, k, p);
         if causal {
             for (i, row) in p.chunks_exact_mut(self.row).enumerate() {
                 let seen = (self.first + i + 1).min(keys);
                 row[seen..keys].fill(f32::NEG_INFINITY);
             }
         }
-        softmax_rows(p, keys, self.row, scale);
+        softmax_rows(p, keys, self.row, scale, kept);
+    }
+
+    /// [`Self::probabilities`] of a block of keys, of which this tile's sizes are; nothing is causal.
+    pub(super) fn probabilities_again(
+        &self,
+        q: View,
+        k: Right,
+        scale: f32,
+        p: &mut [f32],
+        kept: &[f32],
+    ) {
+        let p = self.scores(q, k, p);
+        softmax_parts(p, self.sizes.keys, self.row, scale, kept);
+    }
+
+    /// The products of queries and keys, in the first part of `p`.
+    fn scores<'a>(&self, q: View, k: Right, p: &'a mut [f32]) -> &'a mut [f32] {
+        let p = &mut p[..self.rows * self.row];
+        let scores = Output::new(p).view(0, self.row, 1);
+        #[expect(unsafe_code, reason = "matrices of one head with their own strides")]
+        // SAFETY: `p` is this task's own; the views are of live tensors with these sizes.
+        unsafe {
+            let shape = [self.rows, self.sizes.keys, self.sizes.channels];
+            gemm_by(shape, scores, false, q.from(self.first, 0), k);
+        }
+        p
     }
 }
