@@ -229,13 +229,13 @@ impl Convolution<'_> {
                     }
                 }
                 transform_columns(points, strip.width, transformed);
-                for (point, tiles) in transformed.chunks_exact(tiles).enumerate() {
-                    let matrix = point * inputs * tiles.len();
-                    for (start, columns) in packed_row(channel, [inputs, tiles.len()]) {
+                for (start, columns) in packed_row(channel, [inputs, tiles]) {
+                    for (point, row) in transformed.chunks_exact(tiles).enumerate() {
+                        let start = point * inputs * tiles + start;
                         #[expect(unsafe_code, reason = "each task writes its own channels")]
                         // SAFETY: rows of a matrix lie apart, and this one is this task's.
-                        let row = unsafe { target.part(matrix + start, columns.len()) };
-                        copy_row(&tiles[columns], row);
+                        let target = unsafe { target.part(start, columns.len()) };
+                        copy_row(&row[columns.clone()], target);
                     }
                 }
             }
