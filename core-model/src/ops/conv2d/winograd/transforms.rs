@@ -10,10 +10,15 @@ use crate::ops::transpose::transpose;
 pub(super) const LANES: usize = 16;
 
 impl Kernels<'_> {
-    /// The taps of some kernels of an output, one kernel a lane; only the first nine rows mean anything.
+    /// Into the first nine rows of `taps` those of some kernels of an output, one kernel a lane.
     #[inline(always)]
-    fn side_by_side(self, output: usize, first: usize, count: usize) -> [[f32; LANES]; LANES] {
-        let mut taps = [[0.0f32; LANES]; LANES];
+    fn side_by_side(
+        self,
+        output: usize,
+        first: usize,
+        count: usize,
+        taps: &mut [[f32; LANES]; LANES],
+    ) {
         let kernels = &self.weight[output * self.output + first * self.input..];
         // Vectors of sixteen turn squares faster than nine columns, where so many floats follow.
         let reach = (LANES - 1) * self.input;
@@ -43,7 +48,6 @@ impl Kernels<'_> {
         if self.turned {
             taps[..9].reverse();
         }
-        taps
     }
 }
 
@@ -55,6 +59,8 @@ vectorised! {
         target: &mut [f32],
     ) {
         let [outputs, inputs] = sizes;
+        let mut taps = [[0.0f32; LANES]; LANES];
+        let mut points = [[0.0f32; LANES]; POINTS];
         let groups = inputs.div_ceil(LANES);
         for i in 0..outputs * groups {
             // Kernels that lie together are read one after the other.
@@ -64,8 +70,7 @@ vectorised! {
             };
             let first = group * LANES;
             let count = LANES.min(inputs - first);
-            let taps = kernels.side_by_side(output, first, count);
-            let mut points = [[0.0f32; LANES]; POINTS];
+            kernels.side_by_side(output, first, count, &mut taps);
             for lane in 0..LANES {
                 let mut rows = [[0.0f32; 3]; 4];
                 for x in 0..3 {
