@@ -108,6 +108,21 @@ proptest! {
     }
 
     #[test]
+    fn convolutions_in_tiles_have_the_same_bits_in_any_batch(
+        batch in 2..5_usize,
+        [inputs, outputs] in [128..150_usize, 128..150_usize],
+        [height, width] in [16..23_usize, 16..23_usize],
+        biased in any::<bool>(),
+    ) {
+        let name = format!("{height}x{width}, {inputs} to {outputs} channels, bias {biased}");
+        let weight = normal([outputs, inputs, 3, 3], 1);
+        let bias = biased.then(|| normal([outputs], 2));
+        check_with_gradient(&name, &normal([batch, inputs, height, width], 0), |x| {
+            ops::conv2d(x, weight.clone(), bias.clone(), 1, [1; 4])
+        });
+    }
+
+    #[test]
     fn linear_maps_of_a_sample_have_the_same_bits_in_any_batch(
         batch in 2..70_usize,
         rows in size(60),

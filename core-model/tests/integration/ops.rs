@@ -354,13 +354,18 @@ fn adamw_leaves_shared_tensors_as_they_were() {
 
 #[test]
 fn results_have_the_same_bits_for_any_number_of_threads() {
-    let compute = || {
-        let x = normal([6, 32, 16, 16], 0).autodiff().require_grad();
-        let w = normal([48, 32, 3, 3], 1).autodiff().require_grad();
-        let (gamma, beta) = (normal([48], 2).autodiff().require_grad(), normal([48], 3));
+    // plain sums, and tiles with kernels or images first
+    let cases = [(6, 32, 48), (6, 128, 144), (1, 128, 144)];
+    let compute = |(batch, inputs, outputs): (usize, usize, usize)| {
+        let x = normal([batch, inputs, 16, 16], 0).autodiff().require_grad();
+        let w = normal([outputs, inputs, 3, 3], 1).autodiff().require_grad();
+        let (gamma, beta) = (
+            normal([outputs], 2).autodiff().require_grad(),
+            normal([outputs], 3),
+        );
         let y = ops::conv2d(x.clone(), w.clone(), None, 1, [1; 4]);
         let y = ops::group_norm_silu(y, 8, gamma.clone(), beta, 1e-5);
-        let y = y.reshape([6, 4, 12, 256]).swap_dims(2, 3);
+        let y = y.reshape([batch, 4, outputs / 4, 256]).swap_dims(2, 3);
         let y = ops::attention(y.clone(), y.clone(), y, false, 0.3);
         let grads = (y.clone() * y.clone().detach()).sum().backward();
         [
@@ -374,9 +379,12 @@ fn results_have_the_same_bits_for_any_number_of_threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         pool.build().unwrap()
     };
-    let one = pool(1).install(compute);
-    for threads in [2, 3] {
-        assert!(pool(threads).install(compute) == one, "{threads} threads");
+    for case in cases {
+        let one = pool(1).install(|| compute(case));
+        for threads in [2, 3] {
+            let several = pool(threads).install(|| compute(case));
+            assert!(several == one, "{case:?}, {threads} threads");
+        }
     }
 }
 
