@@ -1,7 +1,8 @@
 //! Scaled dot-product attention (Vaswani et al. 2017, equation 1).
 //!
-//! Scores exist for a tile of queries at a time only, unless the probabilities are asked for. The
-//! output lies in memory as [batch, n, heads, d], so that merging the heads afterwards is free.
+//! Scores exist for a tile of queries at a time only, unless the probabilities are asked for, and in the
+//! backward pass for a block of keys where there are many (FlashAttention, Dao et al. 2022). The output
+//! lies in memory as [batch, n, heads, d], so that merging the heads afterwards is free.
 
 mod probabilities;
 mod recomputed;

@@ -1,4 +1,5 @@
-//! Two-dimensional convolution as matrix products over unfolded images.
+//! Two-dimensional convolution as matrix products: [`winograd`] of many channels, [`stencil`] of stride
+//! 1, and over unfolded images otherwise.
 //!
 //! The output pixels are cut into blocks of a size that depends on the shapes alone; each block is
 //! a task: unfold, multiply, store. Small images share a block.
