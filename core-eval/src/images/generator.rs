@@ -31,7 +31,7 @@ pub(super) struct Generator<'a> {
     experiment: &'a Experiment,
     concept: &'a ConceptConfig,
     seed: u64,
-    pub(super) guidance_scale: f64,
+    guidance_scale: f64,
     drawn: Drawn,
     base: &'a BaseModel,
     /// The prompt that the embedding was optimised for last, and the pipeline with it.
@@ -44,6 +44,7 @@ impl<'a> Generator<'a> {
         base: &'a BaseModel,
         concept: &'a ConceptConfig,
         seed: u64,
+        guidance_scale: f64,
         mut drawn: Drawn,
     ) -> Result<Self> {
         let truncation = experiment.sampling.truncation;
@@ -54,7 +55,7 @@ impl<'a> Generator<'a> {
             experiment,
             concept,
             seed,
-            guidance_scale: experiment.sampling.guidance_scale,
+            guidance_scale,
             drawn,
             base,
             optimized: None,
@@ -195,7 +196,8 @@ pub fn time_image(
     const STEPS: usize = 2;
     let seed = experiment.seeds[0];
     let drawn = Drawn::open(base, concept, None, None)?;
-    let mut generator = Generator::new(experiment, base, concept, seed, drawn)?;
+    let guidance_scale = experiment.sampling.guidance_scale;
+    let mut generator = Generator::new(experiment, base, concept, seed, guidance_scale, drawn)?;
     let prompts = experiment.prompts_for(concept);
     let size = batch_size(&base.folder)?;
     let batch: Vec<Wanted> = prompts

@@ -134,9 +134,10 @@ impl GenerationJob<'_> {
                     None => {
                         let (base, seed) = (base.get()?, cell.seed);
                         let drawn = self.source(base)?;
-                        let mut new = Generator::new(experiment, base, concept, seed, drawn)?;
-                        new.guidance_scale = self.variant().guidance_scale(&experiment.sampling);
-                        generator.insert(new)
+                        let scale = self.variant().guidance_scale(&experiment.sampling);
+                        generator.insert(Generator::new(
+                            experiment, base, concept, seed, scale, drawn,
+                        )?)
                     }
                 };
                 let images = generator.generate(batch, experiment.sampling.steps)?;

@@ -85,6 +85,12 @@ impl Geometry {
         }
     }
 
+    /// The shape of the output.
+    pub(super) fn shape(&self) -> [usize; 4] {
+        let [height, width] = self.output;
+        [self.batch, self.outputs, height, width]
+    }
+
     /// Output pixels of a sample.
     pub(super) fn pixels(&self) -> usize {
         self.output[0] * self.output[1]

@@ -70,18 +70,17 @@ fn convolve(
 ) -> FlexTensor {
     let Geometry { batch, outputs, .. } = *geometry;
     let (input, pixels, depth) = (values(x), geometry.pixels(), geometry.depth());
-    let [height, width] = geometry.output;
-    let mut y = buffer(batch * outputs * pixels);
-    let target = Output::new(&mut y);
     if winograd::is_for(geometry) {
         let kernels = Kernels::new(values(weight), geometry.inputs);
-        winograd::convolve(input, kernels, bias.map(values), geometry, target);
-        return tensor(y, [batch, outputs, height, width]);
+        let y = winograd::convolve(input, kernels, bias.map(values), geometry);
+        return tensor(y, geometry.shape());
     }
+    let mut y = buffer(batch * outputs * pixels);
+    let target = Output::new(&mut y);
     if geometry.is_stencil() {
         let bias = bias.map(values);
         stencil::convolve(input, values(weight), turned, bias, geometry, target);
-        return tensor(y, [batch, outputs, height, width]);
+        return tensor(y, geometry.shape());
     }
     let weight = View::rows(values(weight), depth);
     let blocks = geometry.blocks();
@@ -129,7 +128,7 @@ fn convolve(
             }
         });
     });
-    tensor(y, [batch, outputs, height, width])
+    tensor(y, geometry.shape())
 }
 
 #[derive(Debug, Clone)]
@@ -168,12 +167,8 @@ impl ConvolutionGradient {
             Some(geometry) if winograd::is_for(&geometry) => {
                 let weight = widened(&self.weight);
                 let kernels = Kernels::new(values(&weight), self.geometry.inputs).transposed();
-                let [height, width] = geometry.output;
-                let shape = [geometry.batch, geometry.outputs, height, width];
-                let mut dx = buffer(shape.iter().product());
-                let target = Output::new(&mut dx);
-                winograd::convolve(values(grad), kernels, None, &geometry, target);
-                tensor(dx, shape)
+                let dx = winograd::convolve(values(grad), kernels, None, &geometry);
+                tensor(dx, geometry.shape())
             }
             Some(geometry) => convolve(grad, &self.swapped_weight(), true, None, &geometry),
             None => self.folded_gradient(grad),

@@ -81,7 +81,7 @@ impl<'a> Kernels<'a> {
     }
 }
 
-/// Convolves `x` [batch, in, height, width] into `target` [batch, out, height, width].
+/// The convolution [batch, out, height, width] of `x` [batch, in, height, width].
 ///
 /// Of the transformed kernels and the transformed images the smaller ones are made first, as a whole;
 /// each task then makes its part of the others.
@@ -90,18 +90,18 @@ pub(super) fn convolve(
     kernels: Kernels,
     bias: Option<&[f32]>,
     geometry: &Geometry,
-    target: Output,
-) {
+) -> Vec<f32> {
     let Geometry {
         inputs, outputs, ..
     } = *geometry;
     let strips = Strip::all(geometry);
+    let mut result = buffer(geometry.batch * outputs * geometry.pixels());
     let convolution = Convolution {
         x,
         kernels,
         bias,
         geometry,
-        target,
+        target: Output::new(&mut result),
     };
     let blocks = (0..outputs).step_by(OUTPUTS);
     let blocks: Vec<Range<usize>> = blocks
@@ -122,40 +122,34 @@ pub(super) fn convolve(
             let image = POINTS * inputs * strip.tiles();
             with_scratch(image + products, |scratch| {
                 let (image, products) = scratch.split_at_mut(image);
-                convolution.transform_image(strip, 0..inputs, Output::new(image));
+                convolution.transform_image(strip, 0..inputs, Output::new(image), 0);
                 for (block, weights) in blocks.iter().zip(weights.chunks(of_block)) {
                     convolution.multiply(strip, block.clone(), weights, image, products);
                 }
             });
         });
-        return;
+        return result;
     }
     let mut images = buffer(POINTS * inputs * tiles);
-    let mut parts = Vec::with_capacity(strips.len());
-    let mut rest = &mut images[..];
-    for strip in &strips {
-        let (part, others) = rest.split_at_mut(POINTS * inputs * strip.tiles());
-        parts.push(Output::new(part));
-        rest = others;
-    }
+    let transformed = Output::new(&mut images);
+    let start = |strip: &Strip| POINTS * inputs * strip.first;
     let groups = inputs.div_ceil(LANES);
     run(strips.len() * groups, work, |i| {
-        let (strip, first) = (i / groups, i % groups * LANES);
+        let (strip, first) = (&strips[i / groups], i % groups * LANES);
         let channels = first..(first + LANES).min(inputs);
-        convolution.transform_image(&strips[strip], channels, parts[strip]);
+        convolution.transform_image(strip, channels, transformed, start(strip));
     });
     run(blocks.len(), work, |i| {
         with_scratch(of_block + products, |scratch| {
             let (weights, products) = scratch.split_at_mut(of_block);
             convolution.transform_kernels(blocks[i].clone(), weights);
-            let mut first = 0;
             for strip in &strips {
-                let image = &images[first..][..POINTS * inputs * strip.tiles()];
+                let image = &images[start(strip)..];
                 convolution.multiply(strip, blocks[i].clone(), weights, image, products);
-                first += image.len();
             }
         });
     });
+    result
 }
 
 /// Some rows of tiles of one sample.
@@ -165,6 +159,8 @@ struct Strip {
     rows: Range<usize>,
     /// Tiles of a row.
     width: usize,
+    /// Tiles of the strips before it.
+    first: usize,
 }
 
 impl Strip {
@@ -177,6 +173,7 @@ impl Strip {
             sample,
             rows: start..(start + rows).min(height),
             width,
+            first: (sample * height + start) * width,
         });
         strips.collect()
     }
@@ -201,9 +198,9 @@ impl Convolution<'_> {
         transform_kernels(kernels, [outputs.len(), self.geometry.inputs], target);
     }
 
-    /// Into `target` [points, in, tiles] the transformed tiles of some channels of a strip, the
-    /// matrix of each point in panels.
-    fn transform_image(&self, strip: &Strip, channels: Range<usize>, target: Output) {
+    /// Into `target` [points, in, tiles], which begins at `place`, the transformed tiles of some channels
+    /// of a strip, the matrix of each point in panels.
+    fn transform_image(&self, strip: &Strip, channels: Range<usize>, target: Output, place: usize) {
         let Geometry { inputs, .. } = *self.geometry;
         let ([height, width], tiles) = (self.geometry.input, strip.tiles());
         let [top, left, ..] = self.geometry.padding;
@@ -231,7 +228,7 @@ impl Convolution<'_> {
                 transform_columns(points, strip.width, transformed);
                 for (start, columns) in packed_row(channel, [inputs, tiles]) {
                     for (point, row) in transformed.chunks_exact(tiles).enumerate() {
-                        let start = point * inputs * tiles + start;
+                        let start = place + point * inputs * tiles + start;
                         #[expect(unsafe_code, reason = "each task writes its own channels")]
                         // SAFETY: rows of a matrix lie apart, and this one is this task's.
                         let target = unsafe { target.part(start, columns.len()) };
@@ -297,19 +294,7 @@ impl Convolution<'_> {
 mod tests {
     use super::super::stencil;
     use super::*;
-
-    /// Numbers of about a normal distribution, other ones for each seed.
-    fn noise(len: usize, seed: u64) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let mut uniform = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / (1 << 24) as f32
-        };
-        let normal = |_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0;
-        (0..len).map(normal).collect()
-    }
+    use crate::rng::standard_normal;
 
     /// Root mean squares of the difference to sums in float64, of tiles and of plain sums, beside the root
     /// mean square of the sums.
@@ -317,13 +302,14 @@ mod tests {
         let outputs = CHANNELS;
         let geometry = Geometry::new([1, inputs, side, side], [outputs, inputs, 3, 3], 1, [1; 4]);
         let (x, weight) = (
-            noise(inputs * side * side, 1),
-            noise(outputs * inputs * 9, 2),
+            standard_normal(0, "image", 0, inputs * side * side),
+            standard_normal(0, "weight", 0, outputs * inputs * 9),
         );
-        let mut results = [(); 2].map(|()| vec![0.0; outputs * side * side]);
-        let [tiles, plain] = results.each_mut().map(|result| Output::new(result));
-        convolve(&x, Kernels::new(&weight, inputs), None, &geometry, tiles);
-        stencil::convolve(&x, &weight, false, None, &geometry, plain);
+        let tiles = convolve(&x, Kernels::new(&weight, inputs), None, &geometry);
+        let mut plain = vec![0.0; tiles.len()];
+        let target = Output::new(&mut plain);
+        stencil::convolve(&x, &weight, false, None, &geometry, target);
+        let results = [tiles, plain];
         let (mut errors, mut squares) = ([0.0; 2], 0.0);
         // Some pixels of some channels are enough, with corners and edges among them.
         for (o, y, x0) in (0..outputs)
