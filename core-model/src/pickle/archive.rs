@@ -7,7 +7,8 @@ use std::path::Path;
 
 use zip::{CompressionMethod, ZipArchive};
 
-use super::machine::{Storage, Values, unpickle_first};
+use super::machine::unpickle_first;
+use super::values::{Storage, Values};
 use super::{MOST_BYTES, Storages};
 use crate::error::{Error, Result};
 

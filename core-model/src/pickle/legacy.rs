@@ -7,7 +7,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::machine::{Storage, Value, Values, unpickle_first};
+use super::machine::unpickle_first;
+use super::values::{Storage, Value, Values};
 use super::{MOST_BYTES, Storages};
 use crate::error::{Error, Result};
 
@@ -72,7 +73,7 @@ impl Row {
         length: u64,
     ) -> Result<Self, String> {
         use std::io::{Seek, SeekFrom};
-        let Value::List(listed) = keys.get(keys.root()) else {
+        let Value::List(listed) = keys.get(keys.root) else {
             return Err("the list of its storages is damaged".into());
         };
         let widths = object.widths();

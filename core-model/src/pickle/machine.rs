@@ -2,152 +2,9 @@
 //! imported and nothing is called: what a name outside of the table makes is an unknown object,
 //! which is skipped with everything in it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
-/// Values that one pickle may make; an embedding has some dozens.
-const MOST_VALUES: usize = 1 << 20;
-
-/// Dimensions of a tensor.
-const MOST_DIMENSIONS: usize = 8;
-
-/// A value's place among all values of a pickle. Containers hold places, so that a value that
-/// occurs a million times is stored once.
-pub(super) type Id = usize;
-
-/// A value.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
-    None,
-    Bool(bool),
-    Int(i64),
-    Float(f64),
-    Text(String),
-    Tuple(Vec<Id>),
-    List(Vec<Id>),
-    Dict(Vec<(Id, Id)>),
-    /// A known name, `module.name`.
-    Known(Known),
-    /// Numbers of one kind in a file of the archive.
-    Storage(Storage),
-    Tensor(StoredTensor),
-    /// A name that is not understood, or what it would have made.
-    Unknown,
-}
-
-/// What a pickle may name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Known {
-    OrderedDict,
-    ParameterDict,
-    Set,
-    RebuildTensor,
-    RebuildParameter,
-    Numbers(Numbers),
-}
-
-/// The kinds of numbers of a storage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Numbers {
-    Float16,
-    BFloat16,
-    Float32,
-    Float64,
-    Int32,
-    Int64,
-    Int16,
-    Int8,
-    UInt8,
-    Bool,
-}
-
-impl Numbers {
-    /// Bytes of one number.
-    pub(super) fn size(self) -> usize {
-        match self {
-            Self::Int8 | Self::UInt8 | Self::Bool => 1,
-            Self::Float16 | Self::BFloat16 | Self::Int16 => 2,
-            Self::Float32 | Self::Int32 => 4,
-            Self::Float64 | Self::Int64 => 8,
-        }
-    }
-}
-
-/// The names that are understood, and nothing else is.
-const KNOWN: [(&str, &str, Known); 16] = [
-    // Modules have empty sets of names; Python 2 called the module otherwise.
-    ("builtins", "set", Known::Set),
-    ("__builtin__", "set", Known::Set),
-    ("collections", "OrderedDict", Known::OrderedDict),
-    ("torch._utils", "_rebuild_tensor_v2", Known::RebuildTensor),
-    (
-        "torch._utils",
-        "_rebuild_parameter",
-        Known::RebuildParameter,
-    ),
-    (
-        "torch.nn.modules.container",
-        "ParameterDict",
-        Known::ParameterDict,
-    ),
-    ("torch", "HalfStorage", Known::Numbers(Numbers::Float16)),
-    (
-        "torch",
-        "BFloat16Storage",
-        Known::Numbers(Numbers::BFloat16),
-    ),
-    ("torch", "FloatStorage", Known::Numbers(Numbers::Float32)),
-    ("torch", "DoubleStorage", Known::Numbers(Numbers::Float64)),
-    ("torch", "IntStorage", Known::Numbers(Numbers::Int32)),
-    ("torch", "LongStorage", Known::Numbers(Numbers::Int64)),
-    ("torch", "ShortStorage", Known::Numbers(Numbers::Int16)),
-    ("torch", "CharStorage", Known::Numbers(Numbers::Int8)),
-    ("torch", "ByteStorage", Known::Numbers(Numbers::UInt8)),
-    ("torch", "BoolStorage", Known::Numbers(Numbers::Bool)),
-];
-
-/// Numbers in the archive's file `data/KEY`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Storage {
-    pub(super) numbers: Numbers,
-    pub(super) key: String,
-}
-
-/// A view of a storage; offset and strides in numbers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct StoredTensor {
-    pub(super) storage: Storage,
-    pub(super) offset: usize,
-    pub(super) shape: Vec<usize>,
-    pub(super) strides: Vec<usize>,
-}
-
-/// All values of a pickle.
-#[derive(Debug)]
-pub(super) struct Values {
-    all: Vec<Value>,
-    root: Id,
-    /// The names that are not understood, as `module.name`, sorted.
-    pub(super) unknown: BTreeSet<String>,
-}
-
-impl Values {
-    pub(super) fn get(&self, id: Id) -> &Value {
-        &self.all[id]
-    }
-
-    pub(super) fn root(&self) -> Id {
-        self.root
-    }
-
-    /// The bytes of one number of every storage.
-    pub(super) fn widths(&self) -> HashMap<&str, usize> {
-        let storages = self.all.iter().filter_map(|value| match value {
-            Value::Storage(storage) => Some((storage.key.as_str(), storage.numbers.size())),
-            _ => None,
-        });
-        storages.collect()
-    }
-}
+use super::values::{CUT, Id, Known, MOST_VALUES, Value, Values};
 
 /// Reads a pickle of protocol 0 to 5.
 ///
@@ -165,31 +22,22 @@ pub(super) fn unpickle(bytes: &[u8]) -> Result<Values, String> {
 pub(super) fn unpickle_first(bytes: &[u8]) -> Result<(Values, &[u8]), String> {
     let mut machine = Machine {
         input: bytes,
-        all: Vec::new(),
+        values: Values::default(),
         stack: Vec::new(),
         marks: Vec::new(),
         memo: HashMap::new(),
-        unknown: BTreeSet::new(),
     };
-    let root = machine.run()?;
-    let values = Values {
-        all: machine.all,
-        root,
-        unknown: machine.unknown,
-    };
-    Ok((values, machine.input))
+    machine.values.root = machine.run()?;
+    Ok((machine.values, machine.input))
 }
 
 struct Machine<'a> {
     input: &'a [u8],
-    all: Vec<Value>,
+    values: Values,
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
-    unknown: BTreeSet<String>,
 }
-
-const CUT: &str = "the pickle is cut off or damaged";
 
 impl Machine<'_> {
     fn run(&mut self) -> Result<Id, String> {
@@ -368,14 +216,14 @@ impl Machine<'_> {
             }
             b'Q' => {
                 let about = self.pop()?;
-                let storage = self.storage(about)?;
+                let storage = self.values.storage(about)?;
                 self.push(storage)?;
             }
             // REDUCE calls and NEWOBJ makes; here both build one of the known things.
             b'R' | 0x81 => {
                 let arguments = self.pop()?;
                 let function = self.pop()?;
-                let value = self.build(function, arguments)?;
+                let value = self.values.build(function, arguments)?;
                 self.push(value)?;
             }
             // NEWOBJ_EX has arguments by name too, which nothing known has.
@@ -423,11 +271,8 @@ impl Machine<'_> {
     }
 
     fn push(&mut self, value: Value) -> Result<(), String> {
-        if self.all.len() == MOST_VALUES {
-            return Err(format!("more than {MOST_VALUES} values"));
-        }
-        self.stack.push(self.all.len());
-        self.all.push(value);
+        let id = self.values.add(value)?;
+        self.stack.push(id);
         Ok(())
     }
 
@@ -437,7 +282,7 @@ impl Machine<'_> {
 
     fn pop_text(&mut self) -> Result<String, String> {
         let id = self.pop()?;
-        match &self.all[id] {
+        match self.values.get(id) {
             Value::Text(text) => Ok(text.clone()),
             _ => Err(CUT.into()),
         }
@@ -453,7 +298,7 @@ impl Machine<'_> {
 
     fn top(&mut self) -> Result<&mut Value, String> {
         let id = *self.stack.last().ok_or(CUT)?;
-        Ok(&mut self.all[id])
+        Ok(self.values.get_mut(id))
     }
 
     fn append(&mut self, items: Vec<Id>) -> Result<(), String> {
@@ -502,9 +347,8 @@ impl Machine<'_> {
     }
 
     fn name(&mut self, module: &str, name: &str) -> Result<(), String> {
-        let known = KNOWN.iter().find(|(m, n, _)| (*m, *n) == (module, name));
-        match known {
-            Some((_, _, known)) => self.push(Value::Known(*known)),
+        match Known::of(module, name) {
+            Some(known) => self.push(Value::Known(known)),
             None => {
                 self.unknown(module, name);
                 self.push(Value::Unknown)
@@ -513,127 +357,13 @@ impl Machine<'_> {
     }
 
     fn unknown(&mut self, module: &str, name: &str) {
-        self.unknown.insert(format!("{module}.{name}"));
+        self.values.unknown.insert(format!("{module}.{name}"));
     }
 
-    fn tuple(&self, id: Id) -> Result<&[Id], String> {
-        match &self.all[id] {
-            Value::Tuple(items) => Ok(items),
-            _ => Err(CUT.into()),
-        }
-    }
-
-    fn count(&self, id: Id) -> Result<usize, String> {
-        match &self.all[id] {
-            Value::Int(value) => usize::try_from(*value).map_err(|_| CUT.to_string()),
-            _ => Err(CUT.into()),
-        }
-    }
-
-    fn counts(&self, id: Id) -> Result<Vec<usize>, String> {
-        self.tuple(id)?.iter().map(|id| self.count(*id)).collect()
-    }
-
-    /// `('storage', kind, key, location, count)`, and in files of before 1.6 a view of that, which
-    /// torch has not written for long.
-    fn storage(&self, id: Id) -> Result<Value, String> {
-        let [tag, kind, key, more @ ..] = self.tuple(id)? else {
-            return Err(CUT.into());
-        };
-        if more
-            .get(2)
-            .is_some_and(|view| self.all[*view] != Value::None)
-        {
-            return Err("it holds views of storages, as torch wrote before 0.4".into());
-        }
-        match (&self.all[*tag], &self.all[*kind], &self.all[*key]) {
-            (Value::Text(tag), Value::Known(Known::Numbers(numbers)), Value::Text(key))
-                if tag == "storage" =>
-            {
-                Ok(Value::Storage(Storage {
-                    numbers: *numbers,
-                    key: key.clone(),
-                }))
-            }
-            (Value::Text(tag), Value::Unknown, _) if tag == "storage" => Ok(Value::Unknown),
-            _ => Err(CUT.into()),
-        }
-    }
-
-    fn build(&self, function: Id, arguments: Id) -> Result<Value, String> {
-        let function = match self.all[function] {
-            Value::Known(function) => function,
-            Value::Unknown => return Ok(Value::Unknown),
-            _ => return Err("it calls something that is not a name".into()),
-        };
-        let arguments = self.tuple(arguments)?;
-        match (function, arguments) {
-            (Known::OrderedDict | Known::ParameterDict, []) => Ok(Value::Dict(Vec::new())),
-            (Known::OrderedDict, [pairs]) => self.ordered(*pairs),
-            (Known::RebuildTensor, [storage, ..]) if self.all[*storage] == Value::Unknown => {
-                Ok(Value::Unknown)
-            }
-            (Known::RebuildTensor, [storage, offset, shape, strides, ..]) => {
-                let Value::Storage(storage) = &self.all[*storage] else {
-                    return Err(CUT.into());
-                };
-                let tensor = StoredTensor {
-                    storage: storage.clone(),
-                    offset: self.count(*offset)?,
-                    shape: self.counts(*shape)?,
-                    strides: self.counts(*strides)?,
-                };
-                let dimensions = tensor.shape.len();
-                if dimensions != tensor.strides.len() || dimensions > MOST_DIMENSIONS {
-                    return Err(CUT.into());
-                }
-                Ok(Value::Tensor(tensor))
-            }
-            (Known::Set, [items]) => match &self.all[*items] {
-                Value::List(items) => Ok(Value::List(items.clone())),
-                _ => Err(CUT.into()),
-            },
-            (Known::RebuildParameter, [tensor, ..]) => match &self.all[*tensor] {
-                Value::Tensor(tensor) => Ok(Value::Tensor(tensor.clone())),
-                Value::Unknown => Ok(Value::Unknown),
-                _ => Err(CUT.into()),
-            },
-            _ => Err(CUT.into()),
-        }
-    }
-
-    /// An `OrderedDict` of a list of pairs, as Python 2 wrote it.
-    fn ordered(&self, pairs: Id) -> Result<Value, String> {
-        let Value::List(pairs) = &self.all[pairs] else {
-            return Err(CUT.into());
-        };
-        let pair = |id: &Id| match &self.all[*id] {
-            Value::List(items) | Value::Tuple(items) if items.len() == 2 => {
-                Ok((items[0], items[1]))
-            }
-            _ => Err(CUT.to_string()),
-        };
-        Ok(Value::Dict(
-            pairs.iter().map(pair).collect::<Result<_, _>>()?,
-        ))
-    }
-
-    /// The attributes of an object: of a `ParameterDict` the parameters are among them, those of
-    /// anything else mean nothing here.
+    /// Fills an object with its attributes.
     fn state(&mut self) -> Result<(), String> {
-        let state = self.pop()?;
-        let attributes = match self.all[state].clone() {
-            Value::Dict(attributes) => attributes,
-            _ => Vec::new(),
-        };
-        let parameters = attributes.iter().find_map(|(key, value)| {
-            let named = self.all[*key] == Value::Text("_parameters".into());
-            named.then_some(*value)
-        });
-        let entries = match parameters.map(|id| self.all[id].clone()) {
-            Some(Value::Dict(entries)) => entries,
-            _ => Vec::new(),
-        };
+        let attributes = self.pop()?;
+        let entries = self.values.parameters(attributes);
         match self.top()? {
             Value::Dict(dict) => dict.extend(entries),
             Value::Unknown => {}

@@ -10,8 +10,10 @@
 mod archive;
 mod legacy;
 mod machine;
+mod objects;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +21,7 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 
 use crate::error::{Error, Result};
-use machine::{Id, Numbers, Storage, StoredTensor, Value, Values};
+use values::{Id, Numbers, Storage, StoredTensor, Value, Values};
 
 /// The longest pickle that is read, in bytes; the numbers are not in it.
 const MOST_BYTES: u64 = 64 << 20;
@@ -81,7 +83,7 @@ impl TorchFile {
             tensors: BTreeMap::new(),
             metadata: BTreeMap::new(),
         };
-        found.collect(&values, values.root(), "", 0, &mut 0)?;
+        found.collect(&values, values.root, "", 0, &mut 0)?;
         if found.tensors.is_empty() && !values.unknown.is_empty() {
             let names: Vec<String> = values.unknown.into_iter().take(5).collect();
             let reason = format!(

@@ -1,7 +1,8 @@
 //! The machine on pickles written by hand.
 #![allow(clippy::unwrap_used)]
 
-use super::machine::{Value, unpickle};
+use super::machine::unpickle;
+use super::values::Value;
 
 fn refused(bytes: &[u8]) -> String {
     unpickle(bytes).unwrap_err()
@@ -12,7 +13,7 @@ fn plain_containers_are_read() {
     // {"a": [1, -2, 2.5, True, None]}, protocol 2.
     let pickle = b"\x80\x02}q\x00X\x01\x00\x00\x00aq\x01]q\x02(K\x01J\xfe\xff\xff\xffG@\x04\x00\x00\x00\x00\x00\x00\x88Nes.";
     let values = unpickle(pickle).unwrap();
-    let Value::Dict(entries) = values.get(values.root()) else {
+    let Value::Dict(entries) = values.get(values.root) else {
         panic!("no dictionary");
     };
     let [(key, list)] = entries[..] else {
@@ -51,7 +52,7 @@ fn objects_of_unknown_names_are_skipped_with_all_that_is_in_them() {
         (b"\x80\x02cmy\nDict\n)\x81K\x01K\x02s}b.", "my.Dict"),
     ] {
         let values = unpickle(pickle).unwrap();
-        assert_eq!(values.get(values.root()), &Value::Unknown, "{name}");
+        assert_eq!(values.get(values.root), &Value::Unknown, "{name}");
         assert!(values.unknown.contains(name), "{:?}", values.unknown);
     }
 }
@@ -61,7 +62,7 @@ fn numbers_of_numpy_are_skipped_beside_what_is_read() {
     // {"a": numpy.float64(..), "b": 3}: a name, a call of two arguments, bytes.
     let pickle = b"\x80\x02}(X\x01\0\0\0acnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\0\0\0f8\x85RC\x0800000000\x86RX\x01\0\0\0bK\x03u.";
     let values = unpickle(pickle).unwrap();
-    let Value::Dict(entries) = values.get(values.root()) else {
+    let Value::Dict(entries) = values.get(values.root) else {
         panic!("no dictionary");
     };
     let found: Vec<&Value> = entries.iter().map(|(_, id)| values.get(*id)).collect();
@@ -72,7 +73,7 @@ fn numbers_of_numpy_are_skipped_beside_what_is_read() {
 fn protocol_zero_is_read() {
     // {'a': [1, 2.5, True]} as text.
     let values = unpickle(b"(dp0\nS'a'\np1\n(lp2\nI1\naF2.5\naI01\nas.").unwrap();
-    let Value::Dict(entries) = values.get(values.root()) else {
+    let Value::Dict(entries) = values.get(values.root) else {
         panic!("no dictionary");
     };
     let Value::List(items) = values.get(entries[0].1) else {
