@@ -6,7 +6,9 @@
 //! and choosing what to train speak the checkpoint's own names.
 
 mod extension;
+mod init;
 mod names;
+mod source;
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -15,33 +17,18 @@ use std::rc::Rc;
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use rand::RngExt;
-use rand_distr::{StandardNormal, StandardUniform};
 
 pub use extension::{Added, Extension, is_added};
 pub(crate) use extension::{DOWN, ROTATION, UP};
+pub use init::Init;
 use names::Stored;
 pub use names::{NamedParam, ParamNames, is_trained, set_trainable};
+pub(crate) use source::read;
+use source::{Source, check};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::precision::Precision;
-use crate::rng::rng;
-
-/// How a parameter starts when no checkpoint provides it.
-#[derive(Debug, Clone, Copy)]
-pub enum Init {
-    /// All zeros.
-    Zeros,
-    /// All ones.
-    Ones,
-    /// This value everywhere.
-    Constant(f32),
-    /// Normal with this standard deviation.
-    Normal(f32),
-    /// Uniform in ±1/sqrt(fan_in): torch's default for linear and convolution, weight and bias.
-    FanIn(usize),
-}
 
 /// Which of a folder's weights, and how they are kept in memory.
 #[derive(Debug, Clone, Copy, Default)]
@@ -50,27 +37,6 @@ pub struct Weights<'a> {
     pub variant: Option<&'a str>,
     /// The number format in memory.
     pub precision: Precision,
-}
-
-#[derive(Debug)]
-enum Source {
-    Checkpoint(Checkpoint),
-    /// A checkpoint of which only the header is looked at.
-    Header(Checkpoint),
-    Random(u64),
-    /// Another network's tensors by their keys, flattened.
-    Network(HashMap<String, Tensor<1>>),
-    /// No values: only keys and shapes are wanted.
-    Shapes,
-}
-
-impl Source {
-    fn checkpoint(&self) -> Option<&Checkpoint> {
-        match self {
-            Self::Checkpoint(checkpoint) | Self::Header(checkpoint) => Some(checkpoint),
-            Self::Random(_) | Self::Network(_) | Self::Shapes => None,
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -264,12 +230,7 @@ impl ParamBuilder {
 
     /// Whether a checkpoint, or the network that this one is built from, holds this key; false for fresh parameters.
     pub fn contains(&self, name: &str) -> bool {
-        let key = self.key(name);
-        match &self.shared.source {
-            Source::Checkpoint(file) | Source::Header(file) => file.info(&key).is_some(),
-            Source::Network(tensors) => tensors.contains_key(&key),
-            Source::Random(_) | Source::Shapes => false,
-        }
+        self.shared.source.contains(&self.key(name))
     }
 
     /// Leaves out tensors of a checkpoint that other networks of the same family hold, as
@@ -363,12 +324,12 @@ impl ParamBuilder {
                 check(checkpoint, &key, stored)?;
                 uninitialized()
             }
-            Source::Random(seed) => initialized(draw(*seed, &key, shape.iter().product(), init)),
+            Source::Random(seed) => initialized(init.draw(*seed, &key, shape.iter().product())),
             Source::Network(tensors) => match tensors.get(&key) {
                 Some(tensor) => Param::initialized(ParamId::new(), tensor.clone().reshape(shape)),
                 None => {
                     let extension = extension::of(&self.shared.extensions, &key)?;
-                    initialized(draw(extension.seed, &key, shape.iter().product(), init))
+                    initialized(init.draw(extension.seed, &key, shape.iter().product()))
                 }
             },
             Source::Shapes => uninitialized(),
@@ -393,33 +354,7 @@ impl ParamBuilder {
         for extension in &self.shared.extensions {
             extension.check(used)?;
         }
-        if let Source::Network(tensors) = &self.shared.source
-            && let Some(key) = tensors.keys().filter(|key| !used(key)).min()
-        {
-            return Err(Error::Invalid(format!(
-                "`{key}` of the network has no place in the one that is built from it"
-            )));
-        }
-        if let Some(checkpoint) = self.shared.source.checkpoint() {
-            let used = self.shared.used.borrow();
-            let mut left = checkpoint.keys().filter(|key| !used.contains(*key));
-            if let Some(key) = left.next() {
-                let count = left.count();
-                return Err(Error::UnexpectedTensor {
-                    path: checkpoint.path().to_path_buf(),
-                    key: key.to_string(),
-                    found: checkpoint
-                        .info(key)
-                        .map(|i| i.shape.clone())
-                        .unwrap_or_default(),
-                    more: if count == 0 {
-                        String::new()
-                    } else {
-                        format!(" (and {count} more)")
-                    },
-                });
-            }
-        }
+        self.shared.source.check_all_used(used)?;
         Ok(ParamNames::new(self.shared.names.borrow().clone()))
     }
 }
@@ -435,73 +370,6 @@ fn is_of_shapes<M: Module>(network: &M) -> bool {
     let mut visitor = Visitor(false);
     network.visit(&mut visitor);
     visitor.0
-}
-
-/// Fails unless a checkpoint holds a tensor of this shape.
-fn check(checkpoint: &Checkpoint, key: &str, shape: &[usize]) -> Result<()> {
-    let path = || checkpoint.path().to_path_buf();
-    let Some(info) = checkpoint.info(key) else {
-        return Err(Error::MissingTensor {
-            path: path(),
-            key: key.to_string(),
-            expected: shape.to_vec(),
-        });
-    };
-    if !same_shape(&info.shape, shape) {
-        return Err(Error::Shape {
-            path: path(),
-            key: key.to_string(),
-            found: info.shape.clone(),
-            expected: shape.to_vec(),
-        });
-    }
-    Ok(())
-}
-
-/// The finite values of a tensor of this shape.
-///
-/// # Errors
-/// [`Error::MissingTensor`], [`Error::Shape`], [`Error::Format`].
-pub(crate) fn read(checkpoint: &Checkpoint, key: &str, shape: &[usize]) -> Result<Vec<f32>> {
-    check(checkpoint, key, shape)?;
-    let (values, _) = checkpoint.read_f32(key)?.unwrap_or_default();
-    if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-        let reason = format!(
-            "tensor `{key}` holds {} at place {at}; the file is damaged, fetch or train it again",
-            values[at]
-        );
-        return Err(Error::format(checkpoint.path(), reason));
-    }
-    Ok(values)
-}
-
-/// A linear layer [o, i] and a 1x1 convolution [o, i, 1, 1] hold the same numbers, and old
-/// checkpoints use either; a number on its own has no dimensions there and one here.
-fn same_shape(found: &[usize], expected: &[usize]) -> bool {
-    let core = |shape: &[usize]| match shape {
-        [o, i, 1, 1] => vec![*o, *i],
-        [] => vec![1],
-        other => other.to_vec(),
-    };
-    core(found) == core(expected)
-}
-
-fn draw(seed: u64, key: &str, len: usize, init: Init) -> Vec<f32> {
-    let mut generator = rng(seed, key, 0);
-    match init {
-        Init::Zeros => vec![0.0; len],
-        Init::Ones => vec![1.0; len],
-        Init::Constant(value) => vec![value; len],
-        Init::Normal(std) => (0..len)
-            .map(|_| std * generator.sample::<f32, _>(StandardNormal))
-            .collect(),
-        Init::FanIn(fan_in) => {
-            let bound = 1.0 / (fan_in as f32).sqrt();
-            (0..len)
-                .map(|_| bound * (2.0 * generator.sample::<f32, _>(StandardUniform) - 1.0))
-                .collect()
-        }
-    }
 }
 
 /// The values of a float tensor, row-major.
