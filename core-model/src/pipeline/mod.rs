@@ -1,4 +1,6 @@
-//! From prompts to images: a Stable Diffusion folder, classifier-free guidance and decoding.
+//! From prompts to images: a Stable Diffusion folder, sampling and decoding.
+
+mod guidance;
 
 use std::path::Path;
 use std::rc::Rc;
@@ -17,11 +19,12 @@ use crate::network::Network;
 use crate::noise_scheduler::{SchedulerConfig, SchedulerKind};
 use crate::params::{Weights, to_vec};
 use crate::personalized::{PersonalizedModel, TEXT_ENCODER, UNET};
-use crate::photomaker::start_merge_step;
 use crate::text_encoder::TextEncoder;
 use crate::tokenizer::Tokenizer;
 use crate::unet::UNet2DConditionModel;
 use crate::vae::AutoencoderKl;
+pub use guidance::PromptStates;
+use guidance::{Guidance, SamplingStep};
 
 /// How to draw.
 #[derive(Debug, Clone, Copy)]
@@ -33,61 +36,6 @@ pub struct SamplingOptions {
     /// How far each prediction is pushed from the negative prompt's to the prompt's; at 1 and
     /// below the negative prompt is not used.
     pub guidance_scale: f64,
-}
-
-/// What a prompt is to the U-Net while an image is drawn.
-#[derive(Clone)]
-pub enum PromptStates<'a> {
-    /// The same at every timestep.
-    Constant(Box<Conditioning>),
-    /// Other states at every timestep, given by a function of it.
-    ByTimestep(Rc<dyn Fn(f32) -> Conditioning + 'a>),
-    /// Others in the first steps than in the rest (PhotoMaker's delayed conditioning).
-    Delayed {
-        /// In the first steps.
-        first: Box<Conditioning>,
-        /// In the rest.
-        then: Box<Conditioning>,
-        /// The share of the steps after which the change comes.
-        share: f64,
-    },
-}
-
-/// A step of sampling.
-#[derive(Debug, Clone, Copy)]
-struct SamplingStep {
-    /// Its number, from 0.
-    index: usize,
-    /// The number of denoising steps.
-    of: usize,
-    timestep: f32,
-}
-
-impl PromptStates<'_> {
-    /// The states at a step, for every sample of a batch.
-    fn at(&self, step: SamplingStep, batch: usize) -> Conditioning {
-        let states = match self {
-            Self::Constant(states) => Conditioning::clone(states),
-            Self::ByTimestep(states) => states(step.timestep),
-            Self::Delayed { first, then, share } => {
-                match step.index <= start_merge_step(*share, step.of) {
-                    true => Conditioning::clone(first),
-                    false => Conditioning::clone(then),
-                }
-            }
-        };
-        states.inner().repeat(batch)
-    }
-
-    fn is_constant(&self) -> bool {
-        matches!(self, Self::Constant(_))
-    }
-}
-
-impl From<Tensor<3>> for PromptStates<'_> {
-    fn from(states: Tensor<3>) -> Self {
-        Self::Constant(Box::new(states.into()))
-    }
 }
 
 /// The networks of a text-to-image model. Clones share their tensors.
@@ -412,54 +360,6 @@ impl StableDiffusionPipeline {
     }
 }
 
-/// Classifier-free guidance (Ho and Salimans 2022).
-struct Guidance<'a> {
-    cond: PromptStates<'a>,
-    /// Absent where the prompt alone decides.
-    uncond: Option<PromptStates<'a>>,
-    scale: f64,
-}
-
-impl Guidance<'_> {
-    fn is_constant(&self) -> bool {
-        let uncond = self.uncond.as_ref();
-        self.cond.is_constant() && uncond.is_none_or(PromptStates::is_constant)
-    }
-
-    /// What the U-Net reads in one step: of the negative prompt, if it is used, and of the prompt.
-    fn states(&self, step: SamplingStep, batch: usize) -> Conditioning {
-        let cond = self.cond.at(step, batch);
-        match &self.uncond {
-            Some(uncond) => Conditioning::cat(vec![uncond.at(step, batch), cond]),
-            None => cond,
-        }
-    }
-
-    fn predict(
-        &self,
-        unet: &UNet2DConditionModel,
-        input: Tensor<4>,
-        timestep: f32,
-        states: Conditioning,
-    ) -> Tensor<4> {
-        let timesteps = vec![timestep; input.dims()[0]];
-        if self.uncond.is_none() {
-            return unet.forward(input, &timesteps, states).inner();
-        }
-        let both = unet.forward(input, &timesteps, states);
-        let [without, with] = halves(both.inner());
-        without.clone() + (with - without).mul_scalar(self.scale)
-    }
-}
-
-fn halves(both: Tensor<4>) -> [Tensor<4>; 2] {
-    let [double, ..] = both.dims();
-    [
-        both.clone().narrow(0, 0, double / 2),
-        both.narrow(0, double / 2, double / 2),
-    ]
-}
-
 /// [1, 3, height, width] in [-1, 1] as 8-bit pixels, rounded as numpy does.
 fn to_image(pixels: Tensor<4>) -> RgbImage {
     let [_, channels, height, width] = pixels.dims();
@@ -487,34 +387,6 @@ mod tests {
         let red: Vec<u8> = image.pixels().map(|pixel| pixel.0[0]).collect();
         assert_eq!(red, [0, 0, 128, 255, 255, 64]);
         assert_eq!(image.dimensions(), (3, 2));
-    }
-
-    #[test]
-    fn delayed_states_are_those_of_the_text_in_the_first_steps_and_the_others_after_them() {
-        let states = |value: f32| Tensor::<3>::full([1, 2, 1], value, &Device::flex());
-        let cond = PromptStates::Delayed {
-            first: Box::new(states(1.0).into()),
-            then: Box::new(states(2.0).into()),
-            share: 0.2,
-        };
-        let guidance = Guidance {
-            cond,
-            uncond: Some(states(0.0).into()),
-            scale: 5.0,
-        };
-        assert!(!guidance.is_constant());
-        let read = |index: usize| {
-            let step = SamplingStep {
-                index,
-                of: 10,
-                timestep: 0.0,
-            };
-            let [keys, _] = guidance.states(step, 1).of_layer(0);
-            to_vec(keys)
-        };
-        let text: Vec<usize> = (0..10).filter(|index| read(*index)[2] == 1.0).collect();
-        assert_eq!(text, [0, 1, 2]);
-        assert_eq!(read(3), [0.0, 0.0, 2.0, 2.0]);
     }
 
     #[test]
