@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use super::kernel::{Columns, DEPTH, MANY, Product, Start, Steps, panel_width, panels};
+pub(super) use super::kernel::Start;
+use super::kernel::{Columns, DEPTH, MANY, Product, Steps, panel_width, panels};
 use super::memory::{View, copy_row, with_scratch};
 use super::transpose::transpose;
 
-/// `target = left right`, or `target += left right` with `add`; left is [m, k], right [k, n].
+/// `target = start + left right`; left is [m, k], right [k, n].
 ///
 /// # Safety
 /// The three matrices lie within live buffers, and nothing else reads or writes the target's
@@ -15,15 +16,22 @@ use super::transpose::transpose;
     unsafe_code,
     reason = "matrices with arbitrary strides in shared buffers"
 )]
-pub(super) unsafe fn gemm([m, n, k]: [usize; 3], target: View, add: bool, left: View, right: View) {
+pub(super) unsafe fn gemm(
+    [m, n, k]: [usize; 3],
+    target: View,
+    start: Start,
+    left: View,
+    right: View,
+) {
     let forward = [target.row, left.row, left.column, right.row];
     if right.column == 1 && target.column == 1 && forward.iter().all(|&stride| stride >= 0) {
         // SAFETY: the caller vouches for the matrices.
-        unsafe { by_rows([m, n, k], target, add, left, Right::Rows(right)) };
+        unsafe { by_rows([m, n, k], target, start, left, Right::Rows(right)) };
         return;
     }
     // SAFETY: the caller vouches for the matrices.
     unsafe {
+        let add = write(start, [m, n], target);
         gemm::gemm(
             m,
             n,
@@ -48,8 +56,35 @@ pub(super) unsafe fn gemm([m, n, k]: [usize; 3], target: View, add: bool, left: 
     }
 }
 
+/// Writes to a target what a product is to be added to; whether there is anything.
+///
+/// # Safety
+/// As [`gemm`].
+#[expect(unsafe_code, reason = "a matrix with arbitrary strides")]
+unsafe fn write(start: Start, [m, n]: [usize; 2], target: View) -> bool {
+    let fill = |value: &dyn Fn(usize, usize) -> f32| {
+        for row in 0..m {
+            for column in 0..n {
+                // SAFETY: an element of the target.
+                unsafe { *target.from(row, column).at.cast_mut() = value(row, column) };
+            }
+        }
+    };
+    match start {
+        Start::Zero => return false,
+        Start::Target => {}
+        Start::Rows(rows) => fill(&|row, _| rows[row]),
+        Start::Columns(columns) => fill(&|_, column| columns[column]),
+        Start::Resumed(_) => unreachable!("only the kernel resumes its own sums"),
+    }
+    true
+}
+
 /// Elements of a right matrix that is read as it lies.
 const SMALL: usize = 8192;
+
+/// Sums that stay in a second-level cache beside what they are made of.
+const CACHED: usize = 1 << 17;
 
 /// The right matrix of a product.
 #[derive(Debug, Clone, Copy)]
@@ -76,13 +111,19 @@ pub(super) fn reads_panels([m, n, k]: [usize; 3]) -> bool {
     unsafe_code,
     reason = "matrices with arbitrary strides in shared buffers"
 )]
-pub(super) unsafe fn gemm_by(sizes: [usize; 3], target: View, add: bool, left: View, right: Right) {
+pub(super) unsafe fn gemm_by(
+    sizes: [usize; 3],
+    target: View,
+    start: Start,
+    left: View,
+    right: Right,
+) {
     // SAFETY: the caller vouches for the matrices.
     match right {
-        Right::Rows(right) => unsafe { gemm(sizes, target, add, left, right) },
+        Right::Rows(right) => unsafe { gemm(sizes, target, start, left, right) },
         Right::Turned(View { column, .. }) | Right::Packed(View { column, .. }) => {
             assert!(column == 1 && target.column == 1, "columns lie apart");
-            unsafe { by_rows(sizes, target, add, left, right) };
+            unsafe { by_rows(sizes, target, start, left, right) };
         }
     }
 }
@@ -168,7 +209,7 @@ fn panel_start(first_row: usize, depth: usize, first_column: usize, n: usize) ->
     unsafe_code,
     reason = "matrices with arbitrary strides in shared buffers"
 )]
-unsafe fn by_rows([m, n, k]: [usize; 3], target: View, add: bool, left: View, right: Right) {
+unsafe fn by_rows([m, n, k]: [usize; 3], target: View, start: Start, left: View, right: Right) {
     let product = Product {
         rows: m,
         depth: k,
@@ -180,7 +221,7 @@ unsafe fn by_rows([m, n, k]: [usize; 3], target: View, add: bool, left: View, ri
         columns: Columns::First(n),
         target: target.at.cast_mut(),
         target_row: target.row as usize,
-        start: if add { Start::Target } else { Start::Zero },
+        start,
     };
     // Sums are finished every DEPTH terms, whatever the numbers of rows and columns: a value has the
     // same bits however many others are computed with it.
@@ -206,32 +247,100 @@ unsafe fn by_rows([m, n, k]: [usize; 3], target: View, add: bool, left: View, ri
         }
         return;
     }
-    // A right matrix larger than the cache is read in panels, each copied to lie in sequence.
+    // A right matrix larger than the cache is read in panels, each copied to lie in sequence. Parts follow
+    // each other while their sums are in a cache.
+    let panels: Vec<_> = panels(n).collect();
+    let at_once = (CACHED / (m * panel_width())).max(1);
     with_scratch(DEPTH * panel_width(), |scratch| {
-        for (first_row, part) in parts {
-            for (first_column, columns) in panels(n) {
-                let panel = match right {
-                    Right::Packed(panels) => {
-                        let start = panel_start(first_row, part.depth, first_column, n);
-                        panels.at.wrapping_add(start)
-                    }
-                    right => {
-                        let panel = &mut scratch[..part.depth * columns];
-                        // SAFETY: a part of the caller's matrix.
-                        unsafe { right.pack([first_row, first_column], columns, panel) };
-                        panel.as_ptr()
-                    }
-                };
-                let part = Product {
-                    right: panel,
-                    right_rows: Steps::Stride(columns),
-                    columns: Columns::First(columns),
-                    target: target.from(0, first_column).at.cast_mut(),
-                    ..part
-                };
-                // SAFETY: a part of the caller's matrices and the panel just written.
-                unsafe { part.run() };
+        for panels in panels.chunks(at_once) {
+            for (first_row, part) in parts.clone() {
+                for &(first_column, columns) in panels {
+                    let panel = match right {
+                        Right::Packed(panels) => {
+                            let start = panel_start(first_row, part.depth, first_column, n);
+                            panels.at.wrapping_add(start)
+                        }
+                        right => {
+                            let panel = &mut scratch[..part.depth * columns];
+                            // SAFETY: a part of the caller's matrix.
+                            unsafe { right.pack([first_row, first_column], columns, panel) };
+                            panel.as_ptr()
+                        }
+                    };
+                    let part = Product {
+                        right: panel,
+                        right_rows: Steps::Stride(columns),
+                        columns: Columns::First(columns),
+                        target: target.from(0, first_column).at.cast_mut(),
+                        start: match part.start {
+                            Start::Columns(values) => {
+                                Start::Columns(&values[first_column..][..columns])
+                            }
+                            start => start,
+                        },
+                        ..part
+                    };
+                    // SAFETY: a part of the caller's matrices and the panel just written.
+                    unsafe { part.run() };
+                }
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::memory::Output;
+
+    /// Products of small integers, exact in float32.
+    #[test]
+    #[expect(unsafe_code, reason = "matrices are given by their addresses")]
+    fn every_start_is_added_once_to_the_exact_product() {
+        // Read as it lies; in panels of one part; in panels of several parts and several times as many
+        // columns as are summed at once.
+        for [m, n, k] in [[3, 5, 4], [30, 101, 90], [2000, 101, 400]] {
+            let numbers = |count: usize, most: usize| {
+                let numbers = (0..count).map(|i| (i % most) as f32 - 2.0);
+                numbers.collect::<Vec<f32>>()
+            };
+            let (left, right) = (numbers(m * k, 7), numbers(k * n, 5));
+            let mut turned = vec![0.0; k * n];
+            for (i, turned) in turned.iter_mut().enumerate() {
+                *turned = right[i % k * n + i / k];
+            }
+            let (rows, columns) = (numbers(m, 3), numbers(n, 11));
+            for (start, name) in [
+                (Start::Zero, "nothing"),
+                (Start::Target, "the target"),
+                (Start::Rows(&rows), "rows"),
+                (Start::Columns(&columns), "columns"),
+            ] {
+                let exact = |i: usize| {
+                    let (row, column) = (i / n, i % n);
+                    let first = match start {
+                        Start::Target => 9.0,
+                        Start::Rows(rows) => rows[row],
+                        Start::Columns(columns) => columns[column],
+                        _ => 0.0,
+                    };
+                    let terms = left[row * k..][..k].iter().zip(&turned[column * k..][..k]);
+                    first + terms.map(|(left, right)| left * right).sum::<f32>()
+                };
+                let exact: Vec<f32> = (0..m * n).map(exact).collect();
+                let by_columns = View::rows(&turned, k);
+                for right in [
+                    Right::Rows(View::rows(&right, n)),
+                    Right::Turned(by_columns),
+                    Right::Rows(by_columns.transposed()),
+                ] {
+                    let mut product = vec![9.0; m * n];
+                    let target = Output::new(&mut product).view(0, n, 1);
+                    // SAFETY: the sizes are those of the vectors.
+                    unsafe { gemm_by([m, n, k], target, start, View::rows(&left, k), right) };
+                    assert_eq!(product, exact, "{m} x {n} x {k} onto {name}, {right:?}");
+                }
+            }
+        }
+    }
 }

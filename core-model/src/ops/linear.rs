@@ -4,7 +4,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Shape, Tensor};
 
-use super::gemm::{Right, gemm, gemm_by};
+use super::gemm::{Right, Start, gemm, gemm_by};
 use super::memory::{
     Output, View, buffer, chunks, dims, run, tensor, values, widened, with_scratch,
 };
@@ -179,18 +179,14 @@ impl Rows {
             #[expect(unsafe_code, reason = "each task writes its own rows and outputs")]
             // SAFETY: these outputs belong to this task alone, and `self` keeps the input alive.
             unsafe {
-                if let Some(bias) = bias {
-                    let bias = &values(bias)[first_output..][..width];
-                    for row in 0..rows {
-                        let part = target.part(start + row * outputs, width);
-                        part.copy_from_slice(bias);
-                    }
-                }
                 let left = self.matrix(batch).from(first, 0);
                 let target = target.view(start, outputs, 1);
                 let sizes = [rows, width, self.columns];
                 let right = right.skip_columns(first_output);
-                gemm_by(sizes, target, bias.is_some(), left, right);
+                let first = bias.map_or(Start::Zero, |bias| {
+                    Start::Columns(&values(bias)[first_output..][..width])
+                });
+                gemm_by(sizes, target, first, left, right);
             }
         });
     }
@@ -212,7 +208,13 @@ impl Rows {
                 #[expect(unsafe_code, reason = "each task writes its own rows")]
                 // SAFETY: these rows of dw belong to this task alone; g and x are alive.
                 unsafe {
-                    gemm(sizes, target, batch > 0, left, self.matrix(batch));
+                    gemm(
+                        sizes,
+                        target,
+                        Start::target_if(batch > 0),
+                        left,
+                        self.matrix(batch),
+                    );
                 }
             }
         });

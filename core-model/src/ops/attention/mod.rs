@@ -11,7 +11,7 @@ mod sizes;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
-use super::gemm::{Right, gemm, gemm_by};
+use super::gemm::{Right, Start, gemm, gemm_by};
 use super::memory::{Output, View, buffer, run, with_scratch};
 use super::softmax::softmax_gradient_rows;
 use super::tape::{Gradient, Operand, is_fused, record};
@@ -66,7 +66,13 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, causal: bool, scale: 
                         tile.probabilities(q, k, causal, scale, p, kept);
                         let p = View::rows(p, tile.row);
                         let target = heads.view(target, head).from(tile.first, 0);
-                        gemm_by([tile.rows, sizes.values, sizes.keys], target, false, p, v);
+                        gemm_by(
+                            [tile.rows, sizes.values, sizes.keys],
+                            target,
+                            Start::Zero,
+                            p,
+                            v,
+                        );
                     }
                 }
             });
@@ -267,23 +273,41 @@ impl TileGradient {
         unsafe {
             if self.wanted[2] {
                 let shape = [sizes.keys, sizes.values, rows];
-                gemm(shape, self.views[2], add, probabilities.transposed(), g);
+                gemm(
+                    shape,
+                    self.views[2],
+                    Start::target_if(add),
+                    probabilities.transposed(),
+                    g,
+                );
             }
             if !(self.wanted[0] || self.wanted[1]) {
                 return;
             }
             let scores = Output::new(ds).view(0, row, 1);
             let shape = [rows, sizes.keys, sizes.values];
-            gemm_by(shape, scores, false, g, factors.turned_v);
+            gemm_by(shape, scores, Start::Zero, g, factors.turned_v);
             softmax_gradient_rows(p, ds, sizes.keys, row, self.scale, inner);
             if self.wanted[0] {
                 let shape = [rows, sizes.channels, sizes.keys];
                 let target = self.views[0].from(first, 0);
-                gemm_by(shape, target, !self.is_first_block, scores, factors.k);
+                gemm_by(
+                    shape,
+                    target,
+                    Start::target_if(!self.is_first_block),
+                    scores,
+                    factors.k,
+                );
             }
             if self.wanted[1] {
                 let shape = [sizes.keys, sizes.channels, rows];
-                gemm(shape, self.views[1], add, scores.transposed(), q);
+                gemm(
+                    shape,
+                    self.views[1],
+                    Start::target_if(add),
+                    scores.transposed(),
+                    q,
+                );
             }
         }
     }

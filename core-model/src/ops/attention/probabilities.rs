@@ -4,7 +4,7 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
 use super::sizes::{Heads, Sizes, Tile, adjacent, turn};
-use crate::ops::gemm::{Right, gemm};
+use crate::ops::gemm::{Right, Start, gemm};
 use crate::ops::memory::{Output, View, buffer, run, tensor, values, with_scratch};
 use crate::ops::plain;
 use crate::ops::softmax::softmax_gradient_rows;
@@ -58,7 +58,7 @@ pub fn attention_with_probabilities(
             // SAFETY: this head of the output belongs to this task alone; the inputs are alive.
             unsafe {
                 let shape = [sizes.queries, sizes.values, sizes.keys];
-                gemm(shape, heads.view(target, head), false, p, v);
+                gemm(shape, heads.view(target, head), Start::Zero, p, v);
             }
         });
         (heads.tensor(output), WeighingGradient { p, v })
@@ -98,12 +98,12 @@ impl Gradient<2> for ProbabilitiesGradient {
                 unsafe {
                     if wanted[0] {
                         let shape = [sizes.queries, sizes.channels, sizes.keys];
-                        gemm(shape, shapes[0].view(targets[0], head), false, ds, k);
+                        gemm(shape, shapes[0].view(targets[0], head), Start::Zero, ds, k);
                     }
                     if wanted[1] {
                         let shape = [sizes.keys, sizes.channels, sizes.queries];
                         let target = shapes[1].view(targets[1], head);
-                        gemm(shape, target, false, ds.transposed(), q);
+                        gemm(shape, target, Start::Zero, ds.transposed(), q);
                     }
                 }
             });
@@ -144,13 +144,19 @@ impl Gradient<2> for WeighingGradient {
                     let shape = [sizes.queries, sizes.keys, sizes.values];
                     with_scratch(sizes.keys * sizes.values, |turned| {
                         turn(v, sizes.keys, sizes.values, turned);
-                        gemm(shape, target, false, g, View::rows(turned, sizes.keys));
+                        gemm(
+                            shape,
+                            target,
+                            Start::Zero,
+                            g,
+                            View::rows(turned, sizes.keys),
+                        );
                     });
                 }
                 if wanted[1] {
                     let shape = [sizes.keys, sizes.values, sizes.queries];
                     let target = heads.view(targets[1], head);
-                    gemm(shape, target, false, p.transposed(), g);
+                    gemm(shape, target, Start::Zero, p.transposed(), g);
                 }
             }
         });

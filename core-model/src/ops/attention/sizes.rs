@@ -2,7 +2,7 @@
 
 use burn::backend::flex::FlexTensor;
 
-use crate::ops::gemm::{Right, gemm_by, reads_panels};
+use crate::ops::gemm::{Right, Start, gemm_by, reads_panels};
 use crate::ops::memory::{Output, View, buffer, dims, strided};
 use crate::ops::softmax::{softmax_parts, softmax_rows};
 use crate::ops::transpose::transpose;
@@ -235,7 +235,7 @@ impl Tile {
         // SAFETY: `p` is this task's own; the views are of live tensors with these sizes.
         unsafe {
             let shape = [self.rows, self.sizes.keys, self.sizes.channels];
-            gemm_by(shape, scores, false, q.from(self.first, 0), k);
+            gemm_by(shape, scores, Start::Zero, q.from(self.first, 0), k);
         }
         p
     }

@@ -13,7 +13,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
-use super::gemm::gemm;
+use super::gemm::{Start, gemm};
 use super::memory::{Output, View, buffer, run, tensor, values, widened, with_scratch};
 use super::plain;
 use super::simd::{sum_by, vectorised};
@@ -97,28 +97,18 @@ fn convolve(
             let (columns, product) = scratch.split_at_mut(columns);
             let right = geometry.columns(input, block, 0..geometry.inputs, columns);
             let sizes = [outputs, count, depth];
+            let first = bias.map_or(Start::Zero, |bias| Start::Rows(values(bias)));
             let start = block.samples.start * outputs * pixels + block.first_pixel(geometry);
             #[expect(unsafe_code, reason = "each task writes its own block")]
             // SAFETY: the pixels of this block belong to this task alone; the inputs are alive.
             unsafe {
                 if direct {
-                    if let Some(bias) = bias {
-                        for (o, &bias) in values(bias).iter().enumerate() {
-                            target.part(start + o * pixels, count).fill(bias);
-                        }
-                    }
                     let part = target.view(start, pixels, 1);
-                    gemm(sizes, part, bias.is_some(), weight, right);
+                    gemm(sizes, part, first, weight, right);
                     return;
                 }
-                // The bias comes first, as above, so that an image has the same bits in any batch.
-                if let Some(bias) = bias {
-                    for (row, &bias) in product.chunks_exact_mut(count).zip(values(bias)) {
-                        row.fill(bias);
-                    }
-                }
                 let part = Output::new(product).view(0, count, 1);
-                gemm(sizes, part, bias.is_some(), weight, right);
+                gemm(sizes, part, first, weight, right);
                 for (o, row) in product.chunks_exact(count).enumerate() {
                     for (sample, row) in row.chunks_exact(pixels).enumerate() {
                         let part = target.part(start + (sample * outputs + o) * pixels, pixels);
@@ -223,7 +213,7 @@ impl ConvolutionGradient {
                     gemm(
                         sizes,
                         target,
-                        false,
+                        Start::Zero,
                         weight.transposed(),
                         View::rows(g, pixels),
                     );
@@ -282,7 +272,13 @@ impl ConvolutionGradient {
                     #[expect(unsafe_code, reason = "each task writes its own channels")]
                     // SAFETY: these channels of dw belong to this task alone; inputs are alive.
                     unsafe {
-                        gemm(sizes, target, n > 0, left, right.transposed());
+                        gemm(
+                            sizes,
+                            target,
+                            Start::target_if(n > 0),
+                            left,
+                            right.transposed(),
+                        );
                     }
                 });
             }

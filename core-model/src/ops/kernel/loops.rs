@@ -214,6 +214,13 @@ impl Product<'_> {
         let mut sums = [[L::splat(0.0); V]; R];
         // SAFETY: the caller vouches for all addresses.
         unsafe {
+            // What the sums are added to comes into the cache while they are computed.
+            for r in 0..R {
+                let target = self.target.add((row + r) * self.target_row);
+                for place in panel.target {
+                    L::prefetch(target.add(place));
+                }
+            }
             if let Start::Resumed(_) = self.start {
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let target = self.target.add((row + r) * self.target_row);
@@ -235,17 +242,44 @@ impl Product<'_> {
                     }
                 }
             }
-            for (r, sums) in sums.into_iter().enumerate() {
-                let target = self.target.add((row + r) * self.target_row);
-                for (v, sum) in sums.into_iter().enumerate() {
+            match self.start {
+                Start::Zero | Start::Resumed(None) => {
+                    self.finish::<L, R, V, WHOLE>(row, panel, sums, |sum, _, _| sum);
+                }
+                Start::Target => {
+                    let old = |v, at| panel.load::<WHOLE>(v, at);
+                    let add = |sum: L, _, (v, at)| old(v, at).add(sum);
+                    self.finish::<L, R, V, WHOLE>(row, panel, sums, add);
+                }
+                Start::Rows(rows) | Start::Resumed(Some(rows)) => {
+                    let add = |sum: L, r: usize, _| L::splat(rows[row + r]).add(sum);
+                    self.finish::<L, R, V, WHOLE>(row, panel, sums, add);
+                }
+                Start::Columns(columns) => {
+                    let of = |v| panel.load::<WHOLE>(v, columns.as_ptr().add(panel.target[v]));
+                    let add = |sum: L, _, (v, _)| of(v).add(sum);
+                    self.finish::<L, R, V, WHOLE>(row, panel, sums, add);
+                }
+            }
+        }
+    }
+
+    /// Stores what `last` makes of the sums of a tile; it is given the row, the vector and its address.
+    #[inline(always)]
+    unsafe fn finish<L: Vector, const R: usize, const V: usize, const WHOLE: bool>(
+        &self,
+        row: usize,
+        panel: &Panel<L, V>,
+        sums: [[L; V]; R],
+        last: impl Fn(L, usize, (usize, *const f32)) -> L,
+    ) {
+        for (r, sums) in sums.into_iter().enumerate() {
+            for (v, sum) in sums.into_iter().enumerate() {
+                // SAFETY: the caller vouches for all addresses.
+                unsafe {
+                    let target = self.target.add((row + r) * self.target_row);
                     let at = target.add(panel.target[v]);
-                    let sum = match self.start {
-                        Start::Zero | Start::Resumed(None) => sum,
-                        Start::Target => panel.load::<WHOLE>(v, at).add(sum),
-                        Start::Rows(rows) | Start::Resumed(Some(rows)) => {
-                            L::splat(rows[row + r]).add(sum)
-                        }
-                    };
+                    let sum = last(sum, r, (v, at));
                     match WHOLE {
                         true => sum.store(at),
                         false => sum.store_masked(at, panel.masks[v]),

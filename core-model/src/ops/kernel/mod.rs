@@ -53,8 +53,20 @@ pub(super) enum Start<'a> {
     Target,
     /// One number per row.
     Rows(&'a [f32]),
+    /// One number per column, where the columns are the [first](Columns::First) ones.
+    Columns(&'a [f32]),
     /// The target's old values, which are the first terms of these sums, and one number per row.
     Resumed(Option<&'a [f32]>),
+}
+
+impl Start<'_> {
+    /// The target's old values, or nothing.
+    pub(super) fn target_if(added_to: bool) -> Self {
+        match added_to {
+            true => Start::Target,
+            false => Start::Zero,
+        }
+    }
 }
 
 /// A product of two matrices.

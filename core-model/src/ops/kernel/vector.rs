@@ -13,6 +13,8 @@ pub(super) trait Vector: Copy {
     type Mask: Copy;
     fn mask(count: usize) -> Self::Mask;
     fn splat(x: f32) -> Self;
+    /// Asks for the floats at this address to be brought into the first-level cache.
+    unsafe fn prefetch(at: *const f32);
     unsafe fn load(at: *const f32) -> Self;
     unsafe fn load_masked(at: *const f32, mask: Self::Mask) -> Self;
     unsafe fn store(self, at: *mut f32);
@@ -37,6 +39,9 @@ impl Vector for [f32; 8] {
     fn splat(x: f32) -> Self {
         [x; 8]
     }
+
+    #[inline(always)]
+    unsafe fn prefetch(_: *const f32) {}
 
     #[inline(always)]
     unsafe fn load(at: *const f32) -> Self {
@@ -109,6 +114,12 @@ mod x86 {
                 fn splat(x: f32) -> Self {
                     // SAFETY: see above.
                     unsafe { $splat(x) }
+                }
+
+                #[inline(always)]
+                unsafe fn prefetch(at: *const f32) {
+                    // SAFETY: see above.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
                 }
 
                 #[inline(always)]

@@ -11,7 +11,7 @@ mod transforms;
 use std::ops::Range;
 
 use super::geometry::Geometry;
-use crate::ops::gemm::{Right, gemm_by, packed_row};
+use crate::ops::gemm::{Right, Start, gemm_by, packed_row};
 use crate::ops::memory::{Output, View, buffer, chunks, copy_row, run, with_scratch};
 use transforms::{LANES, transform_back, transform_columns, transform_kernels, transform_row};
 
@@ -262,7 +262,7 @@ impl Convolution<'_> {
                 gemm_by(
                     [count, tiles, inputs],
                     target,
-                    false,
+                    Start::Zero,
                     left,
                     Right::Packed(right),
                 );
