@@ -250,7 +250,7 @@ unsafe fn by_rows([m, n, k]: [usize; 3], target: View, start: Start, left: View,
     // A right matrix larger than the cache is read in panels, each copied to lie in sequence. Parts follow
     // each other while their sums are in a cache.
     let panels: Vec<_> = panels(n).collect();
-    let at_once = (CACHED / (m * panel_width())).max(1);
+    let at_once = (CACHED / (m.max(1) * panel_width())).max(1);
     with_scratch(DEPTH * panel_width(), |scratch| {
         for panels in panels.chunks(at_once) {
             for (first_row, part) in parts.clone() {
