@@ -159,6 +159,28 @@ impl Right {
         Right::Packed(View::rows(target, n))
     }
 
+    /// The panel of `depth` rows and `columns` columns from a place on, of the `n` columns that there are:
+    /// a copy in `scratch` unless it lies in panels already.
+    ///
+    /// # Safety
+    /// It lies within the matrix.
+    #[expect(unsafe_code, reason = "a matrix given by its address")]
+    unsafe fn panel(
+        self,
+        [row, column]: [usize; 2],
+        [depth, columns]: [usize; 2],
+        n: usize,
+        scratch: &mut [f32],
+    ) -> *const f32 {
+        if let Right::Packed(packed) = self {
+            return packed.at.wrapping_add(panel_start(row, depth, column, n));
+        }
+        let panel = &mut scratch[..depth * columns];
+        // SAFETY: passed on.
+        unsafe { self.pack([row, column], columns, panel) };
+        panel.as_ptr()
+    }
+
     /// Copies as many rows as `panel` has place for, from `row` on, of `columns` columns from `column`
     /// on, into rows that are `columns` wide.
     ///
@@ -249,35 +271,21 @@ unsafe fn by_rows([m, n, k]: [usize; 3], target: View, start: Start, left: View,
     }
     // A right matrix larger than the cache is read in panels, each copied to lie in sequence. Parts follow
     // each other while their sums are in a cache.
-    let panels: Vec<_> = panels(n).collect();
     let at_once = (CACHED / (m.max(1) * panel_width())).max(1);
+    let groups = (0..panels(n).count()).step_by(at_once);
     with_scratch(DEPTH * panel_width(), |scratch| {
-        for panels in panels.chunks(at_once) {
+        for group in groups {
             for (first_row, part) in parts.clone() {
-                for &(first_column, columns) in panels {
-                    let panel = match right {
-                        Right::Packed(panels) => {
-                            let start = panel_start(first_row, part.depth, first_column, n);
-                            panels.at.wrapping_add(start)
-                        }
-                        right => {
-                            let panel = &mut scratch[..part.depth * columns];
-                            // SAFETY: a part of the caller's matrix.
-                            unsafe { right.pack([first_row, first_column], columns, panel) };
-                            panel.as_ptr()
-                        }
-                    };
+                for (first_column, columns) in panels(n).skip(group).take(at_once) {
+                    let at = [first_row, first_column];
+                    // SAFETY: a part of the caller's matrix.
+                    let panel = unsafe { right.panel(at, [part.depth, columns], n, scratch) };
                     let part = Product {
                         right: panel,
                         right_rows: Steps::Stride(columns),
                         columns: Columns::First(columns),
                         target: target.from(0, first_column).at.cast_mut(),
-                        start: match part.start {
-                            Start::Columns(values) => {
-                                Start::Columns(&values[first_column..][..columns])
-                            }
-                            start => start,
-                        },
+                        start: part.start.columns(first_column, columns),
                         ..part
                     };
                     // SAFETY: a part of the caller's matrices and the panel just written.

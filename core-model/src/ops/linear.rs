@@ -170,6 +170,7 @@ impl Rows {
         let groups = outputs.div_ceil(width);
         let work = self.batches * self.rows * self.columns * outputs / 32;
         let target = Output::new(y);
+        let bias = bias.map_or(Start::Zero, |bias| Start::Columns(values(bias)));
         run(self.batches * tasks * groups, work, |i| {
             let (i, first_output) = (i / groups, i % groups * width);
             let (batch, first) = (i / tasks, i % tasks * size);
@@ -183,10 +184,8 @@ impl Rows {
                 let target = target.view(start, outputs, 1);
                 let sizes = [rows, width, self.columns];
                 let right = right.skip_columns(first_output);
-                let first = bias.map_or(Start::Zero, |bias| {
-                    Start::Columns(&values(bias)[first_output..][..width])
-                });
-                gemm_by(sizes, target, first, left, right);
+                let bias = bias.columns(first_output, width);
+                gemm_by(sizes, target, bias, left, right);
             }
         });
     }

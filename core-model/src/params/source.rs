@@ -20,14 +20,6 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// The file, where there is one.
-    pub(super) fn checkpoint(&self) -> Option<&Checkpoint> {
-        match self {
-            Self::Checkpoint(checkpoint) | Self::Header(checkpoint) => Some(checkpoint),
-            Self::Random(_) | Self::Network(_) | Self::Shapes => None,
-        }
-    }
-
     pub(super) fn contains(&self, key: &str) -> bool {
         match self {
             Self::Checkpoint(file) | Self::Header(file) => file.info(key).is_some(),
@@ -41,15 +33,17 @@ impl Source {
     /// # Errors
     /// [`Error::UnexpectedTensor`] or [`Error::Invalid`], naming the first.
     pub(super) fn check_all_used(&self, used: impl Fn(&str) -> bool) -> Result<()> {
-        if let Self::Network(tensors) = self
-            && let Some(key) = tensors.keys().filter(|key| !used(key)).min()
-        {
-            return Err(Error::Invalid(format!(
-                "`{key}` of the network has no place in the one that is built from it"
-            )));
-        }
-        let Some(checkpoint) = self.checkpoint() else {
-            return Ok(());
+        let checkpoint = match self {
+            Self::Checkpoint(checkpoint) | Self::Header(checkpoint) => checkpoint,
+            Self::Network(tensors) => {
+                return match tensors.keys().filter(|key| !used(key)).min() {
+                    Some(key) => Err(Error::Invalid(format!(
+                        "`{key}` of the network has no place in the one that is built from it"
+                    ))),
+                    None => Ok(()),
+                };
+            }
+            Self::Random(_) | Self::Shapes => return Ok(()),
         };
         let mut left = checkpoint.keys().filter(|key| !used(key));
         let Some(key) = left.next() else {

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::values::{CUT, Id, Known, MOST_VALUES, Value, Values};
+use super::values::{CUT, Id, Known, MOST_VALUES, Value, Values, too_many};
 
 /// Reads a pickle of protocol 0 to 5.
 ///
@@ -328,7 +328,7 @@ impl Machine<'_> {
         let id = *self.stack.last().ok_or(CUT)?;
         self.memo.insert(place, id);
         if self.memo.len() > MOST_VALUES {
-            return Err(format!("more than {MOST_VALUES} values"));
+            return Err(too_many());
         }
         Ok(())
     }
@@ -340,7 +340,7 @@ impl Machine<'_> {
 
     fn push_again(&mut self, id: Id) -> Result<(), String> {
         if self.stack.len() > MOST_VALUES {
-            return Err(format!("more than {MOST_VALUES} values"));
+            return Err(too_many());
         }
         self.stack.push(id);
         Ok(())

@@ -7,6 +7,11 @@ pub(super) const MOST_VALUES: usize = 1 << 20;
 
 pub(super) const CUT: &str = "the pickle is cut off or damaged";
 
+/// Why a pickle of more than [`MOST_VALUES`] values is refused.
+pub(super) fn too_many() -> String {
+    format!("more than {MOST_VALUES} values")
+}
+
 /// A value's place among all values of a pickle. Containers hold places, so that a value that
 /// occurs a million times is stored once.
 pub(super) type Id = usize;
@@ -149,7 +154,7 @@ impl Values {
     /// In words, when there are too many.
     pub(super) fn add(&mut self, value: Value) -> Result<Id, String> {
         if self.all.len() == MOST_VALUES {
-            return Err(format!("more than {MOST_VALUES} values"));
+            return Err(too_many());
         }
         self.all.push(value);
         Ok(self.all.len() - 1)

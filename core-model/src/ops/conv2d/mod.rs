@@ -82,6 +82,7 @@ fn convolve(
         stencil::convolve(input, values(weight), turned, bias, geometry, target);
         return tensor(y, geometry.shape());
     }
+    let bias = bias.map_or(Start::Zero, |bias| Start::Rows(values(bias)));
     let weight = View::rows(values(weight), depth);
     let blocks = geometry.blocks();
     run(blocks.len(), geometry.work(), |i| {
@@ -97,18 +98,17 @@ fn convolve(
             let (columns, product) = scratch.split_at_mut(columns);
             let right = geometry.columns(input, block, 0..geometry.inputs, columns);
             let sizes = [outputs, count, depth];
-            let first = bias.map_or(Start::Zero, |bias| Start::Rows(values(bias)));
             let start = block.samples.start * outputs * pixels + block.first_pixel(geometry);
             #[expect(unsafe_code, reason = "each task writes its own block")]
             // SAFETY: the pixels of this block belong to this task alone; the inputs are alive.
             unsafe {
                 if direct {
                     let part = target.view(start, pixels, 1);
-                    gemm(sizes, part, first, weight, right);
+                    gemm(sizes, part, bias, weight, right);
                     return;
                 }
                 let part = Output::new(product).view(0, count, 1);
-                gemm(sizes, part, first, weight, right);
+                gemm(sizes, part, bias, weight, right);
                 for (o, row) in product.chunks_exact(count).enumerate() {
                     for (sample, row) in row.chunks_exact(pixels).enumerate() {
                         let part = target.part(start + (sample * outputs + o) * pixels, pixels);

@@ -216,16 +216,14 @@ impl Product<'_> {
         unsafe {
             // What the sums are added to comes into the cache while they are computed.
             for r in 0..R {
-                let target = self.target.add((row + r) * self.target_row);
-                for place in panel.target {
-                    L::prefetch(target.add(place));
+                for v in 0..V {
+                    L::prefetch(self.target_of(row + r, panel, v));
                 }
             }
             if let Start::Resumed(_) = self.start {
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    let target = self.target.add((row + r) * self.target_row);
                     for (v, sum) in sums.iter_mut().enumerate() {
-                        *sum = panel.load::<WHOLE>(v, target.add(panel.target[v]));
+                        *sum = panel.load::<WHOLE>(v, self.target_of(row + r, panel, v));
                     }
                 }
             }
@@ -247,8 +245,8 @@ impl Product<'_> {
                     self.finish::<L, R, V, WHOLE>(row, panel, sums, |sum, _, _| sum);
                 }
                 Start::Target => {
-                    let old = |v, at| panel.load::<WHOLE>(v, at);
-                    let add = |sum: L, _, (v, at)| old(v, at).add(sum);
+                    let old = |r, v| panel.load::<WHOLE>(v, self.target_of(row + r, panel, v));
+                    let add = |sum: L, r, v| old(r, v).add(sum);
                     self.finish::<L, R, V, WHOLE>(row, panel, sums, add);
                 }
                 Start::Rows(rows) | Start::Resumed(Some(rows)) => {
@@ -257,29 +255,40 @@ impl Product<'_> {
                 }
                 Start::Columns(columns) => {
                     let of = |v| panel.load::<WHOLE>(v, columns.as_ptr().add(panel.target[v]));
-                    let add = |sum: L, _, (v, _)| of(v).add(sum);
+                    let add = |sum: L, _, v| of(v).add(sum);
                     self.finish::<L, R, V, WHOLE>(row, panel, sums, add);
                 }
             }
         }
     }
 
-    /// Stores what `last` makes of the sums of a tile; it is given the row, the vector and its address.
+    /// Where a row's vector `v` of the target is.
+    #[inline(always)]
+    unsafe fn target_of<L: Vector, const V: usize>(
+        &self,
+        row: usize,
+        panel: &Panel<L, V>,
+        v: usize,
+    ) -> *mut f32 {
+        // SAFETY: the caller vouches for all addresses.
+        unsafe { self.target.add(row * self.target_row + panel.target[v]) }
+    }
+
+    /// Stores what `last` makes of the sums of a tile, given the row within it and the vector.
     #[inline(always)]
     unsafe fn finish<L: Vector, const R: usize, const V: usize, const WHOLE: bool>(
         &self,
         row: usize,
         panel: &Panel<L, V>,
         sums: [[L; V]; R],
-        last: impl Fn(L, usize, (usize, *const f32)) -> L,
+        last: impl Fn(L, usize, usize) -> L,
     ) {
         for (r, sums) in sums.into_iter().enumerate() {
             for (v, sum) in sums.into_iter().enumerate() {
                 // SAFETY: the caller vouches for all addresses.
                 unsafe {
-                    let target = self.target.add((row + r) * self.target_row);
-                    let at = target.add(panel.target[v]);
-                    let sum = last(sum, r, (v, at));
+                    let at = self.target_of(row + r, panel, v);
+                    let sum = last(sum, r, v);
                     match WHOLE {
                         true => sum.store(at),
                         false => sum.store_masked(at, panel.masks[v]),

@@ -67,6 +67,14 @@ impl Start<'_> {
             false => Start::Zero,
         }
     }
+
+    /// The same for some of the columns.
+    pub(super) fn columns(self, first: usize, count: usize) -> Self {
+        match self {
+            Start::Columns(columns) => Start::Columns(&columns[first..][..count]),
+            start => start,
+        }
+    }
 }
 
 /// A product of two matrices.
