@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use super::activation::{Curve, Silu};
 use super::memory::{Output, buffer, run, tensor, values};
 use super::plain;
-use super::simd::{fma, moments, sum_by, vectorised};
+use super::simd::{fma, moments, sum_of, vectorised};
 use super::tape::{Gradient, Operand, is_fused, record};
 
 /// Group normalisation of [batch, channels, ..]; `gamma`, `beta` `[channels]`.
@@ -175,8 +175,8 @@ vectorised! {
                 dx.copy_from_slice(g);
             }
             let (dx, x) = (&dx[..pixels], &x[..pixels]);
-            let channel_sum = sum_by(pixels, |i| dx[i]);
-            let channel_moment = sum_by(pixels, |i| dx[i] * (x[i] - mean));
+            let channel_sum = sum_of([dx], |[dx]| dx);
+            let channel_moment = sum_of([dx, x], |[dx, x]| dx * (x - mean));
             sums[2 * c] = channel_sum;
             sums[2 * c + 1] = channel_moment * reciprocal;
             sum = fma::<FMA>(channel_sum, scales[c], sum);

@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 
 use super::memory::{Output, buffer, run, tensor, values};
 use super::plain;
-use super::simd::{fma, moments, sum_by, vectorised};
+use super::simd::{fma, moments, sum_of, vectorised};
 use super::tape::{Gradient, Operand, is_fused, record};
 
 /// Rows that one task handles.
@@ -97,8 +97,9 @@ vectorised! {
         for (((x, g), stats), dx) in rows().zip(dx.chunks_exact_mut(width)) {
             let (mean, reciprocal) = (stats[0], stats[1]);
             let (x, g, gamma) = (&x[..width], &g[..width], &gamma[..width]);
-            let sum = sum_by(width, |i| g[i] * gamma[i]) / width as f32;
-            let moment = sum_by(width, |i| g[i] * gamma[i] * (x[i] - mean)) / width as f32;
+            let sum = sum_of([g, gamma], |[g, gamma]| g * gamma) / width as f32;
+            let moment = sum_of([g, gamma, x], |[g, gamma, x]| g * gamma * (x - mean));
+            let moment = moment / width as f32;
             let slope = moment * reciprocal * reciprocal;
             for (((dx, &x), &g), &gamma) in dx.iter_mut().zip(x).zip(g).zip(gamma) {
                 *dx = reciprocal * (fma::<FMA>(g, gamma, -sum) - (x - mean) * slope);

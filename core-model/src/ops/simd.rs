@@ -150,56 +150,62 @@ fn reduce(lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
     combine(combine(four[0], four[2]), combine(four[1], four[3]))
 }
 
-/// Sums `term(i)`; the order of additions is fixed by the length alone.
+/// Sums `term` of the values at each place of `x`, which have one length; the order of additions is fixed
+/// by it alone.
 #[inline(always)]
-pub(super) fn sum_by(len: usize, term: impl Fn(usize) -> f32) -> f32 {
+pub(super) fn sum_of<const N: usize>(x: [&[f32]; N], term: impl Fn([f32; N]) -> f32) -> f32 {
     // Blocks are added in f64, so that long sums keep float32's precision.
     const BLOCK: usize = 4096;
+    let len = x[0].len();
     if len <= 256 {
-        return short_sum(0, len, &term);
+        return short_sum(x, &term);
     }
     let mut total = 0.0f64;
     for start in (0..len).step_by(BLOCK) {
-        total += f64::from(long_sum(start, (start + BLOCK).min(len), &term));
+        let block = start..(start + BLOCK).min(len);
+        total += f64::from(long_sum(x.map(|x| &x[block.clone()]), &term));
     }
     total as f32
 }
 
 /// With four vectors of partial sums, enough to fill the pipelines.
 #[inline(always)]
-fn long_sum(start: usize, end: usize, term: &impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0.0f32; 4 * LANES];
-    let mut i = start;
-    while i + 4 * LANES <= end {
-        for (j, lane) in lanes.iter_mut().enumerate() {
-            *lane += term(i + j);
-        }
-        i += 4 * LANES;
-    }
+fn long_sum<const N: usize>(x: [&[f32]; N], term: &impl Fn([f32; N]) -> f32) -> f32 {
+    let (lanes, rest) = lane_sums::<N, { 4 * LANES }>(x, term);
     let mut sums = [0.0; LANES];
     for j in 0..LANES {
         let second = lanes[j + LANES] + lanes[j + 3 * LANES];
         sums[j] = (lanes[j] + lanes[j + 2 * LANES]) + second;
     }
-    reduce(sums, |a, b| a + b) + short_sum(i, end, term)
+    reduce(sums, |a, b| a + b) + short_sum(rest, term)
 }
 
 #[inline(always)]
-fn short_sum(start: usize, end: usize, term: &impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let mut i = start;
-    while i + LANES <= end {
-        for (j, lane) in lanes.iter_mut().enumerate() {
-            *lane += term(i + j);
-        }
-        i += LANES;
-    }
+fn short_sum<const N: usize>(x: [&[f32]; N], term: &impl Fn([f32; N]) -> f32) -> f32 {
+    let (lanes, rest) = lane_sums::<N, LANES>(x, term);
     let mut sum = reduce(lanes, |a, b| a + b);
-    while i < end {
-        sum += term(i);
-        i += 1;
+    for i in 0..rest[0].len() {
+        sum += term(rest.map(|x| x[i]));
     }
     sum
+}
+
+/// The sums of every `L`th term, and what is left when there are no `L` values any more.
+#[inline(always)]
+fn lane_sums<'a, const N: usize, const L: usize>(
+    x: [&'a [f32]; N],
+    term: &impl Fn([f32; N]) -> f32,
+) -> ([f32; L], [&'a [f32]; N]) {
+    let mut lanes = [0.0; L];
+    let parts = x.map(|x| x.as_chunks::<L>());
+    for i in 0..parts[0].0.len() {
+        // As arrays, so that no access to a value is checked, which would keep vectors from being used.
+        let parts = parts.map(|(parts, _)| &parts[i]);
+        for (j, lane) in lanes.iter_mut().enumerate() {
+            *lane += term(parts.map(|part| part[j]));
+        }
+    }
+    (lanes, parts.map(|(_, rest)| rest))
 }
 
 /// The largest value.
@@ -221,8 +227,8 @@ pub(super) fn max(x: &[f32]) -> f32 {
 #[inline(always)]
 pub(super) fn moments(x: &[f32], eps: f32) -> (f32, f32) {
     let count = x.len() as f32;
-    let mean = sum_by(x.len(), |i| x[i]) / count;
-    let variance = sum_by(x.len(), |i| (x[i] - mean) * (x[i] - mean)) / count;
+    let mean = sum_of([x], |[x]| x) / count;
+    let variance = sum_of([x], |[x]| (x - mean) * (x - mean)) / count;
     (mean, 1.0 / (variance + eps).sqrt())
 }
 
@@ -246,6 +252,16 @@ mod tests {
         (0..=20_000)
             .map(|i| from + (to - from) * i as f32 / 20_000.0)
             .collect()
+    }
+
+    #[test]
+    fn sums_have_every_term_once() {
+        for len in [0, 1, 15, 16, 17, 255, 256, 257, 300, 4095, 4097, 9001] {
+            let [x, y] = [3, 5].map(|n| (0..len).map(|i| (i % n) as f32).collect::<Vec<_>>());
+            // Small integers, exact in float32.
+            let exact: usize = (0..len).map(|i| (i % 3) * (i % 5)).sum();
+            assert_eq!(sum_of([&x, &y], |[x, y]| x * y), exact as f32, "{len}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 
 use super::memory::{buffer, chunks, tensor, values};
 use super::plain;
-use super::simd::{exp, fma, max, sum_by, vectorised};
+use super::simd::{exp, fma, max, sum_of, vectorised};
 use super::tape::{Gradient, Operand, is_fused, record};
 
 /// Elements that one task handles.
@@ -48,7 +48,7 @@ vectorised! {
             for x in row.iter_mut() {
                 *x = exp::<FMA>(fma::<FMA>(scale, *x, shift));
             }
-            let total = 1.0 / sum_by(width, |i| row[i]);
+            let total = 1.0 / sum_of([&*row], |[x]| x);
             for x in row.iter_mut() {
                 *x *= total;
             }
@@ -93,7 +93,7 @@ vectorised! {
             let (y, g) = (&y[..width], &mut g[..width]);
             let inner = match inner.get(i) {
                 Some(&inner) => inner,
-                None => sum_by(width, |i| y[i] * g[i]),
+                None => sum_of([y, g], |[y, g]| y * g),
             };
             for (g, &y) in g.iter_mut().zip(y) {
                 *g = scale * y * (*g - inner);

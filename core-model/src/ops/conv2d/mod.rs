@@ -16,7 +16,7 @@ use burn::tensor::Tensor;
 use super::gemm::{Start, gemm};
 use super::memory::{Output, View, buffer, run, tensor, values, widened, with_scratch};
 use super::plain;
-use super::simd::{sum_by, vectorised};
+use super::simd::{sum_of, vectorised};
 use super::tape::{Gradient, Operand, is_fused, is_fused_weight, record_for};
 use geometry::Geometry;
 use winograd::Kernels;
@@ -302,7 +302,7 @@ impl ConvolutionGradient {
 vectorised! {
     fn sum_rows<const FMA: bool>(x: &[f32], sums: &mut [f32], width: usize) {
         for (sum, x) in sums.iter_mut().zip(x.chunks_exact(width)) {
-            *sum = sum_by(width, |i| x[i]);
+            *sum = sum_of([x], |[x]| x);
         }
     }
 }
