@@ -4,7 +4,7 @@ use std::ops::Range;
 
 pub(super) use super::kernel::Start;
 use super::kernel::{Columns, DEPTH, MANY, Product, Steps, panel_width, panels};
-use super::memory::{View, copy_row, with_scratch};
+use super::memory::{Output, View, copy_row, run, with_scratch};
 use super::transpose::transpose;
 
 /// `target = start + left right`; left is [m, k], right [k, n].
@@ -141,21 +141,44 @@ impl Right {
         }
     }
 
+    /// Whether [`Self::packed`] can read it.
+    pub(super) fn is_packable(self) -> bool {
+        match self {
+            Right::Rows(matrix) | Right::Turned(matrix) => matrix.column == 1,
+            Right::Packed(_) => false,
+        }
+    }
+
     /// The same [k, n] matrix for several products: its panels in `target`, which is as large.
     ///
     /// # Safety
     /// The matrix is alive, with adjacent columns of what it was given as, and no stride is negative.
     #[expect(unsafe_code, reason = "a matrix given by its address")]
     pub(super) unsafe fn packed(self, [k, n]: [usize; 2], target: &mut [f32]) -> Self {
-        for first_row in (0..k).step_by(DEPTH) {
-            let depth = DEPTH.min(k - first_row);
-            for (first_column, columns) in panels(n) {
-                let start = panel_start(first_row, depth, first_column, n);
-                let panel = &mut target[start..][..depth * columns];
-                // SAFETY: a part of the caller's matrix.
-                unsafe { self.pack([first_row, first_column], columns, panel) };
-            }
+        for piece in pieces([k, n]) {
+            let target = &mut target[piece.start..][..piece.depth * piece.columns];
+            // SAFETY: a part of the caller's matrix.
+            unsafe { self.pack(piece.at, piece.columns, target) };
         }
+        Right::Packed(View::rows(target, n))
+    }
+
+    /// [`Self::packed`] by all threads.
+    ///
+    /// # Safety
+    /// As there.
+    #[expect(unsafe_code, reason = "a matrix given by its address")]
+    pub(super) unsafe fn packed_by_all(self, [k, n]: [usize; 2], target: &mut [f32]) -> Self {
+        let pieces: Vec<Piece> = pieces([k, n]).collect();
+        let shared = Output::new(target);
+        run(pieces.len(), k * n, |i| {
+            let piece = pieces[i];
+            // SAFETY: pieces do not overlap, and each is a part of the caller's matrix.
+            unsafe {
+                let target = shared.part(piece.start, piece.depth * piece.columns);
+                self.pack(piece.at, piece.columns, target);
+            }
+        });
         Right::Packed(View::rows(target, n))
     }
 
@@ -205,6 +228,30 @@ impl Right {
             Right::Packed(_) => unreachable!("panels are not packed again"),
         }
     }
+}
+
+/// Some columns of a part of a packed matrix.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    /// Where it lies in the packed matrix.
+    start: usize,
+    /// Its first row and column.
+    at: [usize; 2],
+    depth: usize,
+    columns: usize,
+}
+
+/// All of a packed matrix [k, n].
+fn pieces([k, n]: [usize; 2]) -> impl Iterator<Item = Piece> {
+    (0..k).step_by(DEPTH).flat_map(move |row| {
+        let depth = DEPTH.min(k - row);
+        panels(n).map(move |(column, columns)| Piece {
+            start: panel_start(row, depth, column, n),
+            at: [row, column],
+            depth,
+            columns,
+        })
+    })
 }
 
 /// Where row `k` of a packed matrix [rows, n] lies: the beginning of each of its parts, and the columns
@@ -299,7 +346,6 @@ unsafe fn by_rows([m, n, k]: [usize; 3], target: View, start: Start, left: View,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::memory::Output;
 
     /// Products of small integers, exact in float32.
     #[test]

@@ -4,14 +4,14 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Shape, Tensor};
 
-use super::gemm::{Right, Start, gemm, gemm_by};
+use super::gemm::{Right, Start, gemm, gemm_by, reads_panels};
 use super::memory::{
-    Output, View, buffer, chunks, dims, run, tensor, values, widened, with_scratch,
+    Output, TASKS, View, buffer, chunks, dims, run, tensor, values, widened, with_scratch,
 };
 use super::plain;
 use super::simd::vectorised;
 use super::tape::{Gradient, Operand, is_fused, is_fused_weight, record_for};
-use super::transpose::transpose;
+use super::transpose::{transpose, transpose_to};
 
 /// Multiplications that make a task worth its start.
 const TASK: usize = 1 << 20;
@@ -20,11 +20,11 @@ const TASK: usize = 1 << 20;
 /// many rows for each reading of it.
 const LARGE: usize = 1 << 17;
 
-/// Tasks that keep the cores of a machine busy until the end.
-const TASKS: usize = 16;
-
 /// Outputs of a task are a multiple of this: panels of three vectors.
 const GROUP: usize = 96;
+
+/// Rows of a task are a multiple of this: tiles of six or eight rows.
+const BLOCK: usize = 48;
 
 /// `x W^T + b`: [.., in] with `weight` [out, in] and `bias` `[out]` to [.., out].
 pub fn linear<const D: usize>(
@@ -59,6 +59,38 @@ pub fn linear<const D: usize>(
                 (y, LinearGradient::new(x, weight, wanted))
             },
         ),
+    }
+}
+
+/// How a product is shared out: a task has some rows and a group of outputs.
+#[derive(Debug, Clone, Copy)]
+struct Shares {
+    rows: usize,
+    /// Tasks that the rows of all batches are shared out to.
+    tasks: usize,
+    /// Outputs of a group.
+    width: usize,
+}
+
+impl Shares {
+    fn new(x: &Rows, outputs: usize) -> Self {
+        let size = x.columns * outputs;
+        let large = size > LARGE;
+        let rows = match TASK / size.max(1) {
+            _ if large => 512,
+            rows => (rows - rows % BLOCK).clamp(BLOCK, 21 * BLOCK),
+        };
+        let tasks = x.batches * x.rows.div_ceil(rows);
+        // Few rows and a large weight: its outputs are shared out as well.
+        let groups = if large { TASKS.div_ceil(tasks) } else { 1 };
+        let width = outputs.div_ceil(groups).next_multiple_of(GROUP);
+        Self { rows, tasks, width }
+    }
+
+    /// Whether the panels of the right matrix are made once for all tasks; otherwise each makes those that it
+    /// reads.
+    fn share_panels(self, x: &Rows) -> bool {
+        self.tasks >= 4 && reads_panels([self.rows.min(x.rows), self.width, x.columns])
     }
 }
 
@@ -134,13 +166,17 @@ impl Rows {
         shape[last] = outputs;
         let mut y = buffer(self.batches * self.rows * outputs);
         let source = View::of(weight, 0, 1, &[]);
-        if self.columns * outputs > LARGE && source.column == 1 {
-            self.multiply(Right::Turned(source), outputs, bias, &mut y);
+        let size = self.columns * outputs;
+        if source.column == 1 && size > LARGE {
+            let is_less = 2 * self.rows * (self.columns + outputs) < size;
+            match self.turned().filter(|_| is_less) {
+                Some(right) => self.multiply_turned(right, source, outputs, bias, &mut y),
+                None => self.multiply(Right::Turned(source), outputs, bias, &mut y),
+            }
             return tensor(y, shape);
         }
-        with_scratch(self.columns * outputs, |transposed_weight| {
-            let work = self.columns * outputs;
-            chunks(transposed_weight, 64 * outputs, work, |i, part| {
+        with_scratch(size, |transposed_weight| {
+            chunks(transposed_weight, 64 * outputs, size, |i, part| {
                 let columns = part.len() / outputs;
                 #[expect(unsafe_code, reason = "a weight with arbitrary strides")]
                 // SAFETY: columns of the view of the weight, which has these sizes.
@@ -154,28 +190,97 @@ impl Rows {
         tensor(y, shape)
     }
 
+    /// The transposed of these rows as a right matrix [columns, rows], if they are one matrix.
+    fn turned(&self) -> Option<Right> {
+        match self.view {
+            _ if self.batches > 1 => None,
+            x if x.column == 1 => Some(Right::Turned(x)),
+            x if x.row == 1 => Some(Right::Rows(x.transposed())),
+            _ => None,
+        }
+    }
+
+    /// Into `y` the product `x W^T` as the transposed of `W x^T`, of which `right` is the second factor:
+    /// for few rows, with which there is less to turn than the weight. Sums have the same order.
+    fn multiply_turned(
+        &self,
+        right: Right,
+        weight: View,
+        outputs: usize,
+        bias: Option<&FlexTensor>,
+        y: &mut [f32],
+    ) {
+        let (rows, columns) = (self.rows, self.columns);
+        let work = rows * columns * outputs / 32;
+        let bias = bias.map(values);
+        let target = Output::new(y);
+        with_scratch(columns * rows, |packed| {
+            #[expect(unsafe_code, reason = "a matrix given by its address")]
+            // SAFETY: the matrix of `self`, which keeps it alive.
+            let right = unsafe { right.packed_by_all([columns, rows], packed) };
+            run(outputs.div_ceil(GROUP), work, |i| {
+                let first = i * GROUP;
+                let count = GROUP.min(outputs - first);
+                let bias = bias.map_or(Start::Zero, |bias| Start::Rows(&bias[first..][..count]));
+                with_scratch(count * rows, |product| {
+                    let sizes = [count, rows, columns];
+                    let turned = Output::new(product).view(0, rows, 1);
+                    let y = target.view(first, outputs, 1).at.cast_mut();
+                    #[expect(unsafe_code, reason = "each task writes its own outputs")]
+                    // SAFETY: these outputs belong to this task alone; both factors are alive.
+                    unsafe {
+                        gemm_by(sizes, turned, bias, weight.from(first, 0), right);
+                        transpose_to(turned, count, rows, y, outputs);
+                    }
+                });
+            });
+        });
+    }
+
     /// Into `y` the product with the matrix `right` [columns, outputs], on top of `bias`.
     fn multiply(&self, right: Right, outputs: usize, bias: Option<&FlexTensor>, y: &mut [f32]) {
-        let size = TASK / (self.columns * outputs).max(1);
-        let large = self.columns * outputs > LARGE;
-        let size = (size & !31).clamp(if large { 512 } else { 32 }, 1024);
-        let tasks = self.rows.div_ceil(size);
-        // Few rows and a large weight: its outputs are shared out as well.
-        let groups = if large {
-            TASKS.div_ceil(self.batches * tasks)
-        } else {
-            1
-        };
-        let width = outputs.div_ceil(groups).next_multiple_of(GROUP);
-        let groups = outputs.div_ceil(width);
+        let shares = Shares::new(self, outputs);
+        let group = |i| right.skip_columns(i * shares.width);
+        if !(right.is_packable() && shares.share_panels(self)) {
+            return self.multiply_by(group, shares, outputs, bias, y);
+        }
+        with_scratch(self.columns * outputs, |packed| {
+            let parts = packed.chunks_mut(self.columns * shares.width);
+            let packed = parts.enumerate().map(|(i, part)| {
+                let sizes = [self.columns, part.len() / self.columns];
+                #[expect(unsafe_code, reason = "a matrix given by its address")]
+                // SAFETY: columns of the caller's matrix.
+                unsafe {
+                    group(i).packed_by_all(sizes, part)
+                }
+            });
+            let packed: Vec<Right> = packed.collect();
+            self.multiply_by(|i| packed[i], shares, outputs, bias, y);
+        });
+    }
+
+    /// [`Self::multiply`] where `group` tells the right matrix of a group of outputs.
+    fn multiply_by(
+        &self,
+        group: impl Fn(usize) -> Right + Sync,
+        shares: Shares,
+        outputs: usize,
+        bias: Option<&FlexTensor>,
+        y: &mut [f32],
+    ) {
+        let (tasks, groups) = (
+            self.rows.div_ceil(shares.rows),
+            outputs.div_ceil(shares.width),
+        );
         let work = self.batches * self.rows * self.columns * outputs / 32;
         let target = Output::new(y);
         let bias = bias.map_or(Start::Zero, |bias| Start::Columns(values(bias)));
-        run(self.batches * tasks * groups, work, |i| {
-            let (i, first_output) = (i / groups, i % groups * width);
-            let (batch, first) = (i / tasks, i % tasks * size);
-            let rows = size.min(self.rows - first);
-            let width = width.min(outputs - first_output);
+        run(shares.tasks * groups, work, |i| {
+            let (i, group_number) = (i / groups, i % groups);
+            let (batch, first) = (i / tasks, i % tasks * shares.rows);
+            let first_output = group_number * shares.width;
+            let rows = shares.rows.min(self.rows - first);
+            let width = shares.width.min(outputs - first_output);
             let start = (batch * self.rows + first) * outputs + first_output;
             #[expect(unsafe_code, reason = "each task writes its own rows and outputs")]
             // SAFETY: these outputs belong to this task alone, and `self` keeps the input alive.
@@ -183,9 +288,8 @@ impl Rows {
                 let left = self.matrix(batch).from(first, 0);
                 let target = target.view(start, outputs, 1);
                 let sizes = [rows, width, self.columns];
-                let right = right.skip_columns(first_output);
                 let bias = bias.columns(first_output, width);
-                gemm_by(sizes, target, bias, left, right);
+                gemm_by(sizes, target, bias, left, group(group_number));
             }
         });
     }

@@ -12,6 +12,9 @@ use rayon::prelude::*;
 /// Below this many units of work (about a nanosecond each) threads cost more than they bring.
 pub(super) const SERIAL: usize = 20_000;
 
+/// Tasks that keep the cores of a machine busy until the end.
+pub(super) const TASKS: usize = 16;
+
 /// A buffer whose values are all to be written before any is read.
 #[expect(unsafe_code, reason = "zeroing would cost as much as a cheap kernel")]
 #[expect(

@@ -20,49 +20,66 @@ type Square = unsafe fn(View, *mut f32, usize);
 #[expect(unsafe_code, reason = "a matrix with arbitrary strides")]
 pub(super) unsafe fn transpose(source: View, rows: usize, columns: usize, target: &mut [f32]) {
     assert!(target.len() >= rows * columns, "the target is too small");
+    // SAFETY: passed on, and the target has place for all rows.
+    unsafe { transpose_to(source, rows, columns, target.as_mut_ptr(), rows) };
+}
+
+/// [`transpose`] into rows that begin `stride` floats apart.
+///
+/// # Safety
+/// As there; the target's rows are in live memory that nothing else uses.
+#[expect(unsafe_code, reason = "matrices with arbitrary strides")]
+pub(super) unsafe fn transpose_to(
+    source: View,
+    rows: usize,
+    columns: usize,
+    target: *mut f32,
+    stride: usize,
+) {
     #[cfg(target_arch = "x86_64")]
-    if source.column == 1 {
+    if source.column == 1 && level() != Level::Any {
         let (side, square): (usize, Square) = match level() {
             Level::Avx512 => (16, x86::sixteen),
-            Level::Avx2 => (8, x86::eight),
-            // SAFETY: passed on.
-            Level::Any => return unsafe { one_by_one(source, 0..rows, 0..columns, rows, target) },
+            _ => (8, x86::eight),
         };
         let (whole_rows, whole_columns) = (rows - rows % side, columns - columns % side);
-        for row in (0..whole_rows).step_by(side) {
-            for column in (0..whole_columns).step_by(side) {
-                let target = target[column * rows + row..].as_mut_ptr();
-                // SAFETY: a whole square of source and target; the processor was asked.
-                unsafe { square(source.from(row, column), target, rows) };
-            }
-        }
-        // SAFETY: passed on.
+        // SAFETY: whole squares and the rest of source and target; the processor was asked.
         unsafe {
-            one_by_one(source, 0..whole_rows, whole_columns..columns, rows, target);
-            one_by_one(source, whole_rows..rows, 0..columns, rows, target);
+            for row in (0..whole_rows).step_by(side) {
+                for column in (0..whole_columns).step_by(side) {
+                    let target = target.add(column * stride + row);
+                    square(source.from(row, column), target, stride);
+                }
+            }
+            one_by_one(
+                source,
+                0..whole_rows,
+                whole_columns..columns,
+                target,
+                stride,
+            );
+            one_by_one(source, whole_rows..rows, 0..columns, target, stride);
         }
         return;
     }
     // SAFETY: passed on.
-    unsafe { one_by_one(source, 0..rows, 0..columns, rows, target) };
+    unsafe { one_by_one(source, 0..rows, 0..columns, target, stride) };
 }
 
-/// [`transpose`] of some rows and columns of a matrix of `height` rows.
-#[expect(unsafe_code, reason = "a matrix with arbitrary strides")]
+/// [`transpose_to`] of some rows and columns.
+#[expect(unsafe_code, reason = "matrices with arbitrary strides")]
 unsafe fn one_by_one(
     source: View,
     rows: Range<usize>,
     columns: Range<usize>,
-    height: usize,
-    target: &mut [f32],
+    target: *mut f32,
+    stride: usize,
 ) {
     for first in rows.clone().step_by(SIDE) {
-        let count = SIDE.min(rows.end - first);
         for column in columns.clone() {
-            let target = &mut target[column * height + first..][..count];
-            for (i, target) in target.iter_mut().enumerate() {
+            for row in first..rows.end.min(first + SIDE) {
                 // SAFETY: within the rows and columns that the caller vouches for.
-                *target = unsafe { *source.from(first + i, column).at };
+                unsafe { *target.add(column * stride + row) = *source.from(row, column).at };
             }
         }
     }

@@ -46,14 +46,17 @@ enum Layout {
     Window,
     /// The first row repeated by stride zero.
     Expanded,
+    /// In memory from the last row to the first, by negative strides.
+    Flipped,
 }
 
-const LAYOUTS: [Layout; 5] = [
+const LAYOUTS: [Layout; 6] = [
     Layout::Contiguous,
     Layout::Transposed,
     Layout::Reversed,
     Layout::Window,
     Layout::Expanded,
+    Layout::Flipped,
 ];
 
 fn laid_out<const D: usize>(shape: [usize; D], seed: u64, layout: Layout) -> Tensor<D> {
@@ -80,6 +83,10 @@ fn laid_out<const D: usize>(shape: [usize; D], seed: u64, layout: Layout) -> Ten
             let mut one = shape;
             one[0] = 1;
             normal(one, seed).expand(shape)
+        }
+        Layout::Flipped => {
+            let rows = 0..D.saturating_sub(1).max(1);
+            rows.fold(normal(shape, seed), |x, dim| x.flip([dim]))
         }
         _ => normal(shape, seed),
     }
@@ -223,7 +230,11 @@ fn linear_equals_its_plain_composition() {
             ([2, 3, 5], 7),
             ([3, 1, 4], 1),
             ([4, 260, 33], 50),
+            // few rows beside a large weight, of which the product is transposed
             ([1, 40, 512], 400),
+            // panels that all tasks share, of a weight as a whole and by groups of outputs
+            ([2, 150, 120], 100),
+            ([1, 1100, 370], 360),
         ] {
             compare!(
                 [x: 3 = [b, n, i], w: 2 = [o, i], bias: 1 = [o]],
@@ -294,6 +305,8 @@ fn attention_equals_its_plain_composition() {
         (1, 2, 130, 130, 9),
         // several blocks of keys
         (2, 2, 70, 1300, 8),
+        // more queries in a task than keys are packed for otherwise
+        (4, 5, 700, 7, 4),
     ];
     in_several_pools(|| {
         for (b, h, n, m, d) in cases {

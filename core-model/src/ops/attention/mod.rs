@@ -12,14 +12,14 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
 use super::gemm::{Right, Start, gemm, gemm_by};
-use super::memory::{Output, View, buffer, run, with_scratch};
+use super::memory::{Output, TASKS, View, buffer, run, with_scratch};
 use super::softmax::softmax_gradient_rows;
 use super::tape::{Gradient, Operand, is_fused, record};
 pub use probabilities::attention_with_probabilities;
 pub(crate) use recomputed::{attention_with_mean, mean_map};
 use sizes::{BLOCK, Heads, Sizes, TILE, Tile, adjacent};
 
-/// Queries of a task, for which keys and values are packed once.
+/// Queries for which packing keys and values pays.
 const TASK: usize = 512;
 
 /// Scaled dot-product attention on [batch, heads, n, d]; with `causal`, position i sees 0..=i.
@@ -42,11 +42,14 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, causal: bool, scale: 
         };
         let numbers = Output::new(&mut kept);
         let keeps = !kept.is_empty();
-        let tasks = sizes.queries.div_ceil(TASK);
+        // Keys and values are packed once for the queries of a task.
+        let size = sizes.queries / TASKS.div_ceil(sizes.count().max(1));
+        let size = size.next_multiple_of(TILE).max(TASK);
+        let tasks = sizes.queries.div_ceil(size);
         run(sizes.count() * tasks, sizes.work(), |i| {
-            let (head, first) = (i / tasks, i % tasks * TASK);
+            let (head, first) = (i / tasks, i % tasks * size);
             let [q, k, v] = [&q, &k, &v].map(|x| sizes.matrix(x, head));
-            let tiles = Tile::between(sizes, first, first + TASK);
+            let tiles = Tile::between(sizes, first, first + size);
             let turned = sizes.keys * sizes.channels;
             let tile = TILE.min(sizes.queries) * sizes.tile_row();
             with_scratch(turned + sizes.keys * sizes.values + tile, |scratch| {

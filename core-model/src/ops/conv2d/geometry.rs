@@ -2,16 +2,13 @@
 
 use std::ops::Range;
 
-use crate::ops::memory::View;
+use crate::ops::memory::{TASKS, View};
 
 /// Output pixels of a task, about.
 const BLOCK: usize = 256;
 
 /// Elements of a weight that is worth sharing out among tasks.
 const LARGE: usize = 1 << 18;
-
-/// Tasks that keep the cores of a machine busy until the end.
-const TASKS: usize = 16;
 
 /// The sizes of one convolution.
 #[derive(Debug, Clone, Copy)]
