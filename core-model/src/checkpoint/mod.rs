@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
@@ -300,25 +301,42 @@ impl Checkpoint {
 }
 
 impl Part {
-    /// The numbers of a tensor, read in pieces, so that its bytes are never in memory as a whole.
-    fn read<T, const N: usize>(
+    /// The numbers of a tensor, read in pieces, so that its bytes are never in memory as a whole; of a
+    /// large one by all threads.
+    fn read<T: Copy + Default + Send, const N: usize>(
         &self,
         info: &TensorInfo,
-        from: impl Fn([u8; N]) -> T,
+        from: impl Fn([u8; N]) -> T + Sync,
     ) -> Result<Vec<T>> {
-        const PIECE: usize = 1 << 18;
+        /// Bytes that one thread reads in a row.
+        const RUN: usize = 1 << 22;
         let (start, end) = info.data_offsets;
+        let mut values = vec![T::default(); (end - start) / N];
+        let runs = values.par_chunks_mut(RUN / N).enumerate();
+        runs.try_for_each(|(i, values)| self.read_run(start + i * RUN, values, &from))?;
+        Ok(values)
+    }
+
+    /// Some numbers from a place of the data on.
+    fn read_run<T, const N: usize>(
+        &self,
+        start: usize,
+        values: &mut [T],
+        from: impl Fn([u8; N]) -> T,
+    ) -> Result<()> {
+        const PIECE: usize = 1 << 18;
         let mut file = File::open(&self.path).map_err(Error::io(&self.path))?;
         file.seek(SeekFrom::Start(self.data_start + start as u64))
             .map_err(Error::io(&self.path))?;
-        let mut piece = vec![0; PIECE.min(end - start)];
-        let mut values = Vec::with_capacity((end - start) / N);
-        for first in (start..end).step_by(PIECE) {
-            let piece = &mut piece[..PIECE.min(end - first)];
+        let mut piece = vec![0; PIECE.min(values.len() * N)];
+        for values in values.chunks_mut(PIECE / N) {
+            let piece = &mut piece[..values.len() * N];
             file.read_exact(piece).map_err(Error::io(&self.path))?;
-            values.extend(piece.as_chunks::<N>().0.iter().map(|bytes| from(*bytes)));
+            for (value, bytes) in values.iter_mut().zip(piece.as_chunks::<N>().0) {
+                *value = from(*bytes);
+            }
         }
-        Ok(values)
+        Ok(())
     }
 }
 

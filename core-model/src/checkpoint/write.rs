@@ -205,6 +205,28 @@ mod tests {
     }
 
     #[test]
+    fn a_tensor_that_several_threads_read_keeps_its_order_and_its_damage_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        let mut values: Vec<f32> = (0..2_500_000).map(|i| (i % 2039) as f32).collect();
+        for precision in [Precision::Float32, Precision::Float16] {
+            save_tensors(&path, vec![tensor("a", &values)], precision, &[]).unwrap();
+            let file = Checkpoint::open(&path, |key| Some(key.to_string())).unwrap();
+            assert!(
+                file.read_f32("a").unwrap().unwrap().0 == values,
+                "{precision}"
+            );
+        }
+        values[2_300_001] = f32::NAN;
+        values[2_400_000] = f32::INFINITY;
+        save_tensors(&path, vec![tensor("a", &values)], Precision::Float32, &[]).unwrap();
+        let file = Checkpoint::open(&path, |key| Some(key.to_string())).unwrap();
+        let error = crate::params::read(&file, "a", &[values.len()]).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("`a` holds NaN at place 2300001"), "{error}");
+    }
+
+    #[test]
     fn two_tensors_of_one_name_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let twice = vec![tensor("a", &[1.0]), tensor("a", &[2.0])];

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use burn::tensor::Tensor;
+use rayon::prelude::*;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
@@ -94,7 +95,11 @@ pub(super) fn check(checkpoint: &Checkpoint, key: &str, shape: &[usize]) -> Resu
 pub(crate) fn read(checkpoint: &Checkpoint, key: &str, shape: &[usize]) -> Result<Vec<f32>> {
     check(checkpoint, key, shape)?;
     let (values, _) = checkpoint.read_f32(key)?.unwrap_or_default();
-    if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+    // Without an early end, so that vectors are used.
+    let is_finite = |part: &[f32]| part.iter().fold(true, |all, x| all & x.is_finite());
+    if !values.par_chunks(1 << 20).all(is_finite) {
+        let at = values.iter().position(|value| !value.is_finite());
+        let at = at.unwrap_or_default();
         let reason = format!(
             "tensor `{key}` holds {} at place {at}; the file is damaged, fetch or train it again",
             values[at]
