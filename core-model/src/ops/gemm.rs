@@ -144,7 +144,7 @@ impl Right {
     /// Whether [`Self::packed`] can read it.
     pub(super) fn is_packable(self) -> bool {
         match self {
-            Right::Rows(matrix) | Right::Turned(matrix) => matrix.column == 1,
+            Right::Rows(matrix) | Right::Turned(matrix) => matrix.column == 1 && matrix.row >= 0,
             Right::Packed(_) => false,
         }
     }

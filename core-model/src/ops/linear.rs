@@ -116,6 +116,9 @@ impl Rows {
 
     fn of(x: &FlexTensor) -> Option<Self> {
         let (shape, strides) = (x.layout().shape(), x.layout().strides());
+        if strides.iter().any(|&stride| stride < 0) {
+            return None;
+        }
         let last = shape.num_dims() - 1;
         let (mut rows, mut row_stride) = (1, 0);
         let (mut batches, mut batch_stride) = (1, 0);
@@ -167,7 +170,8 @@ impl Rows {
         let mut y = buffer(self.batches * self.rows * outputs);
         let source = View::of(weight, 0, 1, &[]);
         let size = self.columns * outputs;
-        if source.column == 1 && size > LARGE {
+        let by_panels = size > LARGE || Shares::new(self, outputs).share_panels(self);
+        if Right::Turned(source).is_packable() && by_panels {
             let is_less = 2 * self.rows * (self.columns + outputs) < size;
             match self.turned().filter(|_| is_less) {
                 Some(right) => self.multiply_turned(right, source, outputs, bias, &mut y),
